@@ -1,0 +1,1 @@
+"""Microservices for Python on structured concurrency."""

@@ -1,0 +1,1 @@
+"""Types of the Rust core. stubtest holds this file to the compiled module."""

@@ -1,0 +1,101 @@
+"""Every exception that bascule raises, grouped by what a handler would do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+__all__ = [
+    "BasculeError",
+    "BreakerOpenError",
+    "ClosedError",
+    "ConfigurationError",
+    "DecodeError",
+    "EncodeError",
+    "NoEndpointError",
+    "RateLimitedError",
+    "RejectedError",
+    "RpcError",
+    "Status",
+    "TransportError",
+]
+
+
+class BasculeError(Exception):
+    """Base of every error raised by bascule."""
+
+
+class ConfigurationError(BasculeError, ValueError):
+    """A setting cannot work: correct it and start again."""
+
+
+class ClosedError(BasculeError):
+    """The server, channel or call was used after its ``async with`` had ended."""
+
+
+class TransportError(BasculeError, OSError):
+    """The connection could not be made, or broke."""
+
+
+class DecodeError(BasculeError, ValueError):
+    """Bytes that are no valid encoding of the expected message."""
+
+
+class EncodeError(BasculeError, ValueError):
+    """A message whose fields hold values that its schema cannot carry."""
+
+
+class RejectedError(BasculeError):
+    """Refused before anything was sent: trying again duplicates nothing.
+
+    :ivar target: name of the breaker, limiter or channel that refused
+    :ivar retry_after: seconds until it makes sense to try again; None if unknown
+    """
+
+    def __init__(self, target: str, retry_after: float | None = None) -> None:
+        super().__init__(target, retry_after)
+        self.target = target
+        self.retry_after = retry_after
+
+    def _hint(self) -> str:
+        return "" if self.retry_after is None else f"; try again in {self.retry_after:.3f} s"
+
+
+class BreakerOpenError(RejectedError):
+    """The circuit breaker is open, or its probes are all in flight."""
+
+    def __str__(self) -> str:
+        return f"circuit breaker {self.target!r} is open{self._hint()}"
+
+
+class RateLimitedError(RejectedError):
+    """The rate limit of this key is used up."""
+
+    def __str__(self) -> str:
+        return f"rate limit {self.target!r} is used up{self._hint()}"
+
+
+class NoEndpointError(RejectedError):
+    """The resolver knows no endpoint that could take the call."""
+
+    def __str__(self) -> str:
+        return f"no endpoint for {self.target!r}{self._hint()}"
+
+
+class RpcError(BasculeError, GRPCError):
+    """A call that ended with a status other than OK.
+
+    Derives from :class:`grpclib.exceptions.GRPCError`, so existing ``except`` clauses work.
+
+    :ivar status: the gRPC status code
+    :ivar message: the human-readable message, or None
+    :ivar details: ``google.rpc`` messages that came in ``grpc-status-details-bin``, or None
+    """
+
+    def __init__(self, status: Status, message: str | None = None, details: Any = None) -> None:
+        GRPCError.__init__(self, status, message, details)
+
+    def __str__(self) -> str:
+        return self.status.name if not self.message else f"{self.status.name}: {self.message}"

@@ -1,0 +1,1 @@
+"""The reference shop: gateway, user, order, product and payment on bascule."""

@@ -1,0 +1,1 @@
+//! Breakers, limiters and balancers without I/O: time is an argument.

@@ -1,0 +1,1 @@
+//! JSON to protobuf and back by descriptor, and google.api.http routes.

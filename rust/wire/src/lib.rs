@@ -1,0 +1,12 @@
+//! HTTP/2, HTTP/1.1 and gRPC connections without I/O.
+//!
+//! Bytes and time go in, events and bytes come out: nothing here opens a
+//! socket, reads a clock or wakes a task. Every machine follows one order:
+//! `handle_input` (or `handle_eof`, `handle_timeout`), then `poll_event` until
+//! it answers `None`, then the caller's commands, then `poll_output` until it
+//! answers `None`. Times are offsets from one epoch that the caller chooses.
+
+pub mod http1;
+mod message;
+
+pub use message::{HttpEvent, HttpLimits, HttpRequest, Problem};
