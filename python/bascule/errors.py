@@ -14,11 +14,14 @@ __all__ = [
     "ConfigurationError",
     "DecodeError",
     "EncodeError",
+    "MethodNotAllowedError",
     "NoEndpointError",
     "RateLimitedError",
     "RejectedError",
+    "RouteNotFoundError",
     "RpcError",
     "Status",
+    "TranscodeError",
     "TransportError",
 ]
 
@@ -99,3 +102,46 @@ class RpcError(BasculeError, GRPCError):
 
     def __str__(self) -> str:
         return self.status.name if not self.message else f"{self.status.name}: {self.message}"
+
+
+class TranscodeError(BasculeError, ValueError):
+    """A request that its route cannot take: the client has to change it (HTTP 400).
+
+    :ivar kind: one of ``malformed``, ``unknown_field``, ``wrong_type``, ``out_of_range``,
+        ``duplicate_key``, ``oneof_conflict``, ``unknown_value``, ``too_deep``, ``missing_body``,
+        ``unexpected_body``, ``bad_target``, ``unsupported``
+    :ivar field: where, as the client wrote it (``items[2].quantity``); empty for the whole request
+    :ivar reason: what is wrong with it
+    :ivar offset: byte of the JSON document at which reading stopped; None outside JSON
+    """
+
+    def __init__(self, kind: str, field: str, reason: str, offset: int | None = None) -> None:
+        super().__init__(kind, field, reason, offset)
+        self.kind = kind
+        self.field = field
+        self.reason = reason
+        self.offset = offset
+
+    def __str__(self) -> str:
+        where = f"{self.field}: " if self.field else ""
+        at = "" if self.offset is None else f" (at byte {self.offset})"
+        return f"{where}{self.reason}{at}"
+
+
+class RouteNotFoundError(BasculeError, LookupError):
+    """No route has this path (HTTP 404)."""
+
+
+class MethodNotAllowedError(BasculeError):
+    """The path has routes, but none for this HTTP method (HTTP 405).
+
+    :ivar allowed: the methods that the path takes, sorted
+    """
+
+    def __init__(self, method: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(method, allowed)
+        self.method = method
+        self.allowed = allowed
+
+    def __str__(self) -> str:
+        return f"{self.method} is not allowed here; allowed: {', '.join(self.allowed)}"
