@@ -3,11 +3,61 @@
 from collections.abc import Sequence
 from typing import Final, final
 
-__all__: list[str]
+__all__: list[str] = []
 
 # --- codec ---------------------------------------------------------------
 
 # --- policy --------------------------------------------------------------
+
+__all__ += ["CallPolicy"]
+
+@final
+class CallPolicy:
+    """Limit, breaker and pick for the calls of one channel, decided in one crossing.
+
+    A breaker is ``(failure_threshold, success_threshold, open_for_ns, half_open_permits)``.
+    Times are nanoseconds of one clock that the caller keeps to.
+
+    :raises ValueError: if the balancer is unknown or a setting cannot work
+    """
+
+    def __new__(
+        cls,
+        *,
+        balancer: str,
+        seed: int,
+        breaker: tuple[int, int, int, int] | None,
+        limit: tuple[int, int, int, int] | None = None,
+    ) -> CallPolicy: ...
+    def update(self, endpoints: list[tuple[str, int]], now_ns: int) -> list[int]:
+        """Replace the endpoints, ``(key, weight)`` each, and return the id of each.
+
+        A key that stays keeps its id, breaker and calls. A new one is not ready. One that left is
+        never picked again; should it come back, it gets a new id. The weights of a key that is
+        listed twice add up. Weight 0 is never picked.
+        """
+
+    def set_ready(self, endpoint: int, ready: bool) -> None:
+        """Tell whether an endpoint can take calls; an id that has left is ignored."""
+
+    def admit(self, now_ns: int, key: str | None = None) -> tuple[int, int, int, int]:
+        """Return ``(verdict, endpoint, permit, retry_after_ns)``.
+
+        The verdict is 0 admitted, 1 rate-limited, 2 all breakers open, 3 no endpoint ready.
+        ``retry_after_ns`` is -1 if unknown. Only an admitted call takes from the limit.
+        """
+
+    def complete(self, endpoint: int, permit: int, outcome: int, now_ns: int) -> None:
+        """Report how an admitted call ended, once: 0 success, 1 failure, 2 abandoned.
+
+        :raises ValueError: if the outcome is none of these
+        """
+
+    def snapshot(self) -> list[tuple[str, int, bool, int, str]]:
+        """Return ``(key, weight, ready, in_flight, breaker_state)`` of each endpoint.
+
+        The state is ``closed``, ``open`` or ``half_open``.
+        """
 
 # --- transcode -----------------------------------------------------------
 

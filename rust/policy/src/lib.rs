@@ -1,1 +1,33 @@
 //! Breakers, limiters and balancers without I/O: time is an argument.
+//!
+//! Times are nanoseconds since an epoch that the caller chooses and keeps: only differences
+//! count. Each policy is one file; [`CallPolicy`] asks all of them about a call at once.
+//!
+//! Room for more: a balancer implements [`balance::Balancer`]; a policy that judges calls, such as
+//! outlier ejection or a retry budget, joins [`CallPolicy`] in `handle_admit` and
+//! `handle_complete`.
+
+pub mod balance;
+mod breaker;
+mod call;
+mod random;
+
+pub use breaker::{
+    Breaker, BreakerSettings, BreakerState, HALF_OPEN_FOR, Outcome, Permit, Verdict,
+};
+pub use call::{CallPolicy, CallVerdict, EndpointView};
+
+/// Nanoseconds: a point in time on the caller's clock, or a span of it.
+pub type Nanos = u64;
+
+/// A setting that cannot work; the text says which and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SettingError(pub &'static str);
+
+impl std::fmt::Display for SettingError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.0)
+    }
+}
+
+impl std::error::Error for SettingError {}
