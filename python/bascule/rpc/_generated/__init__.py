@@ -1,0 +1,1 @@
+"""Messages of the services that bascule brings along."""
