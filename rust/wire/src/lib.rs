@@ -3,10 +3,16 @@
 //! Bytes and time go in, events and bytes come out: nothing here opens a
 //! socket, reads a clock or wakes a task. Every machine follows one order:
 //! `handle_input` (or `handle_eof`, `handle_timeout`), then `poll_event` until
-//! it answers `None`, then the caller's commands, then `poll_output` until it
+//! it answers `None`, then the caller's commands, then `drain_output` until it
 //! answers `None`. Times are offsets from one epoch that the caller chooses.
 
+pub mod client;
+pub mod grpc;
 pub mod http1;
 mod message;
+mod outbound;
+mod pipe;
+pub mod server;
+pub mod stats;
 
 pub use message::{HttpEvent, HttpLimits, HttpRequest, Problem};

@@ -1,7 +1,17 @@
 //! Python access to `bascule-wire`.
 
+mod client;
+mod convert;
+mod server;
+mod table;
+
 use pyo3::prelude::*;
 
-pub(crate) fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<table::PyCallTable>()?;
+    module.add_class::<convert::PyHeaders>()?;
+    module.add_class::<server::PyServerConfig>()?;
+    module.add_class::<server::PyServerConnection>()?;
+    module.add_class::<client::PyClientConnection>()?;
+    module.add("CALL_BUCKETS", table::buckets(module.py())?)
 }

@@ -1,0 +1,225 @@
+//! The server's side of a connection.
+
+use super::convert::{from_ns, headers_to_py, http_headers_from_py, http_headers_to_py, metadata_from_py, to_ns};
+use super::table::PyCallTable;
+use bascule_wire::server::{ServerConfig, ServerConnection, ServerEvent, ServerLimits};
+use bascule_wire::{HttpLimits, Problem, grpc};
+use bytes::Bytes;
+use http::StatusCode;
+use parking_lot::Mutex;
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+use std::sync::Arc;
+
+/// What the connections of one listener share.
+#[pyclass(module = "bascule._core", name = "ServerConfig", frozen)]
+pub(crate) struct PyServerConfig(Arc<ServerConfig>);
+
+#[pymethods]
+impl PyServerConfig {
+    #[new]
+    #[pyo3(signature = (*, calls=None, max_streams=100, max_message=4_194_304, max_header_bytes=16_384,
+        http_max_body=None, http_max_headers=100, http_header_timeout_ns=10_000_000_000,
+        http_body_timeout_ns=15_000_000_000, handshake_timeout_ns=10_000_000_000,
+        idle_timeout_ns=3_600_000_000_000))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        calls: Option<&PyCallTable>,
+        max_streams: u32,
+        max_message: usize,
+        max_header_bytes: u32,
+        http_max_body: Option<usize>,
+        http_max_headers: usize,
+        http_header_timeout_ns: u64,
+        http_body_timeout_ns: u64,
+        handshake_timeout_ns: u64,
+        idle_timeout_ns: u64,
+    ) -> Self {
+        let limits = ServerLimits {
+            max_streams,
+            max_message,
+            max_header_bytes,
+            handshake_timeout: from_ns(handshake_timeout_ns),
+            idle_timeout: from_ns(idle_timeout_ns),
+            ..ServerLimits::default()
+        };
+        let http = http_max_body.map(|max_body| HttpLimits {
+            max_body,
+            max_header_bytes: max_header_bytes as usize,
+            max_headers: http_max_headers,
+            header_timeout: from_ns(http_header_timeout_ns),
+            body_timeout: from_ns(http_body_timeout_ns),
+            idle_timeout: from_ns(idle_timeout_ns),
+        });
+        let grpc = calls.map(|table| Arc::clone(&table.0));
+        Self(Arc::new(ServerConfig { limits, grpc, http }))
+    }
+}
+
+/// A sans-IO server connection. Each call that takes input answers with the
+/// events it led to, as tuples that begin with their kind.
+#[pyclass(module = "bascule._core", name = "ServerConnection", frozen)]
+pub(crate) struct PyServerConnection(Mutex<ServerConnection>);
+
+#[pymethods]
+impl PyServerConnection {
+    #[new]
+    fn new(config: &PyServerConfig, now_ns: u64) -> Self {
+        Self(Mutex::new(ServerConnection::new(Arc::clone(&config.0), from_ns(now_ns))))
+    }
+
+    fn receive<'py>(&self, py: Python<'py>, data: &[u8], now_ns: u64) -> PyResult<Bound<'py, PyList>> {
+        let mut connection = self.0.lock();
+        connection.handle_input(data, from_ns(now_ns));
+        events(py, &mut connection)
+    }
+
+    fn receive_eof<'py>(&self, py: Python<'py>, now_ns: u64) -> PyResult<Bound<'py, PyList>> {
+        let mut connection = self.0.lock();
+        connection.handle_eof(from_ns(now_ns));
+        events(py, &mut connection)
+    }
+
+    fn tick<'py>(&self, py: Python<'py>, now_ns: u64) -> PyResult<Bound<'py, PyList>> {
+        let mut connection = self.0.lock();
+        connection.handle_timeout(from_ns(now_ns));
+        events(py, &mut connection)
+    }
+
+    /// Bytes to send, and the events that making them led to.
+    #[allow(clippy::type_complexity)]
+    fn flush<'py>(&self, py: Python<'py>) -> PyResult<(Option<Bound<'py, PyBytes>>, Bound<'py, PyList>)> {
+        let mut connection = self.0.lock();
+        let data = connection.drain_output(|data| PyBytes::new(py, data));
+        let events = events(py, &mut connection)?;
+        Ok((data, events))
+    }
+
+    #[pyo3(signature = (stream, message, initial, trailing, now_ns))]
+    fn respond(
+        &self,
+        stream: u32,
+        message: &[u8],
+        initial: Option<&Bound<'_, PyAny>>,
+        trailing: Option<&Bound<'_, PyAny>>,
+        now_ns: u64,
+    ) -> PyResult<()> {
+        let (initial, trailing) = (metadata_from_py(initial)?, metadata_from_py(trailing)?);
+        let framed = grpc::frame(message);
+        self.0.lock().respond(stream, framed, initial, trailing, from_ns(now_ns));
+        Ok(())
+    }
+
+    #[pyo3(signature = (stream, initial))]
+    fn send_headers(&self, stream: u32, initial: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let initial = metadata_from_py(initial)?;
+        self.0.lock().send_headers(stream, initial);
+        Ok(())
+    }
+
+    fn send_message(&self, stream: u32, message: &[u8]) -> bool {
+        let framed = grpc::frame(message);
+        self.0.lock().send_message(stream, framed)
+    }
+
+    #[pyo3(signature = (stream, status, message, initial, trailing, now_ns))]
+    fn finish(
+        &self,
+        stream: u32,
+        status: u32,
+        message: Option<&str>,
+        initial: Option<&Bound<'_, PyAny>>,
+        trailing: Option<&Bound<'_, PyAny>>,
+        now_ns: u64,
+    ) -> PyResult<()> {
+        let (initial, trailing) = (metadata_from_py(initial)?, metadata_from_py(trailing)?);
+        self.0.lock().finish(stream, status, message, initial, trailing, from_ns(now_ns));
+        Ok(())
+    }
+
+    fn respond_http(&self, stream: u32, status: u16, headers: &Bound<'_, PyAny>, body: &[u8], now_ns: u64) -> PyResult<()> {
+        let status = StatusCode::from_u16(status)
+            .map_err(|_| PyValueError::new_err(format!("{status} is no HTTP status")))?;
+        let headers = http_headers_from_py(headers)?;
+        let body = Bytes::copy_from_slice(body);
+        self.0.lock().respond_http(stream, status, headers, body, from_ns(now_ns));
+        Ok(())
+    }
+
+    fn reset(&self, stream: u32, code: u32, now_ns: u64) {
+        self.0.lock().reset(stream, code.into(), from_ns(now_ns));
+    }
+
+    fn consume(&self, stream: u32, size: usize) {
+        self.0.lock().consume(stream, size);
+    }
+
+    fn handler_ended(&self, stream: u32) {
+        self.0.lock().handler_ended(stream);
+    }
+
+    fn shutdown(&self) {
+        self.0.lock().shutdown();
+    }
+
+    #[getter]
+    fn wants_read(&self) -> bool {
+        self.0.lock().wants_read()
+    }
+
+    #[getter]
+    fn finished(&self) -> bool {
+        self.0.lock().is_finished()
+    }
+
+    #[getter]
+    fn in_flight(&self) -> usize {
+        self.0.lock().in_flight()
+    }
+}
+
+fn events<'py>(py: Python<'py>, connection: &mut ServerConnection) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    while let Some(event) = connection.poll_event() {
+        list.append(event_to_py(py, event)?)?;
+    }
+    Ok(list)
+}
+
+fn event_to_py(py: Python<'_>, event: ServerEvent) -> PyResult<Bound<'_, PyAny>> {
+    match event {
+        ServerEvent::Call { stream, method, headers, timeout, message } => {
+            let headers = headers_to_py(py, headers)?;
+            let message = message.map(|message| PyBytes::new(py, &message));
+            (0, stream, method, headers, timeout.map(to_ns), message).into_bound_py_any(py)
+        }
+        ServerEvent::Message { stream, data } => {
+            (1, stream, PyBytes::new(py, &data)).into_bound_py_any(py)
+        }
+        ServerEvent::End { stream } => (2, stream).into_bound_py_any(py),
+        ServerEvent::Writable { stream } => (3, stream).into_bound_py_any(py),
+        ServerEvent::Reset { stream } => (4, stream).into_bound_py_any(py),
+        ServerEvent::Http(request) => {
+            let headers = http_headers_to_py(py, &request.headers)?;
+            let body = PyBytes::new(py, &request.body);
+            let problem = request.problem.map(problem_name);
+            (5, request.stream, request.method.as_str(), request.target, headers, body, problem)
+                .into_bound_py_any(py)
+        }
+        ServerEvent::Closed { error } => (6, error).into_bound_py_any(py),
+        // The enum may grow in its crate before this one knows.
+        _ => (7,).into_bound_py_any(py),
+    }
+}
+
+fn problem_name(problem: Problem) -> &'static str {
+    match problem {
+        Problem::BodyTooLarge => "body_too_large",
+        Problem::HeadersTooLarge => "headers_too_large",
+        Problem::Timeout => "timeout",
+        _ => "malformed",
+    }
+}
+

@@ -1,0 +1,765 @@
+//! The client's side of an HTTP/2 connection that carries gRPC calls.
+
+use crate::grpc::{self, Deframer, Violation, code};
+use crate::outbound::{Outbound, SEND_BUFFER};
+use crate::pipe::{INPUT_LIMIT, Pipe, ReadyList, StreamWaker};
+use crate::stats::{CallTable, MethodEntry};
+use bytes::Bytes;
+use h2::client::{Connection, ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use rustc_hash::FxHashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Bounds of one connection.
+#[derive(Clone, Debug)]
+pub struct ClientLimits {
+    /// Largest message in bytes.
+    pub max_message: usize,
+    /// Largest header list in bytes that is accepted.
+    pub max_header_bytes: u32,
+    /// Flow-control window of a stream in bytes.
+    pub stream_window: u32,
+    /// Flow-control window of the connection in bytes.
+    pub connection_window: u32,
+    /// Calls that may wait for the server to allow another stream.
+    pub max_waiting: usize,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            max_message: 4 * 1024 * 1024,
+            max_header_bytes: 16 * 1024,
+            stream_window: 256 * 1024,
+            connection_window: 1024 * 1024,
+            max_waiting: 10_000,
+        }
+    }
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The gRPC status code.
+    pub status: u32,
+    /// The decoded `grpc-message`, or a reason found here.
+    pub message: Option<String>,
+    /// Trailers, or the headers of a trailers-only answer.
+    pub trailers: HeaderMap,
+    /// Whether the server certainly did not process the call: it may be tried
+    /// again even if it is not idempotent.
+    pub unprocessed: bool,
+}
+
+/// What happened on the connection.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ClientEvent {
+    /// A call whose reply is one message has ended.
+    Reply {
+        /// The call.
+        call: u32,
+        /// Response headers, empty if there were none.
+        headers: HeaderMap,
+        /// The reply, if one came.
+        message: Option<Bytes>,
+        /// The end.
+        outcome: Outcome,
+    },
+    /// Response headers of a streaming call.
+    Headers {
+        /// The call.
+        call: u32,
+        /// The headers.
+        headers: HeaderMap,
+    },
+    /// A message of a streaming reply. Report it with `consume` when the application has taken it.
+    Message {
+        /// The call.
+        call: u32,
+        /// The message.
+        data: Bytes,
+    },
+    /// A streaming call has ended.
+    End {
+        /// The call.
+        call: u32,
+        /// The end.
+        outcome: Outcome,
+    },
+    /// There is room again after a `send_message` that answered false.
+    Writable {
+        /// The call.
+        call: u32,
+    },
+    /// The connection takes no new calls; those in progress may go on.
+    Draining,
+    /// The connection ended; every call was reported as ended before.
+    Closed {
+        /// Why, if not by agreement.
+        error: Option<String>,
+    },
+}
+
+/// A call to start.
+#[derive(Debug)]
+pub struct Start {
+    /// Index of the method in the table.
+    pub method: u32,
+    /// The application's metadata.
+    pub metadata: HeaderMap,
+    /// When to give up, as an absolute time.
+    pub deadline: Option<Duration>,
+    /// The framed request, for methods whose request is one message.
+    pub request: Option<Bytes>,
+    /// Whether the reply is one message, to be reported with the end.
+    pub unary_reply: bool,
+}
+
+enum State {
+    Handshaking(Handshaking),
+    Open(Connection<Pipe, Bytes>),
+    Closed,
+}
+
+type Handshaking = Pin<Box<dyn Future<Output = Handshaked> + Send>>;
+type Handshaked = Result<(SendRequest<Bytes>, Connection<Pipe, Bytes>), h2::Error>;
+
+enum Receiving {
+    Headers(ResponseFuture),
+    Body(RecvStream),
+    Closed,
+}
+
+struct Call {
+    ready: Arc<StreamWaker>,
+    waker: Waker,
+    method: Arc<MethodEntry>,
+    started: Duration,
+    unary_reply: bool,
+    sending: Option<Outbound>,
+    receiving: Receiving,
+    headers: HeaderMap,
+    deframer: Deframer,
+    message: Option<Bytes>,
+    unconsumed: usize,
+    held: usize,
+}
+
+struct Waiting {
+    call: u32,
+    started: Duration,
+    start: Start,
+    /// What a streaming call sent meanwhile.
+    queue: Vec<Bytes>,
+    queued: usize,
+    ended: bool,
+}
+
+/// One connection. See the [crate's documentation](crate) for the order of calls.
+pub struct ClientConnection {
+    limits: ClientLimits,
+    table: Arc<CallTable>,
+    scheme: Scheme,
+    authority: Authority,
+    base: HeaderMap,
+    pipe: Pipe,
+    state: State,
+    sender: Option<SendRequest<Bytes>>,
+    ready: Arc<ReadyList>,
+    woken: Vec<u32>,
+    calls: FxHashMap<u32, Call>,
+    waiting: VecDeque<Waiting>,
+    deadlines: BinaryHeap<Reverse<(Duration, u32)>>,
+    events: VecDeque<ClientEvent>,
+    next_call: u32,
+    draining: bool,
+    now: Duration,
+}
+
+impl ClientConnection {
+    /// A connection that was just opened. `None` if `authority` is no valid
+    /// host and port.
+    pub fn new(
+        table: Arc<CallTable>,
+        limits: ClientLimits,
+        tls: bool,
+        authority: &str,
+        user_agent: &str,
+        now: Duration,
+    ) -> Option<Self> {
+        let pipe = Pipe::default();
+        let mut builder = h2::client::Builder::new();
+        builder
+            .enable_push(false)
+            .max_header_list_size(limits.max_header_bytes)
+            .initial_window_size(limits.stream_window)
+            .initial_connection_window_size(limits.connection_window)
+            .max_send_buffer_size(SEND_BUFFER);
+        let handshake: Handshaking = {
+            let pipe = pipe.clone();
+            Box::pin(async move { builder.handshake::<_, Bytes>(pipe).await })
+        };
+        let mut base = HeaderMap::with_capacity(8);
+        base.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        base.insert(header::TE, HeaderValue::from_static("trailers"));
+        base.insert(header::USER_AGENT, HeaderValue::from_str(user_agent).ok()?);
+        let mut this = Self {
+            limits,
+            table,
+            scheme: if tls { Scheme::HTTPS } else { Scheme::HTTP },
+            authority: Authority::try_from(authority).ok()?,
+            base,
+            pipe,
+            state: State::Handshaking(handshake),
+            sender: None,
+            ready: Arc::default(),
+            woken: Vec::new(),
+            calls: FxHashMap::default(),
+            waiting: VecDeque::new(),
+            deadlines: BinaryHeap::new(),
+            events: VecDeque::new(),
+            next_call: 1,
+            draining: false,
+            now,
+        };
+        this.drive();
+        Some(this)
+    }
+
+    /// Bytes came from the peer.
+    pub fn handle_input(&mut self, data: &[u8], now: Duration) {
+        self.now = now;
+        if !matches!(self.state, State::Closed) {
+            self.pipe.feed(data);
+            self.drive();
+        }
+    }
+
+    /// The peer will send no more, or the connection broke.
+    pub fn handle_eof(&mut self, now: Duration) {
+        self.now = now;
+        self.pipe.feed_eof();
+        self.drive();
+        self.close(None);
+    }
+
+    /// Ends the calls whose deadline has come.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        self.now = now;
+        while let Some(Reverse((deadline, call))) = self.deadlines.peek().copied() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop();
+            let outcome = failed(code::DEADLINE_EXCEEDED, "the deadline has passed");
+            if let Some(mut entry) = self.calls.remove(&call) {
+                entry.reset(Reason::CANCEL);
+                self.report(call, &mut entry, outcome);
+            } else if let Some(position) = self.waiting.iter().position(|w| w.call == call)
+                && let Some(waiting) = self.waiting.remove(position)
+            {
+                self.report_waiting(waiting, outcome);
+            }
+        }
+        self.drive();
+    }
+
+    /// When [`Self::handle_timeout`] is due, as an absolute time.
+    pub fn poll_timeout(&mut self) -> Option<Duration> {
+        // Most calls end long before their deadline: what they leave here goes
+        // when it comes to the top.
+        while let Some(Reverse((deadline, call))) = self.deadlines.peek().copied() {
+            if self.calls.contains_key(&call) || self.waiting.iter().any(|w| w.call == call) {
+                return Some(deadline);
+            }
+            self.deadlines.pop();
+        }
+        None
+    }
+
+    /// What happened, oldest first.
+    pub fn poll_event(&mut self) -> Option<ClientEvent> {
+        self.events.pop_front()
+    }
+
+    /// Shows the bytes for the peer to `take`; `None` if there are none.
+    pub fn drain_output<R>(&mut self, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        self.drive();
+        self.pipe.drain(take)
+    }
+
+    /// False while the peer has to be kept from sending.
+    pub fn wants_read(&self) -> bool {
+        self.pipe.backlog() < INPUT_LIMIT
+    }
+
+    /// Whether the connection is over and everything was handed out.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.state, State::Closed) && !self.pipe.has_output()
+    }
+
+    /// Whether new calls would be refused.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Calls that are open or wait for a stream.
+    pub fn in_flight(&self) -> usize {
+        self.calls.len() + self.waiting.len()
+    }
+
+    /// Starts a call and gives its id. It waits while the server allows no more streams.
+    /// `None` if the connection takes no new calls or too many are waiting.
+    pub fn start(&mut self, start: Start, now: Duration) -> Option<u32> {
+        self.now = now;
+        if self.draining || self.waiting.len() >= self.limits.max_waiting {
+            return None;
+        }
+        let call = self.next_call;
+        self.next_call = self.next_call.checked_add(1)?;
+        if let Some(deadline) = start.deadline {
+            self.trim_deadlines();
+            self.deadlines.push(Reverse((deadline, call)));
+        }
+        let waiting =
+            Waiting { call, started: now, start, queue: Vec::new(), queued: 0, ended: false };
+        if self.waiting.is_empty() && self.has_room() {
+            self.open(waiting);
+        } else {
+            self.waiting.push_back(waiting);
+        }
+        Some(call)
+    }
+
+    /// Sends a message of a streaming request. False: wait for
+    /// [`ClientEvent::Writable`] (or End) before the next one.
+    pub fn send_message(&mut self, call: u32, framed: Bytes) -> bool {
+        if let Some(entry) = self.calls.get_mut(&call) {
+            entry.ready.rearm();
+            let mut context = Context::from_waker(&entry.waker);
+            return match &mut entry.sending {
+                // An error here is the stream's end, which the next poll reports.
+                Some(sending) => sending.push(framed, &mut context).unwrap_or(true),
+                None => true,
+            };
+        }
+        if let Some(waiting) = self.waiting.iter_mut().find(|w| w.call == call) {
+            waiting.queued += framed.len();
+            waiting.queue.push(framed);
+            return waiting.queued <= SEND_BUFFER;
+        }
+        true
+    }
+
+    /// Ends a streaming request.
+    pub fn end(&mut self, call: u32) {
+        if let Some(entry) = self.calls.get_mut(&call) {
+            entry.ready.rearm();
+            let mut context = Context::from_waker(&entry.waker);
+            if let Some(sending) = &mut entry.sending {
+                let _ = sending.end(None, &mut context);
+            }
+        } else if let Some(waiting) = self.waiting.iter_mut().find(|w| w.call == call) {
+            waiting.ended = true;
+        }
+    }
+
+    /// Gives up a call: RST_STREAM(CANCEL). Nothing is reported for it any more.
+    pub fn cancel(&mut self, call: u32, now: Duration) {
+        self.now = now;
+        if let Some(mut entry) = self.calls.remove(&call) {
+            entry.reset(Reason::CANCEL);
+            entry.method.record(code::CANCELLED, now.saturating_sub(entry.started));
+        } else if let Some(position) = self.waiting.iter().position(|w| w.call == call) {
+            self.waiting.remove(position);
+        }
+    }
+
+    /// The application took `size` bytes of messages: the peer may send as many more.
+    pub fn consume(&mut self, call: u32, size: usize) {
+        if let Some(entry) = self.calls.get_mut(&call) {
+            let size = size.min(entry.unconsumed);
+            entry.unconsumed -= size;
+            let held = if entry.unconsumed == 0 { std::mem::take(&mut entry.held) } else { 0 };
+            entry.release(size + held);
+        }
+    }
+
+    /// Takes no new calls; the connection closes when those in progress have ended.
+    pub fn shutdown(&mut self) {
+        self.drain();
+        self.sender = None;
+        self.drive();
+    }
+
+    fn has_room(&mut self) -> bool {
+        let open = self.calls.len();
+        self.sender.as_mut().is_some_and(|sender| {
+            open < sender.current_max_send_streams()
+                && matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
+        })
+    }
+
+    fn open(&mut self, waiting: Waiting) {
+        let Waiting { call, started, start, queue, ended, .. } = waiting;
+        let Some(method) = self.table.get(start.method) else {
+            return self.events.push_back(ended_event(
+                start.unary_reply,
+                call,
+                failed(code::INTERNAL, "the method was not registered"),
+            ));
+        };
+        let left = start.deadline.map(|deadline| deadline.saturating_sub(self.now));
+        let request = self.request(&method, start.metadata, left);
+        let (ready, waker) = StreamWaker::new(call, &self.ready);
+        let mut entry = Call {
+            ready,
+            waker,
+            method,
+            started,
+            unary_reply: start.unary_reply,
+            sending: None,
+            receiving: Receiving::Closed,
+            headers: HeaderMap::new(),
+            deframer: Deframer::default(),
+            message: None,
+            unconsumed: 0,
+            held: 0,
+        };
+        let Some(sender) = &mut self.sender else { return };
+        match sender.send_request(request, false) {
+            Ok((response, stream)) => {
+                let mut context = Context::from_waker(&entry.waker);
+                let mut sending = Outbound::new(stream);
+                // Errors are the stream's end, which the first poll reports.
+                if let Some(request) = start.request {
+                    let _ = sending.send_whole(request, None, &mut context);
+                }
+                for data in queue {
+                    let _ = sending.push(data, &mut context);
+                }
+                if ended {
+                    let _ = sending.end(None, &mut context);
+                }
+                entry.sending = Some(sending);
+                entry.receiving = Receiving::Headers(response);
+                self.calls.insert(call, entry);
+                self.progress(call);
+            }
+            Err(error) => {
+                let outcome = outcome_of(&error, true);
+                self.report(call, &mut entry, outcome);
+            }
+        }
+    }
+
+    fn request(&self, method: &MethodEntry, metadata: HeaderMap, left: Option<Duration>) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = Method::POST;
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(method.path_and_query().clone());
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+        let headers = request.headers_mut();
+        *headers = self.base.clone();
+        headers.extend(metadata);
+        if let Some(left) = left {
+            headers.insert("grpc-timeout", grpc::format_timeout(left));
+        }
+        request
+    }
+
+    fn drive(&mut self) {
+        let noop = Waker::noop();
+        loop {
+            let mut context = Context::from_waker(noop);
+            match &mut self.state {
+                State::Closed => return,
+                State::Handshaking(handshake) => match handshake.as_mut().poll(&mut context) {
+                    Poll::Pending => return,
+                    Poll::Ready(Ok((sender, connection))) => {
+                        self.sender = Some(sender);
+                        self.state = State::Open(connection);
+                    }
+                    Poll::Ready(Err(error)) => return self.close(Some(error.to_string())),
+                },
+                State::Open(connection) => {
+                    let ended = Pin::new(connection).poll(&mut context);
+                    let mut woken = std::mem::take(&mut self.woken);
+                    let progressed = self.ready.take(&mut woken);
+                    for call in woken.drain(..) {
+                        self.progress(call);
+                    }
+                    self.woken = woken;
+                    match ended {
+                        Poll::Ready(Ok(())) => return self.close(None),
+                        Poll::Ready(Err(error)) => return self.close(Some(error.to_string())),
+                        Poll::Pending => {}
+                    }
+                    if !self.draining
+                        && let Some(sender) = &mut self.sender
+                        && let Poll::Ready(Err(_)) = sender.poll_ready(&mut context)
+                    {
+                        self.drain();
+                    }
+                    let mut opened = false;
+                    while !self.waiting.is_empty() && !self.draining && self.has_room() {
+                        if let Some(waiting) = self.waiting.pop_front() {
+                            opened = true;
+                            self.open(waiting);
+                        }
+                    }
+                    if !progressed && !opened {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        if !self.draining {
+            self.draining = true;
+            self.events.push_back(ClientEvent::Draining);
+            for waiting in std::mem::take(&mut self.waiting) {
+                let mut outcome = failed(code::UNAVAILABLE, "the connection is going away");
+                outcome.unprocessed = true;
+                self.report_waiting(waiting, outcome);
+            }
+        }
+    }
+
+    /// Polls one call for all it can give or take.
+    fn progress(&mut self, call: u32) {
+        let Some(mut entry) = self.calls.remove(&call) else { return };
+        entry.ready.rearm();
+        match self.advance(call, &mut entry) {
+            Ok(None) => {
+                self.calls.insert(call, entry);
+            }
+            Ok(Some(outcome)) => {
+                if entry.sending.as_ref().is_some_and(|sending| !sending.is_done()) {
+                    entry.reset(Reason::CANCEL);
+                }
+                self.report(call, &mut entry, outcome);
+            }
+            Err(Violation { status, message }) => {
+                entry.reset(Reason::CANCEL);
+                self.report(call, &mut entry, failed(status, &message));
+            }
+        }
+    }
+
+    fn advance(&mut self, call: u32, entry: &mut Call) -> Result<Option<Outcome>, Violation> {
+        let waker = entry.waker.clone();
+        let mut context = Context::from_waker(&waker);
+        if let Some(sending) = &mut entry.sending
+            && !sending.is_done()
+        {
+            let _ = sending.flush(&mut context);
+            if sending.take_writable() {
+                self.events.push_back(ClientEvent::Writable { call });
+            }
+        }
+        loop {
+            match &mut entry.receiving {
+                Receiving::Closed => return Ok(None),
+                Receiving::Headers(response) => match Pin::new(response).poll(&mut context) {
+                    Poll::Pending => return Ok(None),
+                    Poll::Ready(Err(error)) => return Ok(Some(outcome_of(&error, true))),
+                    Poll::Ready(Ok(response)) => {
+                        if let Some(outcome) = self.take_headers(call, entry, response) {
+                            return Ok(Some(outcome));
+                        }
+                    }
+                },
+                Receiving::Body(body) => match body.poll_data(&mut context) {
+                    Poll::Pending => return Ok(None),
+                    Poll::Ready(Some(Ok(data))) => self.take_data(call, entry, data)?,
+                    Poll::Ready(Some(Err(error))) => return Ok(Some(outcome_of(&error, false))),
+                    Poll::Ready(None) => match body.poll_trailers(&mut context) {
+                        Poll::Pending => return Ok(None),
+                        Poll::Ready(Err(error)) => return Ok(Some(outcome_of(&error, false))),
+                        Poll::Ready(Ok(trailers)) => {
+                            let whole = entry.deframer.is_empty();
+                            return Ok(Some(outcome_of_trailers(trailers, whole)));
+                        }
+                    },
+                },
+            }
+        }
+    }
+
+    /// `Some` for a trailers-only answer and for what is no gRPC answer at all.
+    fn take_headers(&mut self, call: u32, entry: &mut Call, response: Response<RecvStream>) -> Option<Outcome> {
+        let (parts, body) = response.into_parts();
+        let grpc = parts
+            .headers
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        if parts.headers.contains_key("grpc-status") && body.is_end_stream() {
+            return Some(outcome_of_trailers(Some(parts.headers), true));
+        }
+        if parts.status != http::StatusCode::OK || !grpc {
+            let kind = parts.headers.get(header::CONTENT_TYPE);
+            entry.reset(Reason::CANCEL);
+            let status = if parts.status == http::StatusCode::OK {
+                code::UNKNOWN
+            } else {
+                grpc::status_from_http(parts.status)
+            };
+            let message =
+                format!("the server answered HTTP {} with content-type {kind:?}", parts.status);
+            return Some(failed(status, &message));
+        }
+        entry.receiving = Receiving::Body(body);
+        if entry.unary_reply {
+            entry.headers = parts.headers;
+        } else {
+            self.events.push_back(ClientEvent::Headers { call, headers: parts.headers });
+        }
+        None
+    }
+
+    fn take_data(&mut self, call: u32, entry: &mut Call, data: Bytes) -> Result<(), Violation> {
+        entry.held += data.len();
+        entry.deframer.push(data);
+        while let Some(message) = entry.deframer.next(self.limits.max_message)? {
+            if entry.unary_reply {
+                if entry.message.replace(message).is_some() {
+                    return Err(Violation::new(code::INTERNAL, "more than one message in a unary reply"));
+                }
+            } else {
+                let size = grpc::PREFIX + message.len();
+                entry.held = entry.held.saturating_sub(size);
+                entry.unconsumed += size;
+                self.events.push_back(ClientEvent::Message { call, data: message });
+            }
+        }
+        if entry.unary_reply || entry.unconsumed == 0 {
+            let held = std::mem::take(&mut entry.held);
+            entry.release(held);
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, call: u32, entry: &mut Call, mut outcome: Outcome) {
+        if entry.unary_reply && outcome.status == code::OK && entry.message.is_none() {
+            outcome = Outcome { trailers: outcome.trailers, ..failed(code::INTERNAL, "OK without a reply message") };
+        }
+        entry.method.record(outcome.status, self.now.saturating_sub(entry.started));
+        self.events.push_back(if entry.unary_reply {
+            let headers = std::mem::take(&mut entry.headers);
+            ClientEvent::Reply { call, headers, message: entry.message.take(), outcome }
+        } else {
+            ClientEvent::End { call, outcome }
+        });
+    }
+
+    fn report_waiting(&mut self, waiting: Waiting, outcome: Outcome) {
+        if let Some(method) = self.table.get(waiting.start.method) {
+            method.record(outcome.status, self.now.saturating_sub(waiting.started));
+        }
+        self.events.push_back(ended_event(waiting.start.unary_reply, waiting.call, outcome));
+    }
+
+    /// Keeps the heap in proportion to the open calls.
+    fn trim_deadlines(&mut self) {
+        if self.deadlines.len() > 64 + 4 * (self.calls.len() + self.waiting.len()) {
+            let waiting: rustc_hash::FxHashSet<u32> = self.waiting.iter().map(|w| w.call).collect();
+            let calls = &self.calls;
+            self.deadlines.retain(|Reverse((_, call))| calls.contains_key(call) || waiting.contains(call));
+        }
+    }
+
+    fn close(&mut self, error: Option<String>) {
+        if matches!(self.state, State::Closed) {
+            return;
+        }
+        self.drain();
+        self.state = State::Closed;
+        self.sender = None;
+        let reason = error.as_deref().unwrap_or("the connection was closed");
+        for (call, mut entry) in std::mem::take(&mut self.calls) {
+            self.report(call, &mut entry, failed(code::UNAVAILABLE, reason));
+        }
+        self.events.push_back(ClientEvent::Closed { error });
+    }
+}
+
+impl Call {
+    fn release(&mut self, size: usize) {
+        if let Receiving::Body(body) = &mut self.receiving {
+            // Fails only for more than was received, which the counters exclude.
+            let _ = body.flow_control().release_capacity(size);
+        }
+    }
+
+    fn reset(&mut self, reason: Reason) {
+        if let Some(sending) = &mut self.sending {
+            sending.reset(reason);
+        }
+    }
+}
+
+fn ended_event(unary_reply: bool, call: u32, outcome: Outcome) -> ClientEvent {
+    if unary_reply {
+        ClientEvent::Reply { call, headers: HeaderMap::new(), message: None, outcome }
+    } else {
+        ClientEvent::End { call, outcome }
+    }
+}
+
+fn failed(status: u32, message: &str) -> Outcome {
+    Outcome {
+        status,
+        message: Some(message.to_owned()),
+        trailers: HeaderMap::new(),
+        unprocessed: false,
+    }
+}
+
+/// RFC 9113, 6.8 and 8.7: streams beyond a GOAWAY's last id and refused streams
+/// were not processed.
+fn outcome_of(error: &h2::Error, before_headers: bool) -> Outcome {
+    let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    let beyond_goaway = error.is_go_away() && error.is_remote() && before_headers;
+    let status = match error.reason() {
+        _ if beyond_goaway || error.is_io() => code::UNAVAILABLE,
+        Some(reason) if error.is_reset() => grpc::status_from_reset(reason.into()),
+        _ => code::UNAVAILABLE,
+    };
+    let mut outcome = failed(status, &error.to_string());
+    outcome.unprocessed = refused || beyond_goaway;
+    outcome
+}
+
+fn outcome_of_trailers(trailers: Option<HeaderMap>, whole: bool) -> Outcome {
+    let Some(trailers) = trailers else {
+        return failed(code::INTERNAL, "the answer ended without grpc-status");
+    };
+    let status = trailers
+        .get("grpc-status")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<u32>().ok());
+    let Some(status) = status else {
+        return failed(code::UNKNOWN, "the answer has no valid grpc-status");
+    };
+    if status == code::OK && !whole {
+        return failed(code::INTERNAL, "the answer ended inside a message");
+    }
+    let message = trailers.get("grpc-message").map(|value| grpc::decode_message(value.as_bytes()));
+    let status = if status > 16 { code::UNKNOWN } else { status };
+    Outcome { status, message, trailers, unprocessed: false }
+}

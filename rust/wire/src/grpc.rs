@@ -1,0 +1,375 @@
+//! gRPC over HTTP/2: message framing, timeouts, status and metadata.
+//!
+//! Source: the gRPC project's "gRPC over HTTP2" protocol document.
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// Compressed flag and length.
+pub const PREFIX: usize = 5;
+
+/// Status codes that the wire itself produces.
+#[allow(missing_docs)]
+pub mod code {
+    pub const OK: u32 = 0;
+    pub const CANCELLED: u32 = 1;
+    pub const UNKNOWN: u32 = 2;
+    pub const DEADLINE_EXCEEDED: u32 = 4;
+    pub const PERMISSION_DENIED: u32 = 7;
+    pub const RESOURCE_EXHAUSTED: u32 = 8;
+    pub const UNIMPLEMENTED: u32 = 12;
+    pub const INTERNAL: u32 = 13;
+    pub const UNAVAILABLE: u32 = 14;
+    pub const UNAUTHENTICATED: u32 = 16;
+}
+
+/// Senders omit the padding of `-bin` values, receivers accept both.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// A peer that broke the protocol, as a status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The gRPC status code.
+    pub status: u32,
+    /// What was wrong.
+    pub message: Cow<'static, str>,
+}
+
+impl Violation {
+    pub(crate) fn new(status: u32, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, message: message.into() }
+    }
+}
+
+/// Prefixes a message with its flag and length.
+pub fn frame(message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(PREFIX + message.len());
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    framed.put_slice(message);
+    framed.freeze()
+}
+
+/// Cuts DATA into messages; holds at most one incomplete message.
+#[derive(Debug, Default)]
+pub struct Deframer {
+    partial: BytesMut,
+    rest: Bytes,
+}
+
+impl Deframer {
+    /// Adds what one DATA frame carried; take the messages before the next one.
+    pub fn push(&mut self, data: Bytes) {
+        if self.partial.is_empty() && self.rest.is_empty() {
+            self.rest = data;
+        } else {
+            self.partial.extend_from_slice(&self.rest);
+            self.rest = Bytes::new();
+            self.partial.extend_from_slice(&data);
+        }
+    }
+
+    /// The next whole message.
+    pub fn next(&mut self, limit: usize) -> Result<Option<Bytes>, Violation> {
+        let available: &[u8] = if self.partial.is_empty() { &self.rest } else { &self.partial };
+        let Some((prefix, body)) = available.split_at_checked(PREFIX) else { return Ok(None) };
+        match prefix[0] {
+            0 => {}
+            1 => {
+                return Err(Violation::new(
+                    code::INTERNAL,
+                    "message has the compressed flag, but no encoding was negotiated",
+                ));
+            }
+            other => {
+                return Err(Violation::new(
+                    code::INTERNAL,
+                    format!("message has the flag {other}: only 0 and 1 are defined"),
+                ));
+            }
+        }
+        let size = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+        if size > limit {
+            return Err(Violation::new(
+                code::RESOURCE_EXHAUSTED,
+                format!("message of {size} bytes is larger than the limit of {limit} bytes"),
+            ));
+        }
+        if body.len() < size {
+            return Ok(None);
+        }
+        let message = if self.partial.is_empty() {
+            self.rest.advance(PREFIX);
+            self.rest.split_to(size)
+        } else {
+            self.partial.advance(PREFIX);
+            let message = self.partial.split_to(size).freeze();
+            if self.partial.is_empty() {
+                self.partial = BytesMut::new();
+            }
+            message
+        };
+        Ok(Some(message))
+    }
+
+    /// Whether no part of a message is held.
+    pub fn is_empty(&self) -> bool {
+        self.partial.is_empty() && self.rest.is_empty()
+    }
+}
+
+/// Reads `grpc-timeout`: at most 8 digits and a unit. `None` if it is malformed.
+pub fn parse_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let mut count: u64 = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        count = count * 10 + u64::from(digit - b'0');
+    }
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// Writes `grpc-timeout`, rounded down to the finest unit that fits: a child's
+/// deadline is never later than its parent's.
+pub fn format_timeout(timeout: Duration) -> HeaderValue {
+    const MOST: u128 = 99_999_999;
+    let nanos = timeout.as_nanos();
+    let units =
+        [(1, 'n'), (1_000, 'u'), (1_000_000, 'm'), (1_000_000_000, 'S'), (60_000_000_000, 'M')];
+    let text = units
+        .iter()
+        .find(|(size, _)| nanos / size <= MOST)
+        .map_or_else(|| format!("{MOST}M"), |(size, unit)| format!("{}{unit}", nanos / size));
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("99999999M"))
+}
+
+/// Percent-encodes a `grpc-message`.
+pub fn encode_message(message: &str) -> HeaderValue {
+    let mut encoded = Vec::with_capacity(message.len());
+    for byte in message.bytes() {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            encoded.push(byte);
+        } else {
+            encoded.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    HeaderValue::from_bytes(&encoded).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Decodes a `grpc-message`; what is malformed is passed through, never lost.
+pub fn decode_message(value: &[u8]) -> String {
+    let mut decoded = Vec::with_capacity(value.len());
+    let mut rest = value;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let hex = (byte == b'%').then(|| tail.get(..2)).flatten();
+        let escaped = hex
+            .and_then(|pair| std::str::from_utf8(pair).ok())
+            .filter(|pair| pair.bytes().all(|b| b.is_ascii_hexdigit()))
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        if let Some(raw) = escaped {
+            decoded.push(raw);
+            rest = &tail[2..];
+        } else {
+            decoded.push(byte);
+            rest = tail;
+        }
+    }
+    String::from_utf8(decoded)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+/// A metadata value as an application sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetadataValue<'a> {
+    /// Any name not ending in `-bin`.
+    Text(Cow<'a, str>),
+    /// A name ending in `-bin`.
+    Binary(Vec<u8>),
+}
+
+/// Why an application's metadata cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadMetadata(pub String);
+
+/// Headers that belong to the protocol and are neither shown as metadata nor
+/// accepted as such.
+fn is_reserved(name: &str) -> bool {
+    (name.starts_with("grpc-")
+        && !matches!(
+            name,
+            "grpc-status-details-bin"
+                | "grpc-trace-bin"
+                | "grpc-tags-bin"
+                | "grpc-previous-rpc-attempts"
+                | "grpc-retry-pushback-ms"
+        ))
+        || matches!(
+            name,
+            "content-type" | "te" | "content-length" | "connection" | "transfer-encoding" | "host"
+        )
+}
+
+/// Whether anything in `headers` is the application's.
+pub fn has_metadata(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| !is_reserved(name.as_str()))
+}
+
+/// The application's part of `headers`, in order. Repeated `-bin` values joined
+/// by commas are taken apart; one that is no base64 is left out.
+pub fn metadata(headers: &HeaderMap) -> Vec<(&str, MetadataValue<'_>)> {
+    let mut found = Vec::with_capacity(headers.len());
+    for (name, value) in headers {
+        let name = name.as_str();
+        if is_reserved(name) {
+            continue;
+        }
+        if name.ends_with("-bin") {
+            for part in value.as_bytes().split(|byte| *byte == b',') {
+                if let Ok(raw) = BASE64.decode(part.trim_ascii()) {
+                    found.push((name, MetadataValue::Binary(raw)));
+                }
+            }
+        } else {
+            found.push((name, MetadataValue::Text(String::from_utf8_lossy(value.as_bytes()))));
+        }
+    }
+    found
+}
+
+/// Adds an application's metadata to `headers`.
+pub fn append_metadata(
+    headers: &mut HeaderMap,
+    name: &str,
+    value: &MetadataValue<'_>,
+) -> Result<(), BadMetadata> {
+    let bad = |reason: &str| BadMetadata(format!("metadata {name:?}: {reason}"));
+    let lower = if name.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    };
+    if is_reserved(&lower) {
+        return Err(bad("the name is reserved for the protocol"));
+    }
+    let key = HeaderName::from_bytes(lower.as_bytes())
+        .map_err(|_| bad("a name has only the characters 0-9 a-z _ - ."))?;
+    let field = match value {
+        MetadataValue::Text(_) if lower.ends_with("-bin") => {
+            return Err(bad("a name that ends in -bin takes bytes, not str"));
+        }
+        MetadataValue::Binary(_) if !lower.ends_with("-bin") => {
+            return Err(bad("bytes need a name that ends in -bin"));
+        }
+        MetadataValue::Text(text) => {
+            if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+                return Err(bad("a text value is printable ASCII; use a -bin name for the rest"));
+            }
+            HeaderValue::from_str(text).map_err(|_| bad("the value is no valid header value"))?
+        }
+        MetadataValue::Binary(raw) => HeaderValue::try_from(BASE64.encode(raw))
+            .map_err(|_| bad("the value is no valid header value"))?,
+    };
+    headers.append(key, field);
+    Ok(())
+}
+
+/// The status code that an HTTP status stands for when no grpc-status came.
+///
+/// Source: the gRPC project's "HTTP to gRPC status code mapping".
+pub fn status_from_http(status: http::StatusCode) -> u32 {
+    match status.as_u16() {
+        400 => code::INTERNAL,
+        401 => code::UNAUTHENTICATED,
+        403 => code::PERMISSION_DENIED,
+        404 => code::UNIMPLEMENTED,
+        429 | 502 | 503 | 504 => code::UNAVAILABLE,
+        _ => code::UNKNOWN,
+    }
+}
+
+/// The status code that an HTTP/2 error stands for.
+///
+/// Source: the gRPC project's "gRPC over HTTP2", section Errors.
+pub fn status_from_reset(reason: u32) -> u32 {
+    match reason {
+        7 => code::UNAVAILABLE,
+        8 => code::CANCELLED,
+        11 => code::RESOURCE_EXHAUSTED,
+        12 => code::PERMISSION_DENIED,
+        _ => code::INTERNAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_survive_the_round_trip_and_never_grow() {
+        for nanos in [1, 999, 99_999_999, 100_000_000, 1_234_567_891, 3_600_000_000_000_u64] {
+            let sent = Duration::from_nanos(nanos);
+            let read = parse_timeout(format_timeout(sent).as_bytes()).unwrap();
+            assert!(read <= sent && sent - read < sent / 1000 + Duration::from_nanos(1));
+        }
+        for bad in ["", "1", "S", "123456789S", "-1S", "1.5S", "1s "] {
+            assert_eq!(parse_timeout(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn messages_survive_percent_encoding() {
+        for text in ["", "plain", "50 % \u{e9}\u{20ac}\n", "%41"] {
+            assert_eq!(decode_message(encode_message(text).as_bytes()), text);
+        }
+        assert_eq!(decode_message(b"%zz%4"), "%zz%4");
+    }
+
+    #[test]
+    fn any_chunking_gives_the_same_messages() {
+        let mut wire = frame(b"one").to_vec();
+        wire.extend_from_slice(&frame(b""));
+        wire.extend_from_slice(&frame(b"three"));
+        for size in 1..=wire.len() {
+            let mut deframer = Deframer::default();
+            let mut found = Vec::new();
+            for chunk in wire.chunks(size) {
+                deframer.push(Bytes::copy_from_slice(chunk));
+                while let Some(message) = deframer.next(100).unwrap() {
+                    found.push(message);
+                }
+            }
+            assert_eq!(found, [&b"one"[..], b"", b"three"]);
+            assert!(deframer.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_large_message_is_refused_by_its_prefix() {
+        let mut deframer = Deframer::default();
+        deframer.push(Bytes::from_static(&[0, 0, 0, 1, 0]));
+        assert_eq!(deframer.next(255).unwrap_err().status, code::RESOURCE_EXHAUSTED);
+    }
+}
