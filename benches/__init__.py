@@ -1,0 +1,1 @@
+"""What bascule costs, measured beside its peers: ``python -m benches``."""

@@ -1,0 +1,1 @@
+"""Starts the programs under test, loads them and keeps what was measured."""

@@ -1,0 +1,1 @@
+"""The suites that measure whole programs, each process on a core of its own."""

@@ -1,0 +1,1 @@
+"""Judges what was measured, and shows it: a table, JSON, Markdown."""
