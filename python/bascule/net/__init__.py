@@ -1,1 +1,11 @@
-"""Placeholder."""
+"""Sockets, TLS and event loops: the only place that knows asyncio from trio."""
+
+from bascule.net._address import Address as Address
+from bascule.net._address import parse_address as parse_address
+from bascule.net._devcert import development_certificate as development_certificate
+from bascule.net._http import HttpLimits as HttpLimits
+from bascule.net._http import HttpRequest as HttpRequest
+from bascule.net._http import HttpResponse as HttpResponse
+from bascule.net._http import HttpServer as HttpServer
+from bascule.net._tls import ClientTLS as ClientTLS
+from bascule.net._tls import ServerTLS as ServerTLS

@@ -1,0 +1,143 @@
+"""What a connection's driver offers to the code above it, whatever the event loop.
+
+A *machine* is a sans-IO connection of ``bascule._core``. A *link* moves its
+bytes through a socket. A *session* reacts to its events. A *driver* is the
+event loop's own way to do all this: it makes links, tasks, futures and timers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable, Generator
+    from contextlib import AbstractAsyncContextManager
+
+T = TypeVar("T")
+
+#: Events are tuples that begin with their kind; see ``_core.pyi``.
+Event = tuple[Any, ...]
+
+#: A flush that gave this much may have left more behind.
+FULL_FLUSH = 200 * 1024
+
+
+class Machine(Protocol):
+    """A sans-IO connection. Times are nanoseconds of :meth:`Driver.now_ns`."""
+
+    def receive(self, data: bytes, now_ns: int) -> list[Event]: ...
+    def receive_eof(self, now_ns: int) -> list[Event]: ...
+    def tick(self, now_ns: int) -> list[Event]: ...
+    def flush(self) -> tuple[bytes | None, list[Event]]: ...
+    def shutdown(self) -> None: ...
+    @property
+    def wants_read(self) -> bool: ...
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def in_flight(self) -> int: ...
+
+
+class Session(Protocol):
+    """Reacts to a connection's events. Both methods run on the loop and must not block."""
+
+    def handle_events(self, events: list[Event]) -> None: ...
+    def handle_lost(self) -> None:
+        """The link is gone: nothing can be sent or received any more."""
+        ...
+
+
+class Link(Protocol):
+    """One connection's socket."""
+
+    #: The peer's address as ``host:port``, ``unix:path`` or ``memory:name``.
+    peer: str
+    #: The TLS connection, if the link has one.
+    tls: ssl.SSLObject | None
+
+    def flush_soon(self) -> None:
+        """Send what the machine has, once, after the current batch of work."""
+
+    def close(self) -> None:
+        """Close the socket now; what was not sent is lost."""
+
+
+class Future(Protocol[T]):
+    """A result that one task waits for."""
+
+    def done(self) -> bool: ...
+    def set_result(self, value: T, /) -> None: ...
+    def __await__(self) -> Generator[Any, Any, T]: ...
+
+
+class Timer(Protocol):
+    """A callback that was scheduled."""
+
+    def cancel(self) -> None: ...
+
+
+class Listener(Protocol):
+    """A bound socket that accepts."""
+
+    #: What was bound, with the real port.
+    address: str
+
+    async def close(self) -> None:
+        """Accept no more; links that were accepted live on."""
+
+
+class Driver(Protocol):
+    """The event loop's own way to own tasks and sockets.
+
+    Use as ``async with``: on leaving, every task that it spawned is cancelled
+    and awaited, and every link is closed.
+    """
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Start a task that this driver owns. The function handles its own errors:
+        an exception that escapes it ends the driver's whole scope.
+        """
+
+    def future(self) -> Future[Any]: ...
+    def now_ns(self) -> int: ...
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer: ...
+
+    async def listen(
+        self,
+        address: str,
+        accept: Callable[[Link], tuple[Machine, Session]],
+        tls: ssl.SSLContext | None,
+    ) -> Listener:
+        """:raises TransportError: if the address cannot be bound"""
+        ...
+
+    async def connect(
+        self,
+        address: str,
+        attach: Callable[[Link], tuple[Machine, Session]],
+        tls: ssl.SSLContext | None,
+        server_name: str | None,
+    ) -> Link:
+        """:raises TransportError: if no connection can be made"""
+        ...
+
+
+def open_driver() -> AbstractAsyncContextManager[Driver]:
+    """The driver of the running event loop.
+
+    :raises RuntimeError: if neither asyncio nor trio is running
+    """
+    import sniffio
+
+    library = sniffio.current_async_library()
+    if library == "asyncio":
+        from bascule.net._asyncio import AsyncioDriver
+
+        return AsyncioDriver()
+    if library == "trio":
+        from bascule.net._trio import TrioDriver
+
+        return TrioDriver()
+    message = f"bascule runs on asyncio and trio, not on {library}"
+    raise RuntimeError(message)

@@ -1,0 +1,150 @@
+"""Listeners, connections and their drain: what every server has in common."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+from bascule.net._link import Driver, Event, Link, Listener, Machine, Session, open_driver
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+logger = logging.getLogger("bascule.net")
+
+#: How often idle and handshake limits are looked at, in seconds.
+TICK = 1.0
+
+#: After the grace has passed, how long a cancelled handler may clean up, in seconds.
+CLEAN_UP = 5.0
+
+
+class ServerSession(Session, Protocol):
+    """A session that can be drained."""
+
+    machine: Machine
+    link: Link
+
+    def cancel_calls(self) -> None:
+        """Cancel every handler that still runs."""
+        ...
+
+
+class Serving:
+    """The connections of one server.
+
+    :param attach: makes the machine and the session of a link that was accepted
+    :param listen: addresses to bind
+    :param tls: for every TCP listener
+    :param grace: seconds that calls in progress get when the server ends
+    """
+
+    def __init__(
+        self,
+        attach: Callable[[Driver, Link], ServerSession],
+        listen: Sequence[str],
+        tls: ssl.SSLContext | None,
+        grace: float,
+    ) -> None:
+        self._attach = attach
+        self._listen = listen
+        self._tls = tls
+        self._grace = grace
+        self._sessions: set[ServerSession] = set()
+        self._listeners: list[Listener] = []
+        self._all_gone: anyio.Event | None = None
+        self._draining = False
+
+    async def __aenter__(self) -> Serving:
+        self._manager = open_driver()
+        self._driver = await self._manager.__aenter__()
+        try:
+            for address in self._listen:
+                tls = None if address.startswith("memory:") else self._tls
+                self._listeners.append(await self._driver.listen(address, self._accept, tls))
+        except BaseException as error:
+            await self._close_listeners()
+            await self._manager.__aexit__(type(error), error, error.__traceback__)
+            raise
+        self._driver.spawn(self._tick)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._close_listeners()
+            if exc is None:
+                await self.drain()
+        finally:
+            for session in tuple(self._sessions):
+                session.cancel_calls()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CLEAN_UP):
+                await self._wait_gone()
+            await self._manager.__aexit__(exc_type, exc, traceback)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What was bound, with real ports."""
+        return tuple(listener.address for listener in self._listeners)
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open."""
+        return len(self._sessions)
+
+    @property
+    def draining(self) -> bool:
+        """Whether new connections and calls are refused."""
+        return self._draining
+
+    async def drain(self) -> None:
+        """Accept no more, tell every peer (GOAWAY), and wait for the calls in
+        progress, at most the grace; then cancel the rest. Cancelling this ends the wait.
+        """
+        self._draining = True
+        await self._close_listeners()
+        for session in tuple(self._sessions):
+            session.machine.shutdown()
+            session.link.flush_soon()
+        with anyio.move_on_after(self._grace):
+            await self._wait_gone()
+
+    def lost(self, session: ServerSession) -> None:
+        """To be called by a session when its link is gone."""
+        self._sessions.discard(session)
+        if not self._sessions and self._all_gone is not None:
+            self._all_gone.set()
+
+    def _accept(self, link: Link) -> tuple[Machine, Session]:
+        session = self._attach(self._driver, link)
+        self._sessions.add(session)
+        if self._draining:
+            session.machine.shutdown()
+        return session.machine, session
+
+    async def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            await listener.close()
+
+    async def _wait_gone(self) -> None:
+        if self._sessions:
+            self._all_gone = anyio.Event()
+            await self._all_gone.wait()
+
+    async def _tick(self) -> None:
+        while True:
+            await anyio.sleep(TICK)
+            now_ns = self._driver.now_ns()
+            for session in tuple(self._sessions):
+                events: list[Event] = session.machine.tick(now_ns)
+                if events:
+                    session.handle_events(events)
+                session.link.flush_soon()

@@ -1,0 +1,115 @@
+"""A link over any pair of async ``receive`` and ``send`` functions.
+
+Serves trio's sockets, TLS where the loop has no protocol for it, and the
+in-memory pairs. A reader task and a writer task a link; the writer is parked
+on a future while there is nothing to send.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bascule.net._link import FULL_FLUSH, Driver, Future, Link, Machine, Session
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable
+
+class StreamLink:
+    """Feeds a machine from ``receive``.
+
+    Empty bytes are the end; so is any of the exceptions in ``lost``.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        peer: str,
+        receive: Callable[[], Awaitable[bytes]],
+        send: Callable[[bytes], Awaitable[None]],
+        close: Callable[[], None],
+        lost: tuple[type[Exception], ...],
+        tls: ssl.SSLObject | None = None,
+    ) -> None:
+        self.peer = peer
+        self.tls = tls
+        self._driver = driver
+        self._receive = receive
+        self._send = send
+        self._close = close
+        self._lost = lost
+        self._closed = False
+        self._dirty = False
+        self._parked: Future[None] | None = None
+        self._readable: Future[None] | None = None
+
+    def start(self, attach: Callable[[Link], tuple[Machine, Session]]) -> None:
+        """Attach the machine and start both tasks."""
+        self.machine, self._session = attach(self)
+        self._driver.spawn(self._read)
+        self._driver.spawn(self._write)
+
+    def flush_soon(self) -> None:
+        self._dirty = True
+        parked = self._parked
+        if parked is not None:
+            self._parked = None
+            parked.set_result(None)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._close()
+            self._session.handle_events(self.machine.receive_eof(self._driver.now_ns()))
+            self._session.handle_lost()
+            self.flush_soon()
+            self._resume_reading()
+
+    async def _read(self) -> None:
+        machine, session, now_ns = self.machine, self._session, self._driver.now_ns
+        receive: Any = self._receive
+        try:
+            while not self._closed:
+                data = await receive()
+                if not data:
+                    break
+                events = machine.receive(data, now_ns())
+                if events:
+                    session.handle_events(events)
+                self.flush_soon()
+                if not machine.wants_read:
+                    self._readable = self._driver.future()
+                    await self._readable
+        except self._lost:
+            pass
+        finally:
+            if not self._closed:
+                session.handle_events(machine.receive_eof(now_ns()))
+                self.flush_soon()
+
+    async def _write(self) -> None:
+        machine, session = self.machine, self._session
+        try:
+            while not self._closed:
+                self._dirty = False
+                data, events = machine.flush()
+                if events:
+                    session.handle_events(events)
+                if data:
+                    await self._send(data)
+                self._resume_reading()
+                if machine.finished:
+                    break
+                if not self._dirty and not (data and len(data) >= FULL_FLUSH):
+                    self._parked = self._driver.future()
+                    await self._parked
+        except self._lost:
+            pass
+        finally:
+            self.close()
+
+    def _resume_reading(self) -> None:
+        readable = self._readable
+        if readable is not None and (self._closed or self.machine.wants_read):
+            self._readable = None
+            readable.set_result(None)

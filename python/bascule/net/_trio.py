@@ -1,0 +1,267 @@
+"""The driver for trio: raw sockets, and tasks of one nursery."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket as stdlib_socket
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+from bascule.errors import TransportError
+from bascule.net._address import format_peer, parse_address
+from bascule.net._memory import connect_memory, listen_memory
+from bascule.net._stream import StreamLink
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable, Generator
+    from types import TracebackType
+
+    from bascule.net._link import Future, Link, Listener, Machine, Session, Timer
+
+    Attach = Callable[[Link], tuple[Machine, Session]]
+
+#: Bytes asked for in one read.
+READ_SIZE = 64 * 1024
+
+#: Errors that mean: this connection is over.
+LOST = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+#: A TLS handshake that takes longer is given up.
+TLS_HANDSHAKE_TIMEOUT = 10.0
+
+
+class TrioFuture:
+    """A result that one task waits for, on trio's bare rescheduling."""
+
+    __slots__ = ("_done", "_task", "_value")
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+        self._done = False
+        self._value: Any = None
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, value: Any, /) -> None:
+        self._done = True
+        self._value = value
+        task = self._task
+        if task is not None:
+            self._task = None
+            trio.lowlevel.reschedule(task)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        if not self._done:
+            self._task = trio.lowlevel.current_task()
+            yield from trio.lowlevel.wait_task_rescheduled(self._abort).__await__()
+        return self._value
+
+
+class _TrioTimer:
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+
+    def cancel(self) -> None:
+        self.scope.cancel()
+
+    async def run(self, when_ns: int, callback: Callable[[], None]) -> None:
+        with self.scope:
+            await trio.sleep_until(when_ns / 1e9)
+            callback()
+
+
+class _TrioListener:
+    def __init__(self, address: str, listeners: list[trio.SocketListener], path: str | None) -> None:
+        self.address = address
+        self.scope = trio.CancelScope()
+        self._listeners = listeners
+        self._path = path
+
+    async def close(self) -> None:
+        self.scope.cancel()
+        for listener in self._listeners:
+            listener.socket.close()
+        if self._path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)  # noqa: PTH108 - no pathlib on the loop
+
+
+class TrioDriver:
+    """Owns one nursery."""
+
+    def __init__(self) -> None:
+        self._manager = trio.open_nursery(strict_exception_groups=True)
+
+    async def __aenter__(self) -> TrioDriver:
+        self._nursery = await self._manager.__aenter__()
+        self.spawn = self._nursery.start_soon
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._nursery.cancel_scope.cancel()
+        try:
+            await self._manager.__aexit__(exc_type, exc, traceback)
+        except BaseExceptionGroup as group:
+            # The body's own exception is not ours to wrap.
+            if exc is not None and group.exceptions == (exc,):
+                return
+            raise
+
+    def future(self) -> Future[Any]:
+        return TrioFuture()
+
+    def now_ns(self) -> int:
+        return int(trio.current_time() * 1e9)
+
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+        timer = _TrioTimer()
+        self.spawn(timer.run, when_ns, callback)
+        return timer
+
+    async def listen(self, address: str, accept: Attach, tls: ssl.SSLContext | None) -> Listener:
+        where = parse_address(address)
+        if where.kind == "memory":
+            return listen_memory(self, where, accept)
+        path: str | None = None
+        try:
+            if where.kind == "unix":
+                path = where.host
+                sock = trio.socket.socket(stdlib_socket.AF_UNIX)
+                await sock.bind(path)
+                sock.listen(1024)
+                listeners = [trio.SocketListener(sock)]
+            else:
+                listeners = await trio.open_tcp_listeners(
+                    where.port, host=where.host, backlog=1024
+                )
+        except OSError as error:
+            message = f"cannot listen on {address}: {error.strerror or error}"
+            raise TransportError(message) from error
+        first = listeners[0].socket
+        bound = str(where) if path else format_peer(first.family, first.getsockname())
+        listener = _TrioListener(bound, listeners, path)
+        for each in listeners:
+            self.spawn(self._accept_loop, each, listener.scope, accept, tls)
+        return listener
+
+    async def _accept_loop(
+        self,
+        listener: trio.SocketListener,
+        scope: trio.CancelScope,
+        accept: Attach,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        with scope:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError:
+                    # Out of descriptors, or a peer that was gone at once: others may wait.
+                    await trio.sleep(0.05)
+                    continue
+                except trio.ClosedResourceError:
+                    return
+                self.spawn(self._serve, stream.socket, accept, tls)
+
+    async def _serve(
+        self, sock: trio.socket.SocketType, accept: Attach, tls: ssl.SSLContext | None
+    ) -> None:
+        try:
+            link = await self._link(sock, tls, None, server_side=True)
+            link.start(accept)
+        except LOST:
+            sock.close()
+        except BaseException:
+            sock.close()
+            raise
+
+    async def connect(
+        self,
+        address: str,
+        attach: Attach,
+        tls: ssl.SSLContext | None,
+        server_name: str | None,
+    ) -> Link:
+        where = parse_address(address)
+        if where.kind == "memory":
+            return await connect_memory(self, where, attach)
+        try:
+            if where.kind == "unix":
+                stream = await trio.open_unix_socket(where.host)
+            else:
+                stream = await trio.open_tcp_stream(where.host, where.port)
+            sock = stream.socket
+            try:
+                link = await self._link(sock, tls, server_name or where.host, server_side=False)
+            except BaseException:
+                sock.close()
+                raise
+        except LOST as error:
+            reason = getattr(error, "strerror", None) or error or type(error).__name__
+            message = f"cannot connect to {address}: {reason}"
+            raise TransportError(message) from error
+        link.start(attach)
+        return link
+
+    async def _link(
+        self,
+        sock: trio.socket.SocketType,
+        tls: ssl.SSLContext | None,
+        server_name: str | None,
+        *,
+        server_side: bool,
+    ) -> StreamLink:
+        if sock.family != stdlib_socket.AF_UNIX:
+            sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+        peer = format_peer(sock.family, sock.getpeername())
+        if tls is None:
+            return StreamLink(self, peer, *_raw(sock), sock.close, LOST)
+        stream = trio.SSLStream(
+            trio.SocketStream(sock),
+            tls,
+            server_hostname=server_name,
+            server_side=server_side,
+            https_compatible=True,
+        )
+        try:
+            with trio.fail_after(TLS_HANDSHAKE_TIMEOUT):
+                await stream.do_handshake()
+        except trio.TooSlowError as error:
+            message = f"no TLS handshake with {peer} within {TLS_HANDSHAKE_TIMEOUT:g} s"
+            raise TimeoutError(message) from error
+
+        async def receive() -> bytes:
+            return bytes(await stream.receive_some(READ_SIZE))
+
+        # trio's stream has the inquiries of ssl.SSLObject (getpeercert, selected_alpn_protocol).
+        tls_object = cast("ssl.SSLObject", stream)
+        return StreamLink(self, peer, receive, stream.send_all, sock.close, LOST, tls_object)
+
+
+def _raw(
+    sock: trio.socket.SocketType,
+) -> tuple[Callable[[], Awaitable[bytes]], Callable[[bytes], Awaitable[None]]]:
+    async def receive() -> bytes:
+        return await sock.recv(READ_SIZE)
+
+    async def send(data: bytes) -> None:
+        sent = await sock.send(data)
+        while sent < len(data):
+            data = data[sent:]
+            sent = await sock.send(data)
+
+    return receive, send
+
+
