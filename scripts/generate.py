@@ -130,15 +130,21 @@ def own() -> Files:
 
 def tests() -> Files:
     """Make the messages of the tests in both kinds, and the services of every generator that bascule serves."""
-    proto = (TESTS / "echo.proto").as_posix()
     roots = [f"{TESTS.as_posix()}=tests/protos"]
-    outputs = ["--python_out=.", "--pyi_out=.", "--grpc_python_out=.", "--grpclib_python_out=."]
-    described = parse(roots, [proto])
+    echo = (TESTS / "echo.proto").as_posix()
+    # What they show is names and layout, so their output is there to be read and type-checked.
+    odd = [(TESTS / "odd" / name).as_posix() for name in ("odd-names.proto", "rootless.proto", "shared.proto")]
+    described = parse(roots, [echo])
+    described_odd = parse(roots, odd)
     return {
-        **protoc(roots, outputs, [proto]),
-        **bascule(Path(), described, [proto], "messages=google"),
-        **betterproto2(TESTS / "better", described, [proto], f"{BETTERPROTO2_SERVICES},google_protobuf_descriptors"),
-        **bascule(TESTS / "better", described, [proto], "messages=betterproto2"),
+        **protoc(roots, ["--python_out=.", "--pyi_out=."], [echo, *odd]),
+        **protoc(roots, ["--grpc_python_out=.", "--grpclib_python_out=."], [echo]),
+        **bascule(Path(), described, [echo], "messages=google"),
+        **bascule(Path(), described_odd, odd, "messages=google"),
+        **betterproto2(TESTS / "better", described, [echo], f"{BETTERPROTO2_SERVICES},google_protobuf_descriptors"),
+        **bascule(TESTS / "better", described, [echo], "messages=betterproto2"),
+        **betterproto2(TESTS / "odd/better", described_odd, odd, "client_generation=none"),
+        **bascule(TESTS / "odd/better", described_odd, odd, "messages=betterproto2"),
     }
 
 

@@ -14,6 +14,7 @@ from bascule.rpc import (
     Status,
     Stream,
 )
+
 from tests.generated import echo_pb2
 
 __all__ = [

@@ -16,6 +16,8 @@ _PASCAL_WORD = re.compile(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z]+[0-9]*|[0-9]+")
 
 def snake_case(name: str) -> str:
     """``GetHTTPInfo`` -> ``get_http_info``, ``ListV2`` -> ``list_v2``."""
+    if name.startswith("__"):
+        name = "_" + name.lstrip("_")  # else a class body would mangle it, and no subclass could override it
     return _SNAKE_BOUNDARY.sub("_", name).lower()
 
 

@@ -53,7 +53,7 @@ def render(module: ModuleModel) -> str:
         *_imports(module),
         "",
         "__all__ = [",
-        *(f'    "{name}",' for name in sorted(_exports(module))),
+        *(f'    "{name}",' for name in sorted(_exports(module), key=lambda name: (not name.isupper(), name))),
         "]",
         "",
         *(line for service in module.services for method in service.methods for line in _constant(method)),
@@ -80,35 +80,39 @@ def _imports(module: ModuleModel) -> Iterator[str]:
     if methods:
         yield "from typing import Final"
         yield ""
-    absolute = [item for item in module.imports if not item.module.startswith(".")]
-    third_party = {"bascule.rpc": _from("bascule.rpc", runtime)}
+    third_party: dict[str, Sequence[str]] = {"bascule.rpc": _import("bascule.rpc", runtime)}
     if any(service.deprecated or any(m.deprecated for m in service.methods) for service in module.services):
-        third_party["typing_extensions"] = _from("typing_extensions", ["deprecated"])
-    for package in {item.module for item in absolute if item.module}:
-        third_party[package] = _from(package, _members(absolute, package))
-    yield from (
-        f"import {item.name}" + ("" if item.name == item.alias else f" as {item.alias}")
-        for item in absolute
-        if not item.module
-    )
+        third_party["typing_extensions"] = _import("typing_extensions", ["deprecated"])
+    others: dict[str, Sequence[str]] = {}
+    for package in dict.fromkeys(item.module for item in module.imports):
+        section = third_party if package.startswith("google.") else others
+        section[package] = list(_from(package, module.imports))
     for _, lines in sorted(third_party.items()):
         yield from lines
-    # The farthest package first, as isort has it.
-    relative = sorted({item.module for item in module.imports} - {item.module for item in absolute})
-    relative.sort(key=lambda package: -len(package) + len(package.lstrip(".")))
-    if relative:
+    if others:
         yield ""
-    for package in relative:
-        yield from _from(package, _members(module.imports, package))
+    for _, lines in sorted(others.items(), key=_isort_key):
+        yield from lines
 
 
-def _members(imports: Iterable[Import], package: str) -> Iterator[str]:
-    for item in imports:
-        if item.module == package:
-            yield item.name if item.name == item.alias else f"{item.name} as {item.alias}"
+def _isort_key(item: tuple[str, object]) -> tuple[bool, int, str]:
+    """Bare imports come first, and of relative ones the farthest."""
+    package = item[0]
+    return package != "", len(package.lstrip(".")) - len(package), package
 
 
-def _from(package: str, names: Iterable[str]) -> list[str]:
+def _from(package: str, imports: Iterable[Import]) -> Iterator[str]:
+    """Import what lies in ``package``: plain names together, renamed ones each by itself, as isort has it."""
+    here = [item for item in imports if item.module == package]
+    if plain := [item.name for item in here if item.name == item.alias]:
+        yield from _import(package, plain)
+    for name, alias in sorted((item.name, item.alias) for item in here if item.name != item.alias):
+        yield from _import(package, [f"{name} as {alias}"])
+
+
+def _import(package: str, names: Iterable[str]) -> Sequence[str]:
+    if not package:
+        return [f"import {name}" for name in sorted(names)]
     return _bracketed("", f"from {package} import ", ("(", ")"), sorted(names), "", bare=True)
 
 
@@ -174,7 +178,8 @@ def _base_method(method: MethodModel) -> Iterator[str]:
     # A plain def where an iterator is returned: both an async generator and a function that makes one override it.
     head = f"def {method.name}" if method.server_streaming else f"async def {method.name}"
     if method.client_streaming:
-        parameters = ["self", f"requests: AsyncIterator[{method.request}]"]
+        requests = _bracketed(" " * 8, "requests: AsyncIterator", ("[", "]"), [method.request], "")
+        parameters = ["self", "\n".join(requests).lstrip()]
     else:
         parameters = ["self", f"request: {method.request}"]
     if method.server_streaming:
@@ -207,11 +212,14 @@ def _bracketed(
     if len(flat) <= _COLUMNS:
         return [flat]
     opening, closing = brackets
-    return [f"{indent}{head}{opening}", *(f"{indent}    {item}," for item in items), f"{indent}{closing}{tail}"]
+    comma = "" if brackets == ("[", "]") and len(items) == 1 else ","  # X[T,] would be another type than X[T]
+    return [f"{indent}{head}{opening}", *(f"{indent}    {item}{comma}" for item in items), f"{indent}{closing}{tail}"]
 
 
 def _docstring(text: str, indent: str) -> list[str]:
     escaped = inspect.cleandoc(text).replace("\\", r"\\").replace('"""', r"\"\"\"")
+    if escaped.startswith('"'):
+        escaped = f" {escaped}"
     if escaped.endswith('"'):
         escaped = escaped[:-1] + r"\""
     first, *rest = escaped.splitlines()

@@ -57,8 +57,8 @@ class Options:
         for option in filter(None, parameter.split(",")):
             name, _, value = option.partition("=")
             if name == "imports":
-                prefix, _, package = value.rpartition(":")
-                if not all(map(is_name, package.split("."))):
+                prefix, colon, package = value.rpartition(":")
+                if not colon or not all(map(is_name, package.split("."))):
                     msg = f"option {option!r}: give imports=PREFIX:PACKAGE, where PACKAGE is a Python package"
                     raise GenerationError(msg)
                 imports[prefix] = package
