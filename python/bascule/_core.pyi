@@ -9,13 +9,49 @@ __all__: list[str] = []
 
 # --- policy --------------------------------------------------------------
 
-__all__ += ["CallPolicy"]
+__all__ += ["Breaker", "CallPolicy", "Decision", "KeyedLimiter"]
+
+@final
+class Breaker:
+    """A circuit breaker; times are nanoseconds of one clock that the caller keeps to.
+
+    :raises ValueError: if a threshold or the permits are 0, or ``half_open_for_ns`` is
+    """
+
+    def __new__(
+        cls,
+        *,
+        failure_threshold: int,
+        success_threshold: int,
+        open_for_ns: int,
+        half_open_permits: int,
+        half_open_for_ns: int,
+    ) -> Breaker: ...
+    def admit(self, now_ns: int) -> tuple[int, int]:
+        """Return ``(permit, -1)``, or ``(-1, retry_after_ns)`` if refused; -1 is unknown."""
+
+    def complete(self, permit: int, outcome: int, now_ns: int) -> None:
+        """Report how an admitted call ended, once: 0 success, 1 failure, 2 abandoned.
+
+        :raises ValueError: if the outcome is none of these
+        """
+
+    def force_open(self) -> None: ...
+    def force_closed(self) -> None: ...
+    def reset(self) -> None: ...
+    @property
+    def state(self) -> str:
+        """``closed``, ``open`` or ``half_open``."""
+
+    def snapshot(self) -> tuple[str, bool, int, int, int, int, int]:
+        """Return ``(state, forced, failures, successes, probes, opened, rejected)``."""
 
 @final
 class CallPolicy:
     """Limit, breaker and pick for the calls of one channel, decided in one crossing.
 
-    A breaker is ``(failure_threshold, success_threshold, open_for_ns, half_open_permits)``.
+    A breaker is ``(failure_threshold, success_threshold, open_for_ns, half_open_permits)``, a
+    limit ``(limit, period_ns, burst, max_keys)``, held by GCRA for each key of ``admit``.
     Times are nanoseconds of one clock that the caller keeps to.
 
     :raises ValueError: if the balancer is unknown or a setting cannot work
@@ -28,6 +64,7 @@ class CallPolicy:
         seed: int,
         breaker: tuple[int, int, int, int] | None,
         limit: tuple[int, int, int, int] | None = None,
+        half_open_for_ns: int = ...,
     ) -> CallPolicy: ...
     def update(self, endpoints: list[tuple[str, int]], now_ns: int) -> list[int]:
         """Replace the endpoints, ``(key, weight)`` each, and return the id of each.
@@ -59,6 +96,59 @@ class CallPolicy:
         The state is ``closed``, ``open`` or ``half_open``.
         """
 
+@final
+class Decision:
+    """A limiter's answer to one check; true if allowed."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it may happen; if not, nothing was taken."""
+
+    @property
+    def limit(self) -> int:
+        """What a key that rested may take at once: the burst."""
+
+    @property
+    def remaining(self) -> int:
+        """What the key may still take at once now."""
+
+    @property
+    def reset_after(self) -> float:
+        """Seconds until all of ``limit`` is there again."""
+
+    @property
+    def reset_after_ns(self) -> int: ...
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until the same check would be allowed: 0 if it was, None if never."""
+
+    @property
+    def retry_after_ns(self) -> int | None: ...
+    def __bool__(self) -> bool: ...
+
+@final
+class KeyedLimiter:
+    """``limit`` units in each period, ``burst`` of them at once, for each key apart.
+
+    Keys that have rested are forgotten. When ``max_keys`` others are known, a new key displaces
+    one that would have rested soon. The algorithm is ``gcra`` or ``token_bucket``.
+
+    :raises ValueError: if the algorithm is unknown or a setting cannot work
+    """
+
+    def __new__(
+        cls, *, algorithm: str, limit: int, period_ns: int, burst: int, max_keys: int
+    ) -> KeyedLimiter: ...
+    def check(self, key: str, cost: int, now_ns: int) -> Decision:
+        """Take ``cost`` units if they are there; 0 only looks."""
+
+    def __len__(self) -> int:
+        """Return the number of keys remembered."""
+
+    @property
+    def displaced(self) -> int:
+        """Keys that were displaced before they had rested."""
+
 # --- transcode -----------------------------------------------------------
 
 @final
@@ -78,12 +168,16 @@ class Transcoder:
     ) -> Transcoder: ...
     def bindings(
         self,
-    ) -> list[tuple[str, str, str, str, str, tuple[str, ...], str, str, str, str, bool, bool]]: ...
+    ) -> list[
+        tuple[str, str, str, str, str, tuple[str, ...], str, str, str, str, bool, bool]
+    ]: ...
     def match(self, method: str, target: str) -> tuple[int, tuple[str, ...], str]: ...
     def request(
         self, binding: int, values: Sequence[str], query: str, body: bytes
     ) -> bytes: ...
-    def begin(self, method: str, target: str, body: bytes) -> tuple[int, str, bytes]: ...
+    def begin(
+        self, method: str, target: str, body: bytes
+    ) -> tuple[int, str, bytes]: ...
     def response(self, binding: int, message: bytes) -> bytes: ...
     def from_json(self, message_type: str, document: bytes) -> bytes: ...
     def to_json(self, message_type: str, message: bytes) -> bytes: ...

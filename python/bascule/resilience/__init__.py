@@ -1,1 +1,12 @@
-"""Placeholder."""
+"""Policies that keep a service standing: circuit breaker and rate limiters, usable alone."""
+
+from bascule.resilience._breaker import BreakerSettings as BreakerSettings
+from bascule.resilience._breaker import BreakerSnapshot as BreakerSnapshot
+from bascule.resilience._breaker import BreakerState as BreakerState
+from bascule.resilience._breaker import CircuitBreaker as CircuitBreaker
+from bascule.resilience._breaker import Outcome as Outcome
+from bascule.resilience._breaker import Permit as Permit
+from bascule.resilience._limiter import Decision as Decision
+from bascule.resilience._limiter import GcraLimiter as GcraLimiter
+from bascule.resilience._limiter import RateLimiter as RateLimiter
+from bascule.resilience._limiter import TokenBucketLimiter as TokenBucketLimiter

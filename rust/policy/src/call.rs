@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::balance::Balancer;
+use crate::limit::{Gcra, Keyed};
 use crate::{Breaker, BreakerSettings, BreakerState, Nanos, Outcome, Permit, Verdict};
 
 /// What a call may do.
@@ -14,6 +15,11 @@ pub enum CallVerdict {
         endpoint: u64,
         /// To be handed back with the report.
         permit: Permit,
+    },
+    /// The limit of the key is used up.
+    RateLimited {
+        /// When it will allow the call.
+        retry_at: Option<Nanos>,
     },
     /// The breakers of all endpoints that are ready refuse.
     BreakerOpen {
@@ -61,6 +67,7 @@ impl Endpoint {
 pub struct CallPolicy {
     balancer: Box<dyn Balancer>,
     breaker: Option<BreakerSettings>,
+    limit: Option<Keyed<Gcra>>,
     endpoints: Vec<Endpoint>,
     /// Where the endpoint of an id is in `endpoints`.
     places: FxHashMap<u64, usize>,
@@ -75,10 +82,15 @@ pub struct CallPolicy {
 
 impl CallPolicy {
     /// Without endpoints; `breaker` is for each of those to come.
-    pub fn new(balancer: Box<dyn Balancer>, breaker: Option<BreakerSettings>) -> Self {
+    pub fn new(
+        balancer: Box<dyn Balancer>,
+        breaker: Option<BreakerSettings>,
+        limit: Option<Keyed<Gcra>>,
+    ) -> Self {
         Self {
             balancer,
             breaker,
+            limit,
             endpoints: Vec::new(),
             places: FxHashMap::default(),
             next_id: 0,
@@ -137,10 +149,23 @@ impl CallPolicy {
         }
     }
 
-    /// Asks to make a call.
-    pub fn handle_admit(&mut self, now: Nanos) -> CallVerdict {
+    /// Asks to make a call; `key` says whose limit it counts against.
+    ///
+    /// Only a call that has somewhere to go takes from the limit, and only one within the limit
+    /// takes the permit of a breaker.
+    pub fn handle_admit(&mut self, key: &str, now: Nanos) -> CallVerdict {
         if self.stale || now >= self.stale_at {
             self.gather(now);
+        }
+        if self.candidates.is_empty() {
+            return self.refuse();
+        }
+        if let Some(limit) = &mut self.limit {
+            let decision = limit.handle_check(key, 1, now);
+            if !decision.allowed {
+                let retry_at = decision.retry_after.map(|span| now.saturating_add(span));
+                return CallVerdict::RateLimited { retry_at };
+            }
         }
         let (endpoints, candidates) = (&self.endpoints, &self.candidates);
         let Some(index) = self

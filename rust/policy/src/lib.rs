@@ -10,6 +10,7 @@
 pub mod balance;
 mod breaker;
 mod call;
+pub mod limit;
 mod random;
 
 pub use breaker::{

@@ -1,5 +1,6 @@
 //! The decision about a call in one crossing.
 
+use bascule_policy::limit::{Gcra, Keyed, Quota};
 use bascule_policy::{
     BreakerSettings, CallPolicy as Core, CallVerdict, HALF_OPEN_FOR, Permit, balance,
 };
@@ -7,9 +8,11 @@ use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use super::limiter::refused;
 use super::{UNKNOWN, outcome, span_until};
 
 const ADMITTED: u8 = 0;
+const RATE_LIMITED: u8 = 1;
 const BREAKER_OPEN: u8 = 2;
 const NO_ENDPOINT: u8 = 3;
 
@@ -22,18 +25,14 @@ pub(crate) struct CallPolicy {
 #[pymethods]
 impl CallPolicy {
     #[new]
-    #[pyo3(signature = (*, balancer, seed, breaker, limit=None))]
+    #[pyo3(signature = (*, balancer, seed, breaker, limit=None, half_open_for_ns=HALF_OPEN_FOR))]
     fn new(
         balancer: &str,
         seed: u64,
         breaker: Option<(u32, u32, u64, u32)>,
-        limit: Option<(u64, u64, u64, u64)>,
+        limit: Option<(u32, u64, u32, u32)>,
+        half_open_for_ns: u64,
     ) -> PyResult<Self> {
-        if limit.is_some() {
-            return Err(PyValueError::new_err(
-                "limit must be None: no limiter is built in yet",
-            ));
-        }
         let balancer = balance::by_name(balancer, seed).ok_or_else(|| {
             PyValueError::new_err(format!(
                 "balancer is {balancer:?}, must be 'round_robin' or 'least_request'"
@@ -47,16 +46,20 @@ impl CallPolicy {
                         success_threshold,
                         open_for,
                         half_open_permits,
-                        half_open_for: HALF_OPEN_FOR,
+                        half_open_for: half_open_for_ns,
                     };
-                    settings
-                        .checked()
-                        .map_err(|error| PyValueError::new_err(error.to_string()))
+                    settings.checked().map_err(refused)
                 },
             )
             .transpose()?;
+        let limit = limit
+            .map(|(limit, period, burst, max_keys)| {
+                let quota = Quota::new(limit, period, burst).map_err(refused)?;
+                Ok::<_, PyErr>(Keyed::new(Gcra::new(quota), max_keys))
+            })
+            .transpose()?;
         Ok(Self {
-            core: Mutex::new(Core::new(balancer, breaker)),
+            core: Mutex::new(Core::new(balancer, breaker, limit)),
         })
     }
 
@@ -76,14 +79,20 @@ impl CallPolicy {
 
     #[pyo3(signature = (now_ns, key=None))]
     fn admit(&self, now_ns: u64, key: Option<&str>) -> (u8, i64, u64, i64) {
-        let _ = key;
-        match self.core.lock().handle_admit(now_ns) {
+        match self
+            .core
+            .lock()
+            .handle_admit(key.unwrap_or_default(), now_ns)
+        {
             CallVerdict::Admit { endpoint, permit } => (
                 ADMITTED,
                 endpoint.cast_signed(),
                 permit.generation(),
                 UNKNOWN,
             ),
+            CallVerdict::RateLimited { retry_at } => {
+                (RATE_LIMITED, UNKNOWN, 0, span_until(retry_at, now_ns))
+            }
             CallVerdict::BreakerOpen { retry_at } => {
                 (BREAKER_OPEN, UNKNOWN, 0, span_until(retry_at, now_ns))
             }

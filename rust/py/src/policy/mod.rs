@@ -1,6 +1,8 @@
 //! Python's view of `bascule-policy`: frozen classes, integers across the boundary.
 
+mod breaker;
 mod call;
+mod limiter;
 
 use bascule_policy::Outcome;
 use pyo3::exceptions::PyValueError;
@@ -8,7 +10,10 @@ use pyo3::prelude::*;
 
 /// Adds the classes of this module to the extension.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<call::CallPolicy>()
+    module.add_class::<breaker::Breaker>()?;
+    module.add_class::<call::CallPolicy>()?;
+    module.add_class::<limiter::Decision>()?;
+    module.add_class::<limiter::KeyedLimiter>()
 }
 
 /// A span or time that stands for "unknown" across the boundary.

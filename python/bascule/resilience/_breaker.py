@@ -1,0 +1,298 @@
+"""The circuit breaker."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from types import TracebackType
+from typing import Any, ParamSpec, TypeAlias, TypeVar
+
+from bascule import _core
+from bascule.errors import BreakerOpenError, RejectedError
+from bascule.resilience._time import Clock, count, span_ns
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+#: Which exceptions are failures: types, or a function that tells.
+FailureOn: TypeAlias = (
+    type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
+)
+
+_UNKNOWN = -1
+
+
+class BreakerState(StrEnum):
+    """What a breaker does with calls."""
+
+    CLOSED = "closed"  #: lets every call through
+    OPEN = "open"  #: refuses every call
+    HALF_OPEN = "half_open"  #: lets a few probes through
+
+
+class Outcome(IntEnum):
+    """How a call that a breaker let through has ended."""
+
+    SUCCESS = 0  #: the dependency answered
+    FAILURE = 1  #: the dependency failed
+    ABANDONED = (
+        2  #: it says nothing about the dependency: cancelled, or refused further in
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerSettings:
+    """When a breaker opens and closes.
+
+    :ivar failure_threshold: failures in a row that open a closed breaker
+    :ivar success_threshold: successes, without a failure between them, that close a half-open one
+    :ivar timeout: seconds for which an open breaker refuses before it lets a probe through
+    :ivar half_open_permits: probes that may be in flight together while half-open
+    :ivar half_open_timeout: seconds after which the probes still in flight are taken for lost and
+        others may start; choose it longer than a call may take
+    :raises ConfigurationError: if one of them is out of range
+    """
+
+    failure_threshold: int = 5
+    success_threshold: int = 3
+    timeout: float = 30.0
+    half_open_permits: int = 1
+    half_open_timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        count("failure_threshold", self.failure_threshold)
+        count("success_threshold", self.success_threshold)
+        count("half_open_permits", self.half_open_permits)
+        span_ns("timeout", self.timeout, least_ns=0)
+        span_ns("half_open_timeout", self.half_open_timeout)
+
+    @property
+    def timeout_ns(self) -> int:
+        """``timeout`` in nanoseconds."""
+        return span_ns("timeout", self.timeout, least_ns=0)
+
+    @property
+    def half_open_timeout_ns(self) -> int:
+        """``half_open_timeout`` in nanoseconds."""
+        return span_ns("half_open_timeout", self.half_open_timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSnapshot:
+    """A breaker at one moment.
+
+    :ivar name: the breaker's name
+    :ivar state: what it does with calls
+    :ivar forced: whether it is held open or closed by hand
+    :ivar failures: failures in a row, while closed
+    :ivar successes: successes so far, while half-open
+    :ivar probes: probes in flight, while half-open
+    :ivar opened: how often it has opened
+    :ivar rejected: how many calls it has refused
+    """
+
+    name: str
+    state: BreakerState
+    forced: bool
+    failures: int
+    successes: int
+    probes: int
+    opened: int
+    rejected: int
+
+
+class Permit:
+    """The right to make one call, given by :meth:`CircuitBreaker.admit`."""
+
+    __slots__ = ("_clock", "_core", "_generation", "_reported")
+
+    def __init__(self, core: _core.Breaker, clock: Clock, generation: int) -> None:
+        self._core = core
+        self._clock = clock
+        self._generation = generation
+        self._reported = False
+
+    def report(self, outcome: Outcome) -> None:
+        """Report how the call ended.
+
+        The first report counts; later ones do nothing. Nor does the report of a call that was let
+        through before the breaker last changed its state.
+        """
+        if not self._reported:
+            self._reported = True
+            self._core.complete(self._generation, outcome, self._clock())
+
+
+#: What this task is inside of, the innermost last.
+_entered: ContextVar[tuple[tuple[CircuitBreaker, Permit], ...]] = ContextVar(
+    "bascule_breakers_entered", default=()
+)
+
+
+class CircuitBreaker:
+    """Fail fast while a dependency is down.
+
+    Use it around each call, as a context manager or as the decorator of a coroutine function::
+
+        breaker = CircuitBreaker("payments")
+
+        async with breaker:
+            await charge(order)
+
+        @breaker
+        async def charge(order): ...
+
+    An exception that leaves the block is a failure if ``failure_on`` says so, else the dependency
+    has answered and it is a success. Cancellation, and a :class:`~bascule.errors.RejectedError`
+    from a policy further in, are neither: they give the permit back. So put a deadline inside the
+    block, where it shows as :class:`TimeoutError`, if being slow shall count as failing.
+
+    One breaker may be used by many tasks and threads at once.
+
+    Source: Nygard, *Release It!* (2nd ed.), "Circuit Breaker".
+
+    :param name: what errors and metrics call it
+    :param settings: when it opens and closes
+    :param failure_on: exception types that are failures, or a function that tells
+    :param clock: nanoseconds that never go backwards
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: BreakerSettings | None = None,
+        *,
+        failure_on: FailureOn = Exception,
+        clock: Clock = time.monotonic_ns,
+    ) -> None:
+        settings = settings or BreakerSettings()
+        self.name = name
+        self.settings = settings
+        self._failure_on = failure_on
+        self._clock = clock
+        self._core = _core.Breaker(
+            failure_threshold=settings.failure_threshold,
+            success_threshold=settings.success_threshold,
+            open_for_ns=settings.timeout_ns,
+            half_open_permits=settings.half_open_permits,
+            half_open_for_ns=settings.half_open_timeout_ns,
+        )
+
+    @property
+    def state(self) -> BreakerState:
+        """The state; open becomes half-open with the first call after the timeout."""
+        return BreakerState(self._core.state)
+
+    def snapshot(self) -> BreakerSnapshot:
+        """Return state and counts, for metrics."""
+        state, forced, *counts = self._core.snapshot()
+        return BreakerSnapshot(self.name, BreakerState(state), bool(forced), *counts)
+
+    def force_open(self) -> None:
+        """Refuse every call until forced closed or reset."""
+        self._core.force_open()
+
+    def force_closed(self) -> None:
+        """Let every call through, whatever comes of it, until forced open or reset."""
+        self._core.force_closed()
+
+    def reset(self) -> None:
+        """Start again: closed, nothing counted."""
+        self._core.reset()
+
+    def admit(self) -> Permit:
+        """Ask to make a call, whose end the permit must be told on every path.
+
+        :raises BreakerOpenError: if refused
+        """
+        generation, retry_after_ns = self._core.admit(self._clock())
+        if generation == _UNKNOWN:
+            retry_after = None if retry_after_ns == _UNKNOWN else retry_after_ns / 1e9
+            raise BreakerOpenError(self.name, retry_after)
+        return Permit(self._core, self._clock, generation)
+
+    async def __aenter__(self) -> Permit:
+        """Ask to make a call; the block runs only if it may. No checkpoint.
+
+        The block may report on its permit before it ends, where no exception tells how the call
+        went.
+
+        :raises BreakerOpenError: if refused
+        """
+        permit = self.admit()
+        _entered.set((*_entered.get(), (self, permit)))
+        return permit
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Report how the call ended. No checkpoint.
+
+        :raises RuntimeError: if another task entered the block
+        """
+        self._leave().report(self._outcome(exc))
+
+    def __call__(
+        self, function: Callable[_P, Coroutine[Any, Any, _T]]
+    ) -> Callable[_P, Coroutine[Any, Any, _T]]:
+        """Put each call of a coroutine function inside the breaker.
+
+        :raises TypeError: if it is no coroutine function
+        """
+        if not inspect.iscoroutinefunction(function):
+            msg = f"{function!r} is no coroutine function: decorate an `async def`"
+            raise TypeError(msg)
+
+        @functools.wraps(function)
+        async def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            permit = self.admit()
+            try:
+                result = await function(*args, **kwargs)
+            except BaseException as exc:
+                permit.report(self._outcome(exc))
+                raise
+            permit.report(Outcome.SUCCESS)
+            return result
+
+        return guarded
+
+    def __repr__(self) -> str:
+        return f"CircuitBreaker({self.name!r}, state={self.state.value!r})"
+
+    def _leave(self) -> Permit:
+        """Take this breaker's innermost permit off the task's stack."""
+        entered = _entered.get()
+        for place in reversed(range(len(entered))):
+            breaker, permit = entered[place]
+            if breaker is self:
+                _entered.set(entered[:place] + entered[place + 1 :])
+                return permit
+        msg = (
+            f"circuit breaker {self.name!r} is left by a task that did not enter it:"
+            " use admit() where a block spans tasks"
+        )
+        raise RuntimeError(msg)
+
+    def _outcome(self, exc: BaseException | None) -> Outcome:
+        if exc is None:
+            return Outcome.SUCCESS
+        if isinstance(exc, BaseExceptionGroup):
+            outcomes = {self._outcome(inner) for inner in exc.exceptions}
+            order = (Outcome.FAILURE, Outcome.SUCCESS, Outcome.ABANDONED)
+            return next(outcome for outcome in order if outcome in outcomes)
+        if isinstance(exc, RejectedError) or not isinstance(exc, Exception):
+            return Outcome.ABANDONED
+        return Outcome.FAILURE if self._is_failure(exc) else Outcome.SUCCESS
+
+    def _is_failure(self, exc: Exception) -> bool:
+        if isinstance(self._failure_on, type | tuple):
+            return isinstance(exc, self._failure_on)
+        return self._failure_on(exc)
