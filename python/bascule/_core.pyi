@@ -7,6 +7,29 @@ __all__: list[str] = []
 
 # --- codec ---------------------------------------------------------------
 
+@final
+class MessageCodec:
+    """Encoder and decoder of one betterproto2 message class."""
+
+    def __new__(cls, name: str, plans: Sequence[tuple[type, str, Sequence[Any]]]) -> MessageCodec:
+        """
+        :param name: the class's name, for error messages
+        :param plans: the class, then every class that its fields lead to
+        :raises ValueError: if a plan contradicts itself
+        """
+
+    def encode(self, message: Any, /) -> bytes:
+        """The bytes of a message, identical to ``bytes(message)``.
+
+        :raises EncodeError: if the message is of another class, or a field holds what its type cannot carry
+        """
+
+    def decode(self, data: bytes, /) -> Any:
+        """The message that the bytes hold.
+
+        :raises DecodeError: if the bytes are no valid encoding of the message
+        """
+
 # --- policy --------------------------------------------------------------
 
 __all__ += ["Breaker", "CallPolicy", "Decision", "KeyedLimiter"]
