@@ -145,6 +145,19 @@ def tests() -> Files:
         **bascule(TESTS / "better", described, [echo], "messages=betterproto2"),
         **betterproto2(TESTS / "odd/better", described_odd, odd, "client_generation=none"),
         **bascule(TESTS / "odd/better", described_odd, odd, "messages=betterproto2"),
+        **codec_tests(),
+    }
+
+
+def codec_tests() -> Files:
+    """Make messages of every kind for the codec: google's, betterproto2's, and the latter as pydantic dataclasses."""
+    proto = (TESTS / "codec.proto").as_posix()
+    roots = [f"{TESTS.as_posix()}=tests/protos"]
+    described = parse(roots, [proto])
+    return {
+        **protoc(roots, ["--python_out=.", "--pyi_out=."], [proto]),
+        **betterproto2(TESTS / "codec", described, [proto], "client_generation=none"),
+        **betterproto2(TESTS / "codec_pydantic", described, [proto], "client_generation=none,pydantic_dataclasses"),
     }
 
 

@@ -1,11 +1,13 @@
 """Types of the Rust core. stubtest holds this file to the compiled module."""
 
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Any, Final, final
 
 __all__: list[str] = []
 
 # --- codec ---------------------------------------------------------------
+
+__all__ += ["MessageCodec"]
 
 @final
 class MessageCodec:

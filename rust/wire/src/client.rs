@@ -208,7 +208,10 @@ impl ClientConnection {
             Box::pin(async move { builder.handshake::<_, Bytes>(pipe).await })
         };
         let mut base = HeaderMap::with_capacity(8);
-        base.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        base.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc"),
+        );
         base.insert(header::TE, HeaderValue::from_static("trailers"));
         base.insert(header::USER_AGENT, HeaderValue::from_str(user_agent).ok()?);
         let mut this = Self {
@@ -329,8 +332,14 @@ impl ClientConnection {
             self.trim_deadlines();
             self.deadlines.push(Reverse((deadline, call)));
         }
-        let waiting =
-            Waiting { call, started: now, start, queue: Vec::new(), queued: 0, ended: false };
+        let waiting = Waiting {
+            call,
+            started: now,
+            start,
+            queue: Vec::new(),
+            queued: 0,
+            ended: false,
+        };
         if self.waiting.is_empty() && self.has_room() {
             self.open(waiting);
         } else {
@@ -377,7 +386,9 @@ impl ClientConnection {
         self.now = now;
         if let Some(mut entry) = self.calls.remove(&call) {
             entry.reset(Reason::CANCEL);
-            entry.method.record(code::CANCELLED, now.saturating_sub(entry.started));
+            entry
+                .method
+                .record(code::CANCELLED, now.saturating_sub(entry.started));
         } else if let Some(position) = self.waiting.iter().position(|w| w.call == call) {
             self.waiting.remove(position);
         }
@@ -388,7 +399,11 @@ impl ClientConnection {
         if let Some(entry) = self.calls.get_mut(&call) {
             let size = size.min(entry.unconsumed);
             entry.unconsumed -= size;
-            let held = if entry.unconsumed == 0 { std::mem::take(&mut entry.held) } else { 0 };
+            let held = if entry.unconsumed == 0 {
+                std::mem::take(&mut entry.held)
+            } else {
+                0
+            };
             entry.release(size + held);
         }
     }
@@ -404,12 +419,22 @@ impl ClientConnection {
         let open = self.calls.len();
         self.sender.as_mut().is_some_and(|sender| {
             open < sender.current_max_send_streams()
-                && matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
+                && matches!(
+                    sender.poll_ready(&mut Context::from_waker(Waker::noop())),
+                    Poll::Ready(Ok(()))
+                )
         })
     }
 
     fn open(&mut self, waiting: Waiting) {
-        let Waiting { call, started, start, queue, ended, .. } = waiting;
+        let Waiting {
+            call,
+            started,
+            start,
+            queue,
+            ended,
+            ..
+        } = waiting;
         let Some(method) = self.table.get(start.method) else {
             return self.events.push_back(ended_event(
                 start.unary_reply,
@@ -417,7 +442,9 @@ impl ClientConnection {
                 failed(code::INTERNAL, "the method was not registered"),
             ));
         };
-        let left = start.deadline.map(|deadline| deadline.saturating_sub(self.now));
+        let left = start
+            .deadline
+            .map(|deadline| deadline.saturating_sub(self.now));
         let request = self.request(&method, start.metadata, left);
         let (ready, waker) = StreamWaker::new(call, &self.ready);
         let mut entry = Call {
@@ -434,7 +461,9 @@ impl ClientConnection {
             unconsumed: 0,
             held: 0,
         };
-        let Some(sender) = &mut self.sender else { return };
+        let Some(sender) = &mut self.sender else {
+            return;
+        };
         match sender.send_request(request, false) {
             Ok((response, stream)) => {
                 let mut context = Context::from_waker(&entry.waker);
@@ -461,7 +490,12 @@ impl ClientConnection {
         }
     }
 
-    fn request(&self, method: &MethodEntry, metadata: HeaderMap, left: Option<Duration>) -> Request<()> {
+    fn request(
+        &self,
+        method: &MethodEntry,
+        metadata: HeaderMap,
+        left: Option<Duration>,
+    ) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         let mut parts = http::uri::Parts::default();
@@ -542,14 +576,20 @@ impl ClientConnection {
 
     /// Polls one call for all it can give or take.
     fn progress(&mut self, call: u32) {
-        let Some(mut entry) = self.calls.remove(&call) else { return };
+        let Some(mut entry) = self.calls.remove(&call) else {
+            return;
+        };
         entry.ready.rearm();
         match self.advance(call, &mut entry) {
             Ok(None) => {
                 self.calls.insert(call, entry);
             }
             Ok(Some(outcome)) => {
-                if entry.sending.as_ref().is_some_and(|sending| !sending.is_done()) {
+                if entry
+                    .sending
+                    .as_ref()
+                    .is_some_and(|sending| !sending.is_done())
+                {
                     entry.reset(Reason::CANCEL);
                 }
                 self.report(call, &mut entry, outcome);
@@ -602,7 +642,12 @@ impl ClientConnection {
     }
 
     /// `Some` for a trailers-only answer and for what is no gRPC answer at all.
-    fn take_headers(&mut self, call: u32, entry: &mut Call, response: Response<RecvStream>) -> Option<Outcome> {
+    fn take_headers(
+        &mut self,
+        call: u32,
+        entry: &mut Call,
+        response: Response<RecvStream>,
+    ) -> Option<Outcome> {
         let (parts, body) = response.into_parts();
         let grpc = parts
             .headers
@@ -619,15 +664,20 @@ impl ClientConnection {
             } else {
                 grpc::status_from_http(parts.status)
             };
-            let message =
-                format!("the server answered HTTP {} with content-type {kind:?}", parts.status);
+            let message = format!(
+                "the server answered HTTP {} with content-type {kind:?}",
+                parts.status
+            );
             return Some(failed(status, &message));
         }
         entry.receiving = Receiving::Body(body);
         if entry.unary_reply {
             entry.headers = parts.headers;
         } else {
-            self.events.push_back(ClientEvent::Headers { call, headers: parts.headers });
+            self.events.push_back(ClientEvent::Headers {
+                call,
+                headers: parts.headers,
+            });
         }
         None
     }
@@ -638,13 +688,19 @@ impl ClientConnection {
         while let Some(message) = entry.deframer.next(self.limits.max_message)? {
             if entry.unary_reply {
                 if entry.message.replace(message).is_some() {
-                    return Err(Violation::new(code::INTERNAL, "more than one message in a unary reply"));
+                    return Err(Violation::new(
+                        code::INTERNAL,
+                        "more than one message in a unary reply",
+                    ));
                 }
             } else {
                 let size = grpc::PREFIX + message.len();
                 entry.held = entry.held.saturating_sub(size);
                 entry.unconsumed += size;
-                self.events.push_back(ClientEvent::Message { call, data: message });
+                self.events.push_back(ClientEvent::Message {
+                    call,
+                    data: message,
+                });
             }
         }
         if entry.unary_reply || entry.unconsumed == 0 {
@@ -656,12 +712,22 @@ impl ClientConnection {
 
     fn report(&mut self, call: u32, entry: &mut Call, mut outcome: Outcome) {
         if entry.unary_reply && outcome.status == code::OK && entry.message.is_none() {
-            outcome = Outcome { trailers: outcome.trailers, ..failed(code::INTERNAL, "OK without a reply message") };
+            outcome = Outcome {
+                trailers: outcome.trailers,
+                ..failed(code::INTERNAL, "OK without a reply message")
+            };
         }
-        entry.method.record(outcome.status, self.now.saturating_sub(entry.started));
+        entry
+            .method
+            .record(outcome.status, self.now.saturating_sub(entry.started));
         self.events.push_back(if entry.unary_reply {
             let headers = std::mem::take(&mut entry.headers);
-            ClientEvent::Reply { call, headers, message: entry.message.take(), outcome }
+            ClientEvent::Reply {
+                call,
+                headers,
+                message: entry.message.take(),
+                outcome,
+            }
         } else {
             ClientEvent::End { call, outcome }
         });
@@ -671,7 +737,11 @@ impl ClientConnection {
         if let Some(method) = self.table.get(waiting.start.method) {
             method.record(outcome.status, self.now.saturating_sub(waiting.started));
         }
-        self.events.push_back(ended_event(waiting.start.unary_reply, waiting.call, outcome));
+        self.events.push_back(ended_event(
+            waiting.start.unary_reply,
+            waiting.call,
+            outcome,
+        ));
     }
 
     /// Keeps the heap in proportion to the open calls.
@@ -679,7 +749,8 @@ impl ClientConnection {
         if self.deadlines.len() > 64 + 4 * (self.calls.len() + self.waiting.len()) {
             let waiting: rustc_hash::FxHashSet<u32> = self.waiting.iter().map(|w| w.call).collect();
             let calls = &self.calls;
-            self.deadlines.retain(|Reverse((_, call))| calls.contains_key(call) || waiting.contains(call));
+            self.deadlines
+                .retain(|Reverse((_, call))| calls.contains_key(call) || waiting.contains(call));
         }
     }
 
@@ -715,7 +786,12 @@ impl Call {
 
 fn ended_event(unary_reply: bool, call: u32, outcome: Outcome) -> ClientEvent {
     if unary_reply {
-        ClientEvent::Reply { call, headers: HeaderMap::new(), message: None, outcome }
+        ClientEvent::Reply {
+            call,
+            headers: HeaderMap::new(),
+            message: None,
+            outcome,
+        }
     } else {
         ClientEvent::End { call, outcome }
     }
@@ -759,7 +835,14 @@ fn outcome_of_trailers(trailers: Option<HeaderMap>, whole: bool) -> Outcome {
     if status == code::OK && !whole {
         return failed(code::INTERNAL, "the answer ended inside a message");
     }
-    let message = trailers.get("grpc-message").map(|value| grpc::decode_message(value.as_bytes()));
+    let message = trailers
+        .get("grpc-message")
+        .map(|value| grpc::decode_message(value.as_bytes()));
     let status = if status > 16 { code::UNKNOWN } else { status };
-    Outcome { status, message, trailers, unprocessed: false }
+    Outcome {
+        status,
+        message,
+        trailers,
+        unprocessed: false,
+    }
 }

@@ -47,7 +47,10 @@ pub struct Violation {
 
 impl Violation {
     pub(crate) fn new(status: u32, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, message: message.into() }
+        Self {
+            status,
+            message: message.into(),
+        }
     }
 }
 
@@ -81,8 +84,14 @@ impl Deframer {
 
     /// The next whole message.
     pub fn next(&mut self, limit: usize) -> Result<Option<Bytes>, Violation> {
-        let available: &[u8] = if self.partial.is_empty() { &self.rest } else { &self.partial };
-        let Some((prefix, body)) = available.split_at_checked(PREFIX) else { return Ok(None) };
+        let available: &[u8] = if self.partial.is_empty() {
+            &self.rest
+        } else {
+            &self.partial
+        };
+        let Some((prefix, body)) = available.split_at_checked(PREFIX) else {
+            return Ok(None);
+        };
         match prefix[0] {
             0 => {}
             1 => {
@@ -157,12 +166,20 @@ pub fn parse_timeout(value: &[u8]) -> Option<Duration> {
 pub fn format_timeout(timeout: Duration) -> HeaderValue {
     const MOST: u128 = 99_999_999;
     let nanos = timeout.as_nanos();
-    let units =
-        [(1, 'n'), (1_000, 'u'), (1_000_000, 'm'), (1_000_000_000, 'S'), (60_000_000_000, 'M')];
+    let units = [
+        (1, 'n'),
+        (1_000, 'u'),
+        (1_000_000, 'm'),
+        (1_000_000_000, 'S'),
+        (60_000_000_000, 'M'),
+    ];
     let text = units
         .iter()
         .find(|(size, _)| nanos / size <= MOST)
-        .map_or_else(|| format!("{MOST}M"), |(size, unit)| format!("{}{unit}", nanos / size));
+        .map_or_else(
+            || format!("{MOST}M"),
+            |(size, unit)| format!("{}{unit}", nanos / size),
+        );
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("99999999M"))
 }
 
@@ -253,7 +270,10 @@ pub fn metadata(headers: &HeaderMap) -> Vec<(&str, MetadataValue<'_>)> {
                 }
             }
         } else {
-            found.push((name, MetadataValue::Text(String::from_utf8_lossy(value.as_bytes()))));
+            found.push((
+                name,
+                MetadataValue::Text(String::from_utf8_lossy(value.as_bytes())),
+            ));
         }
     }
     found
@@ -285,7 +305,9 @@ pub fn append_metadata(
         }
         MetadataValue::Text(text) => {
             if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
-                return Err(bad("a text value is printable ASCII; use a -bin name for the rest"));
+                return Err(bad(
+                    "a text value is printable ASCII; use a -bin name for the rest",
+                ));
             }
             HeaderValue::from_str(text).map_err(|_| bad("the value is no valid header value"))?
         }
@@ -329,7 +351,14 @@ mod tests {
 
     #[test]
     fn timeouts_survive_the_round_trip_and_never_grow() {
-        for nanos in [1, 999, 99_999_999, 100_000_000, 1_234_567_891, 3_600_000_000_000_u64] {
+        for nanos in [
+            1,
+            999,
+            99_999_999,
+            100_000_000,
+            1_234_567_891,
+            3_600_000_000_000_u64,
+        ] {
             let sent = Duration::from_nanos(nanos);
             let read = parse_timeout(format_timeout(sent).as_bytes()).unwrap();
             assert!(read <= sent && sent - read < sent / 1000 + Duration::from_nanos(1));
@@ -370,6 +399,9 @@ mod tests {
     fn a_large_message_is_refused_by_its_prefix() {
         let mut deframer = Deframer::default();
         deframer.push(Bytes::from_static(&[0, 0, 0, 1, 0]));
-        assert_eq!(deframer.next(255).unwrap_err().status, code::RESOURCE_EXHAUSTED);
+        assert_eq!(
+            deframer.next(255).unwrap_err().status,
+            code::RESOURCE_EXHAUSTED
+        );
     }
 }

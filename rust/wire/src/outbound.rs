@@ -27,11 +27,22 @@ pub(crate) struct Outbound {
 
 impl Outbound {
     pub(crate) fn new(stream: SendStream<Bytes>) -> Self {
-        Self { stream, queue: VecDeque::new(), queued: 0, end: None, done: false, blocked: false }
+        Self {
+            stream,
+            queue: VecDeque::new(),
+            queued: 0,
+            end: None,
+            done: false,
+            blocked: false,
+        }
     }
 
     /// Queues DATA; false if the sender should wait for [`Self::take_writable`].
-    pub(crate) fn push(&mut self, data: Bytes, context: &mut Context<'_>) -> Result<bool, h2::Error> {
+    pub(crate) fn push(
+        &mut self,
+        data: Bytes,
+        context: &mut Context<'_>,
+    ) -> Result<bool, h2::Error> {
         if !data.is_empty() {
             self.queued += data.len();
             self.queue.push_back(data);
@@ -42,13 +53,22 @@ impl Outbound {
     }
 
     /// Ends the stream after what is queued.
-    pub(crate) fn end(&mut self, trailers: Option<HeaderMap>, context: &mut Context<'_>) -> Result<(), h2::Error> {
+    pub(crate) fn end(
+        &mut self,
+        trailers: Option<HeaderMap>,
+        context: &mut Context<'_>,
+    ) -> Result<(), h2::Error> {
         self.end = Some(trailers.map_or(End::Data, End::Trailers));
         self.flush(context)
     }
 
     /// A whole short answer at once: h2 buffers it, which one message bounds.
-    pub(crate) fn send_whole(&mut self, data: Bytes, trailers: Option<HeaderMap>, context: &mut Context<'_>) -> Result<(), h2::Error> {
+    pub(crate) fn send_whole(
+        &mut self,
+        data: Bytes,
+        trailers: Option<HeaderMap>,
+        context: &mut Context<'_>,
+    ) -> Result<(), h2::Error> {
         if data.len() > SEND_BUFFER || !self.queue.is_empty() {
             self.push(data, context)?;
             return self.end(trailers, context);
@@ -113,7 +133,10 @@ impl Outbound {
         self.stream.send_reset(reason);
     }
 
-    pub(crate) fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<Result<Reason, h2::Error>> {
+    pub(crate) fn poll_reset(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Reason, h2::Error>> {
         self.stream.poll_reset(context)
     }
 }

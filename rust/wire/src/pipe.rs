@@ -66,10 +66,18 @@ impl Pipe {
 }
 
 impl AsyncRead for Pipe {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut buffers = self.0.lock();
         if buffers.input.is_empty() {
-            return if buffers.eof { Poll::Ready(Ok(())) } else { Poll::Pending };
+            return if buffers.eof {
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Pending
+            };
         }
         let size = buffers.input.len().min(into.remaining());
         into.put_slice(&buffers.input.split_to(size));
@@ -81,7 +89,11 @@ impl AsyncRead for Pipe {
 }
 
 impl AsyncWrite for Pipe {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let mut buffers = self.0.lock();
         if buffers.output.len() >= OUTPUT_LIMIT {
             return Poll::Pending;
@@ -141,7 +153,11 @@ pub(crate) struct StreamWaker {
 
 impl StreamWaker {
     pub(crate) fn new(stream: u32, list: &Arc<ReadyList>) -> (Arc<Self>, Waker) {
-        let this = Arc::new(Self { stream, queued: AtomicBool::new(false), list: Arc::clone(list) });
+        let this = Arc::new(Self {
+            stream,
+            queued: AtomicBool::new(false),
+            list: Arc::clone(list),
+        });
         let waker = Waker::from(Arc::clone(&this));
         (this, waker)
     }

@@ -129,8 +129,16 @@ enum Sending {
 }
 
 enum Kind {
-    Grpc { index: u32, method: Arc<MethodEntry>, timeout: Option<Duration> },
-    Http { method: Method, target: String, deadline: Duration },
+    Grpc {
+        index: u32,
+        method: Arc<MethodEntry>,
+        timeout: Option<Duration>,
+    },
+    Http {
+        method: Method,
+        target: String,
+        deadline: Duration,
+    },
 }
 
 struct Stream {
@@ -225,7 +233,9 @@ impl ServerConnection {
         let limits = &self.config.limits;
         match &mut self.state {
             State::Handshaking(_) if now.saturating_sub(self.since) > limits.handshake_timeout => {
-                self.close(Some("no HTTP/2 preface within the handshake timeout".into()));
+                self.close(Some(
+                    "no HTTP/2 preface within the handshake timeout".into(),
+                ));
             }
             State::Open(connection) if self.streams.is_empty() && self.live == 0 => {
                 if now.saturating_sub(self.since) > limits.idle_timeout {
@@ -274,19 +284,30 @@ impl ServerConnection {
     }
 
     /// Answers a call with one message and OK.
-    pub fn respond(&mut self, stream: u32, framed: Bytes, initial: HeaderMap, trailing: HeaderMap, now: Duration) {
+    pub fn respond(
+        &mut self,
+        stream: u32,
+        framed: Bytes,
+        initial: HeaderMap,
+        trailing: HeaderMap,
+        now: Duration,
+    ) {
         self.now = now;
-        let Some(mut entry) = self.streams.remove(&stream) else { return self.handler_ended(stream) };
+        let Some(mut entry) = self.streams.remove(&stream) else {
+            return self.handler_ended(stream);
+        };
         let mut trailers = trailing;
         trailers.insert("grpc-status", HeaderValue::from_static("0"));
         entry.ready.rearm();
-        let result = entry.start_response(StatusCode::OK, grpc_headers(initial)).and_then(|()| {
-            let mut context = Context::from_waker(&entry.waker);
-            match &mut entry.sending {
-                Sending::Body(body) => body.send_whole(framed, Some(trailers), &mut context),
-                Sending::Idle(_) | Sending::Closed => Ok(()),
-            }
-        });
+        let result = entry
+            .start_response(StatusCode::OK, grpc_headers(initial))
+            .and_then(|()| {
+                let mut context = Context::from_waker(&entry.waker);
+                match &mut entry.sending {
+                    Sending::Body(body) => body.send_whole(framed, Some(trailers), &mut context),
+                    Sending::Idle(_) | Sending::Closed => Ok(()),
+                }
+            });
         self.after_end(stream, entry, result, code::OK);
     }
 
@@ -301,8 +322,13 @@ impl ServerConnection {
     /// Sends a message of a streaming call. False: wait for
     /// [`ServerEvent::Writable`] (or Reset) before the next one.
     pub fn send_message(&mut self, stream: u32, framed: Bytes) -> bool {
-        let Some(entry) = self.streams.get_mut(&stream) else { return true };
-        if entry.start_response(StatusCode::OK, grpc_headers(HeaderMap::new())).is_err() {
+        let Some(entry) = self.streams.get_mut(&stream) else {
+            return true;
+        };
+        if entry
+            .start_response(StatusCode::OK, grpc_headers(HeaderMap::new()))
+            .is_err()
+        {
             return true;
         }
         entry.ready.rearm();
@@ -314,9 +340,19 @@ impl ServerConnection {
     }
 
     /// Ends a call with a status; without earlier headers, in one HEADERS frame.
-    pub fn finish(&mut self, stream: u32, status: u32, message: Option<&str>, initial: HeaderMap, trailing: HeaderMap, now: Duration) {
+    pub fn finish(
+        &mut self,
+        stream: u32,
+        status: u32,
+        message: Option<&str>,
+        initial: HeaderMap,
+        trailing: HeaderMap,
+        now: Duration,
+    ) {
         self.now = now;
-        let Some(mut entry) = self.streams.remove(&stream) else { return self.handler_ended(stream) };
+        let Some(mut entry) = self.streams.remove(&stream) else {
+            return self.handler_ended(stream);
+        };
         let mut trailers = trailing;
         trailers.insert("grpc-status", HeaderValue::from(status));
         if let Some(message) = message {
@@ -334,12 +370,25 @@ impl ServerConnection {
     }
 
     /// Answers a plain request.
-    pub fn respond_http(&mut self, stream: u32, status: StatusCode, headers: HeaderMap, body: Bytes, now: Duration) {
+    pub fn respond_http(
+        &mut self,
+        stream: u32,
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+        now: Duration,
+    ) {
         self.now = now;
-        let Some(mut entry) = self.streams.remove(&stream) else { return self.handler_ended(stream) };
+        let Some(mut entry) = self.streams.remove(&stream) else {
+            return self.handler_ended(stream);
+        };
         let head = matches!(&entry.kind, Kind::Http { method, .. } if method == Method::HEAD);
         let mut headers = headers;
-        for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
+        for name in [
+            header::CONNECTION,
+            header::TRANSFER_ENCODING,
+            header::UPGRADE,
+        ] {
             headers.remove(name);
         }
         if !headers.contains_key(header::CONTENT_LENGTH) && status != StatusCode::NO_CONTENT {
@@ -402,7 +451,9 @@ impl ServerConnection {
                             self.accept(request, respond);
                             continue;
                         }
-                        Poll::Ready(Some(Err(error))) => return self.close(Some(error.to_string())),
+                        Poll::Ready(Some(Err(error))) => {
+                            return self.close(Some(error.to_string()));
+                        }
                         Poll::Ready(None) => return self.close(None),
                         Poll::Pending => {}
                     }
@@ -446,7 +497,8 @@ impl ServerConnection {
             (_, Some(http)) => {
                 if !headers.contains_key(header::HOST) {
                     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
-                    if let Some(host) = authority.and_then(|host| HeaderValue::from_str(host).ok()) {
+                    if let Some(host) = authority.and_then(|host| HeaderValue::from_str(host).ok())
+                    {
                         headers.insert(header::HOST, host);
                     }
                 }
@@ -454,7 +506,11 @@ impl ServerConnection {
                     || parts.uri.path().to_owned(),
                     |target| target.as_str().to_owned(),
                 );
-                Kind::Http { method: parts.method, target, deadline: self.now + http.body_timeout }
+                Kind::Http {
+                    method: parts.method,
+                    target,
+                    deadline: self.now + http.body_timeout,
+                }
             }
             _ => return Refusal::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE).send(respond),
         };
@@ -473,7 +529,11 @@ impl ServerConnection {
             sending: Sending::Idle(respond),
             handled: false,
         };
-        if let Kind::Grpc { index, method, timeout } = &entry.kind
+        if let Kind::Grpc {
+            index,
+            method,
+            timeout,
+        } = &entry.kind
             && !method.unary_request()
         {
             self.events.push_back(ServerEvent::Call {
@@ -498,7 +558,9 @@ impl ServerConnection {
 
     /// Polls one stream for all it can give or take.
     fn progress(&mut self, stream: u32) {
-        let Some(mut entry) = self.streams.remove(&stream) else { return };
+        let Some(mut entry) = self.streams.remove(&stream) else {
+            return;
+        };
         entry.ready.rearm();
         match self.advance(stream, &mut entry) {
             Ok(()) => {
@@ -567,24 +629,37 @@ impl ServerConnection {
             }
             Sending::Closed => return Ok(()),
         };
-        if reset.is_ready() { Err(Gone::Reset) } else { Ok(()) }
+        if reset.is_ready() {
+            Err(Gone::Reset)
+        } else {
+            Ok(())
+        }
     }
 
     fn take_grpc(&mut self, stream: u32, entry: &mut Stream, data: Bytes) -> Result<(), Gone> {
-        let Kind::Grpc { method, .. } = &entry.kind else { return Ok(()) };
+        let Kind::Grpc { method, .. } = &entry.kind else {
+            return Ok(());
+        };
         let unary = method.unary_request();
         entry.held += data.len();
         entry.deframer.push(data);
         while let Some(message) = entry.deframer.next(self.config.limits.max_message)? {
             if unary {
                 if entry.message.replace(message).is_some() {
-                    return Err(Violation::new(code::INTERNAL, "more than one message in a unary request").into());
+                    return Err(Violation::new(
+                        code::INTERNAL,
+                        "more than one message in a unary request",
+                    )
+                    .into());
                 }
             } else {
                 let size = grpc::PREFIX + message.len();
                 entry.held = entry.held.saturating_sub(size);
                 entry.unconsumed += size;
-                self.events.push_back(ServerEvent::Message { stream, data: message });
+                self.events.push_back(ServerEvent::Message {
+                    stream,
+                    data: message,
+                });
             }
         }
         // Credit is given back when the application has consumed a message; for
@@ -617,9 +692,18 @@ impl ServerConnection {
             return Ok(());
         }
         if !entry.deframer.is_empty() {
-            return Err(Violation::new(code::INTERNAL, "the request ended inside a message").into());
+            return Err(
+                Violation::new(code::INTERNAL, "the request ended inside a message").into(),
+            );
         }
-        let Kind::Grpc { index, method, timeout } = &entry.kind else { return Ok(()) };
+        let Kind::Grpc {
+            index,
+            method,
+            timeout,
+        } = &entry.kind
+        else {
+            return Ok(());
+        };
         if !method.unary_request() {
             self.events.push_back(ServerEvent::End { stream });
             return Ok(());
@@ -640,14 +724,20 @@ impl ServerConnection {
     }
 
     fn deliver_http(&mut self, stream: u32, entry: &mut Stream, problem: Option<Problem>) {
-        let Kind::Http { method, target, .. } = &entry.kind else { return };
+        let Kind::Http { method, target, .. } = &entry.kind else {
+            return;
+        };
         let body = std::mem::take(&mut entry.body).freeze();
         self.events.push_back(ServerEvent::Http(HttpRequest {
             stream,
             method: method.clone(),
             target: target.clone(),
             headers: entry.headers.take().unwrap_or_default(),
-            body: if problem.is_none() { body } else { Bytes::new() },
+            body: if problem.is_none() {
+                body
+            } else {
+                Bytes::new()
+            },
             problem,
         }));
         entry.handled = true;
@@ -674,7 +764,13 @@ impl ServerConnection {
     }
 
     /// The application's answer is complete; the stream may still have bytes to send.
-    fn after_end(&mut self, stream: u32, mut entry: Stream, result: Result<(), h2::Error>, status: u32) {
+    fn after_end(
+        &mut self,
+        stream: u32,
+        mut entry: Stream,
+        result: Result<(), h2::Error>,
+        status: u32,
+    ) {
         self.handler_ended(stream);
         entry.handled = false;
         entry.record(status, self.now);
@@ -696,7 +792,8 @@ impl ServerConnection {
     /// Each reset has made us work for nothing: beyond a rate, the peer is cut off.
     fn count_reset(&mut self) {
         let limits = &self.config.limits;
-        let refill = self.now.saturating_sub(self.resets_at).as_secs_f64() * f64::from(limits.reset_rate);
+        let refill =
+            self.now.saturating_sub(self.resets_at).as_secs_f64() * f64::from(limits.reset_rate);
         self.resets = (self.resets + refill).min(f64::from(limits.reset_burst)) - 1.0;
         self.resets_at = self.now;
         if self.resets < 0.0
@@ -760,7 +857,11 @@ impl Stream {
     fn consume(&mut self, size: usize) {
         let size = size.min(self.unconsumed);
         self.unconsumed -= size;
-        let held = if self.unconsumed == 0 { std::mem::take(&mut self.held) } else { 0 };
+        let held = if self.unconsumed == 0 {
+            std::mem::take(&mut self.held)
+        } else {
+            0
+        };
         self.release(size + held);
     }
 
@@ -806,13 +907,21 @@ impl Refusal {
     }
 }
 
-fn grpc_kind(table: &CallTable, verb: &Method, path: &str, headers: &HeaderMap) -> Result<Kind, Refusal> {
+fn grpc_kind(
+    table: &CallTable,
+    verb: &Method,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<Kind, Refusal> {
     if verb != Method::POST {
         return Err(Refusal::Http(StatusCode::METHOD_NOT_ALLOWED));
     }
     let refuse = |status, message: String| Err(Refusal::Grpc(Violation::new(status, message)));
     let Some((index, method)) = table.find(path) else {
-        return refuse(code::UNIMPLEMENTED, format!("method {path} is not served here"));
+        return refuse(
+            code::UNIMPLEMENTED,
+            format!("method {path} is not served here"),
+        );
     };
     let timeout = match headers.get("grpc-timeout") {
         None => None,
@@ -824,9 +933,16 @@ fn grpc_kind(table: &CallTable, verb: &Method, path: &str, headers: &HeaderMap) 
     if let Some(encoding) = headers.get("grpc-encoding")
         && encoding != "identity"
     {
-        return refuse(code::UNIMPLEMENTED, format!("grpc-encoding {encoding:?} is not supported"));
+        return refuse(
+            code::UNIMPLEMENTED,
+            format!("grpc-encoding {encoding:?} is not supported"),
+        );
     }
-    Ok(Kind::Grpc { index, method, timeout })
+    Ok(Kind::Grpc {
+        index,
+        method,
+        timeout,
+    })
 }
 
 fn is_grpc_content_type(value: &[u8]) -> bool {
@@ -836,7 +952,10 @@ fn is_grpc_content_type(value: &[u8]) -> bool {
 }
 
 fn grpc_headers(mut headers: HeaderMap) -> HeaderMap {
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
     headers
 }
 

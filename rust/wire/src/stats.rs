@@ -47,7 +47,10 @@ impl MethodEntry {
 
     /// Counts a call that ended.
     pub fn record(&self, status: u32, took: Duration) {
-        let status = usize::try_from(status).ok().filter(|s| *s < STATUSES).unwrap_or(2);
+        let status = usize::try_from(status)
+            .ok()
+            .filter(|s| *s < STATUSES)
+            .unwrap_or(2);
         self.statuses[status].fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = BUCKETS_US.partition_point(|bound| *bound < micros);
@@ -59,7 +62,11 @@ impl MethodEntry {
     /// Calls by status code, calls by bucket, and the sum of their durations in nanoseconds.
     pub fn totals(&self) -> (Vec<u64>, Vec<u64>, u64) {
         let load = |cells: &[AtomicU64]| cells.iter().map(|c| c.load(Ordering::Relaxed)).collect();
-        (load(&self.statuses), load(&self.buckets), self.sum_ns.load(Ordering::Relaxed))
+        (
+            load(&self.statuses),
+            load(&self.buckets),
+            self.sum_ns.load(Ordering::Relaxed),
+        )
     }
 }
 

@@ -11,7 +11,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString};
 use super::fault::{Fault, Flaw, Parsed};
 use super::plan::{Element, Enum, Field, MapKey, Native, Plan, Scalar, Shape};
 use super::well_known::Toolbox;
-use super::wire::{Reader, Wire, unzigzag};
+use super::wire::{Reader, Wire, signed, unzigzag};
 
 pub(super) struct Decoder<'a, 'py> {
     pub(super) py: Python<'py>,
@@ -64,9 +64,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
             reader.skip(wire)?;
             unknown.extend_from_slice(reader.since(start));
         }
-        let message = self
-            .build(native, base, &unknown)
-            .map_err(|error| Fault::raised(error))?;
+        let message = self.build(native, base, &unknown).map_err(Fault::raised)?;
         self.slots.truncate(base);
         Ok(message)
     }
@@ -89,16 +87,14 @@ impl<'a, 'py> Decoder<'a, 'py> {
             }
             Shape::Repeated | Shape::Packed if wire == expected => {
                 let value = self.element(element, reader, depth)?;
-                self.list(slot)?
-                    .append(value)
-                    .map_err(|error| Fault::raised(error))?;
+                self.list(slot)?.append(value).map_err(Fault::raised)?;
             }
             Shape::Packed if wire == Wire::Bytes as u8 => {
                 let mut body = reader.body()?;
                 let list = self.list(slot)?;
                 while !body.is_done() {
                     let value = self.element(element, &mut body, depth)?;
-                    list.append(value).map_err(|error| Fault::raised(error))?;
+                    list.append(value).map_err(Fault::raised)?;
                 }
             }
             Shape::Map(key) if wire == Wire::Bytes as u8 => {
@@ -140,7 +136,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
         let map = self.slots[slot].get_or_insert_with(|| PyDict::new(self.py).into_any());
         cast_slot::<PyDict>(map)?
             .set_item(name, value)
-            .map_err(|error| Fault::raised(error))
+            .map_err(Fault::raised)
     }
 
     fn element(
@@ -153,7 +149,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
             Element::Scalar(scalar) => self.scalar(*scalar, reader),
             Element::Enum(members) => {
                 let at = reader.position();
-                let value = reader.varint()?.cast_signed();
+                let value = signed(reader.varint()?);
                 self.member(members, value, at)
             }
             Element::Message(index) => {
@@ -202,12 +198,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
         }
     }
 
-    fn wrapped(
-        &mut self,
-        index: usize,
-        body: Reader<'a>,
-        depth: u32,
-    ) -> Parsed<Bound<'py, PyAny>> {
+    fn wrapped(&mut self, index: usize, body: Reader<'a>, depth: u32) -> Parsed<Bound<'py, PyAny>> {
         self.message(index, body, depth - 1)?
             .call_method0(intern!(self.py, "to_wrapped"))
             .map_err(|error| Fault::value(self.py, error, body.position()))
@@ -245,22 +236,20 @@ impl<'a, 'py> Decoder<'a, 'py> {
         Ok(match scalar {
             Scalar::Bool => PyBool::new(py, reader.bool()?).to_owned().into_any(),
             Scalar::Int32 => int(py, i64::from(reader.varint()? as i32)),
-            Scalar::Int64 => int(py, reader.varint()?.cast_signed()),
+            Scalar::Int64 => int(py, signed(reader.varint()?)),
             Scalar::Uint32 => int(py, i64::from(reader.varint()? as u32)),
-            Scalar::Uint64 => unsigned(py, reader.varint()?),
+            Scalar::Uint64 => uint(py, reader.varint()?),
             Scalar::Sint32 => int(py, unzigzag(u64::from(reader.varint()? as u32))),
             Scalar::Sint64 => int(py, unzigzag(reader.varint()?)),
             Scalar::Fixed32 => int(py, i64::from(u32::from_le_bytes(reader.fixed32()?))),
-            Scalar::Fixed64 => unsigned(py, u64::from_le_bytes(reader.fixed64()?)),
+            Scalar::Fixed64 => uint(py, u64::from_le_bytes(reader.fixed64()?)),
             Scalar::Sfixed32 => int(py, i64::from(i32::from_le_bytes(reader.fixed32()?))),
             Scalar::Sfixed64 => int(py, i64::from_le_bytes(reader.fixed64()?)),
             Scalar::Float => {
                 let value = f32::from_le_bytes(reader.fixed32()?);
                 PyFloat::new(py, f64::from(value)).into_any()
             }
-            Scalar::Double => {
-                PyFloat::new(py, f64::from_le_bytes(reader.fixed64()?)).into_any()
-            }
+            Scalar::Double => PyFloat::new(py, f64::from_le_bytes(reader.fixed64()?)).into_any(),
             Scalar::String => {
                 let body = reader.body()?;
                 PyString::from_bytes(py, body.rest())
@@ -334,7 +323,7 @@ fn seconds_and_nanos(mut body: Reader<'_>) -> Parsed<(i64, i64)> {
     let (mut seconds, mut nanos) = (0, 0);
     while !body.is_done() {
         match body.tag()? {
-            (1, 0) => seconds = body.varint()?.cast_signed(),
+            (1, 0) => seconds = signed(body.varint()?),
             (2, 0) => {
                 // An int32: the low bits count.
                 #[allow(clippy::cast_possible_truncation)]
@@ -358,6 +347,6 @@ fn int(py: Python<'_>, value: i64) -> Bound<'_, PyAny> {
     PyInt::new(py, value).into_any()
 }
 
-fn unsigned(py: Python<'_>, value: u64) -> Bound<'_, PyAny> {
+fn uint(py: Python<'_>, value: u64) -> Bound<'_, PyAny> {
     PyInt::new(py, value).into_any()
 }

@@ -1,13 +1,13 @@
 //! Messages to bytes, identical to betterproto2's own.
 
+use pyo3::CastError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString};
-use pyo3::CastError;
 
 use super::plan::{Element, Field, Native, Plan, Scalar, Shape};
 use super::well_known::Toolbox;
-use super::wire::{Tag, Wire, begin_length, end_length, write_varint, zigzag};
+use super::wire::{Tag, Wire, begin_length, end_length, unsigned, write_varint, zigzag};
 
 /// The message holds something that the plan does not foresee: betterproto2 decides what it means.
 /// Carries the exception, if one was raised on the way.
@@ -149,7 +149,7 @@ impl<'a, 'py> Encoder<'a, 'py> {
         for (number, value) in [(1, seconds), (2, nanos)] {
             if value != 0 {
                 Tag::new(number, Wire::Varint).write(&mut self.out);
-                write_varint(&mut self.out, value.cast_unsigned());
+                write_varint(&mut self.out, unsigned(value));
             }
         }
         end_length(&mut self.out, start);
@@ -250,7 +250,7 @@ impl<'a, 'py> Encoder<'a, 'py> {
 fn integer(value: &Bound<'_, PyAny>) -> Written<u64> {
     let value = value.cast::<PyInt>()?;
     match value.extract::<i64>() {
-        Ok(value) => Ok(value.cast_unsigned()),
+        Ok(value) => Ok(unsigned(value)),
         Err(_) => Ok(value.extract::<u64>()?),
     }
 }

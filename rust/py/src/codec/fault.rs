@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 import_exception!(bascule.errors, DecodeError);
 
-pub(super) type Parsed<T> = Result<T, Box<Fault>>;
+pub(super) type Parsed<T> = Result<T, Fault>;
 
 /// What is wrong with the bytes.
 #[derive(Debug)]
@@ -24,9 +24,12 @@ pub(super) enum Flaw {
     Raised(PyErr),
 }
 
-/// A flaw with its place: the byte, and the fields that led there.
+/// A flaw with its place. Boxed, so that results stay small where all is well.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct Fault(Box<Report>);
+
+#[derive(Debug)]
+struct Report {
     flaw: Flaw,
     at: usize,
     /// Innermost field first: each level adds its own name while the error unwinds.
@@ -35,20 +38,20 @@ pub(super) struct Fault {
 
 impl Fault {
     #[cold]
-    pub(super) fn new(flaw: Flaw, at: usize) -> Box<Self> {
-        Box::new(Self {
+    pub(super) fn new(flaw: Flaw, at: usize) -> Self {
+        Self(Box::new(Report {
             flaw,
             at,
             path: Vec::new(),
-        })
+        }))
     }
 
     /// Wrap an exception raised while a value was converted. Only ordinary exceptions accuse the
     /// bytes: cancellation and lack of memory pass through unchanged.
     #[cold]
-    pub(super) fn value(py: Python<'_>, error: PyErr, at: usize) -> Box<Self> {
-        let innocent = error.is_instance_of::<PyMemoryError>(py)
-            || !error.is_instance_of::<PyException>(py);
+    pub(super) fn value(py: Python<'_>, error: PyErr, at: usize) -> Self {
+        let innocent =
+            error.is_instance_of::<PyMemoryError>(py) || !error.is_instance_of::<PyException>(py);
         Self::new(
             if innocent {
                 Flaw::Raised(error)
@@ -60,18 +63,18 @@ impl Fault {
     }
 
     #[cold]
-    pub(super) fn raised(error: PyErr) -> Box<Self> {
+    pub(super) fn raised(error: PyErr) -> Self {
         Self::new(Flaw::Raised(error), 0)
     }
 
     #[cold]
-    pub(super) fn within(mut self: Box<Self>, field: &str) -> Box<Self> {
-        self.path.push(field.to_owned());
+    pub(super) fn within(mut self, field: &str) -> Self {
+        self.0.path.push(field.to_owned());
         self
     }
 
     pub(super) fn into_error(self, py: Python<'_>, message: &str, size: usize) -> PyErr {
-        let (reason, cause) = match self.flaw {
+        let (reason, cause) = match self.0.flaw {
             Flaw::Raised(error) => return error,
             Flaw::Value(error) => (error.value(py).to_string(), Some(error)),
             Flaw::Truncated => ("the bytes end in the middle of a value".to_owned(), None),
@@ -83,13 +86,13 @@ impl Fault {
         };
         let mut place = message.to_owned();
         // Deep recursion would name the same field a hundred times.
-        for field in self.path.iter().rev().take(8) {
+        for field in self.0.path.iter().rev().take(8) {
             place.push('.');
             place.push_str(field);
         }
         let error = DecodeError::new_err(format!(
             "cannot decode {place}: {reason} (byte {} of {size})",
-            self.at
+            self.0.at
         ));
         error.set_cause(py, cause);
         error

@@ -55,7 +55,9 @@ impl MessageCodec {
             .map(|spec| Plan::build(spec, count))
             .collect::<PyResult<_>>()?;
         if plans.is_empty() {
-            return Err(PyValueError::new_err("a codec needs the plan of its message"));
+            return Err(PyValueError::new_err(
+                "a codec needs the plan of its message",
+            ));
         }
         Ok(Self {
             plans,
@@ -74,15 +76,14 @@ impl MessageCodec {
             out: SPARE.take(),
         };
         encoder.out.clear();
-        let written = encoder.message(0, message, MAX_DEPTH);
-        let encoded = match written {
+        let bytes = match encoder.message(0, message, MAX_DEPTH) {
             Ok(()) => Ok(PyBytes::new(py, &encoder.out)),
             Err(unusual) => self.encode_slowly(message, unusual),
         };
         if encoder.out.capacity() <= MAX_SPARE {
             SPARE.set(encoder.out);
         }
-        encoded
+        bytes
     }
 
     /// The message that the bytes hold.
@@ -122,7 +123,8 @@ impl MessageCodec {
             Ok(bytes) => Ok(bytes.cast_into()?),
             Err(error) if error.is_instance_of::<PyException>(py) => {
                 let reason = error.value(py);
-                let wrapped = EncodeError::new_err(format!("cannot encode {}: {reason}", self.name));
+                let wrapped =
+                    EncodeError::new_err(format!("cannot encode {}: {reason}", self.name));
                 wrapped.set_cause(py, Some(error));
                 Err(wrapped)
             }

@@ -55,7 +55,10 @@ pub(super) struct Enum {
 
 pub(super) enum Shape {
     /// `explicit` fields are None when unset and are written even when zero.
-    Single { default: Py<PyAny>, explicit: bool },
+    Single {
+        default: Py<PyAny>,
+        explicit: bool,
+    },
     Repeated,
     Packed,
     Map(MapKey),

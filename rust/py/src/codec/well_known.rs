@@ -103,11 +103,11 @@ impl Toolbox {
         if nanos % 1_000 != 0 {
             return None;
         }
-        Some(
-            self.timedelta
-                .bind(py)
-                .call1((seconds.div_euclid(DAY), seconds.rem_euclid(DAY), nanos / 1_000)),
-        )
+        Some(self.timedelta.bind(py).call1((
+            seconds.div_euclid(DAY),
+            seconds.rem_euclid(DAY),
+            nanos / 1_000,
+        )))
     }
 
     /// Whole seconds and the microseconds above them.
@@ -117,7 +117,13 @@ impl Toolbox {
             return None;
         }
         let part = |name| -> Option<i64> {
-            value.getattr(name).ok()?.cast::<PyInt>().ok()?.extract().ok()
+            value
+                .getattr(name)
+                .ok()?
+                .cast::<PyInt>()
+                .ok()?
+                .extract()
+                .ok()
         };
         let days = part(intern!(py, "days"))?;
         let seconds = part(intern!(py, "seconds"))?;

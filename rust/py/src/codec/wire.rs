@@ -59,12 +59,22 @@ pub(super) fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value.to_le_bytes()[0]);
 }
 
+/// The same bits as a signed integer.
+pub(super) fn signed(value: u64) -> i64 {
+    i64::from_ne_bytes(value.to_ne_bytes())
+}
+
+/// The same bits as an unsigned integer.
+pub(super) fn unsigned(value: i64) -> u64 {
+    u64::from_ne_bytes(value.to_ne_bytes())
+}
+
 pub(super) fn zigzag(value: i64) -> u64 {
-    (value.cast_unsigned() << 1) ^ (value >> 63).cast_unsigned()
+    unsigned((value << 1) ^ (value >> 63))
 }
 
 pub(super) fn unzigzag(value: u64) -> i64 {
-    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
+    signed(value >> 1) ^ -signed(value & 1)
 }
 
 /// Open a length-delimited value: its length is written by [`end_length`].

@@ -28,14 +28,22 @@ impl PyClientConnection {
         user_agent: &str,
         max_message: usize,
     ) -> PyResult<Self> {
-        let limits = ClientLimits { max_message, ..ClientLimits::default() };
+        let limits = ClientLimits {
+            max_message,
+            ..ClientLimits::default()
+        };
         let table = Arc::clone(&calls.0);
         ClientConnection::new(table, limits, tls, authority, user_agent, from_ns(now_ns))
             .map(|connection| Self(Mutex::new(connection)))
             .ok_or_else(|| PyValueError::new_err(format!("{authority:?} is no host and port")))
     }
 
-    fn receive<'py>(&self, py: Python<'py>, data: &[u8], now_ns: u64) -> PyResult<Bound<'py, PyList>> {
+    fn receive<'py>(
+        &self,
+        py: Python<'py>,
+        data: &[u8],
+        now_ns: u64,
+    ) -> PyResult<Bound<'py, PyList>> {
         let mut connection = self.0.lock();
         connection.handle_input(data, from_ns(now_ns));
         events(py, &mut connection)
@@ -60,7 +68,10 @@ impl PyClientConnection {
 
     /// Bytes to send, and the events that making them led to.
     #[allow(clippy::type_complexity)]
-    fn flush<'py>(&self, py: Python<'py>) -> PyResult<(Option<Bound<'py, PyBytes>>, Bound<'py, PyList>)> {
+    fn flush<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Option<Bound<'py, PyBytes>>, Bound<'py, PyList>)> {
         let mut connection = self.0.lock();
         let data = connection.drain_output(|data| PyBytes::new(py, data));
         let events = events(py, &mut connection)?;
@@ -140,12 +151,32 @@ fn events<'py>(py: Python<'py>, connection: &mut ClientConnection) -> PyResult<B
 
 fn event_to_py(py: Python<'_>, event: ClientEvent) -> PyResult<Bound<'_, PyAny>> {
     match event {
-        ClientEvent::Reply { call, headers, message, outcome } => {
+        ClientEvent::Reply {
+            call,
+            headers,
+            message,
+            outcome,
+        } => {
             let headers = headers_to_py(py, headers)?;
             let reply = message.map(|message| PyBytes::new(py, &message));
-            let Outcome { status, message, trailers, unprocessed } = outcome;
+            let Outcome {
+                status,
+                message,
+                trailers,
+                unprocessed,
+            } = outcome;
             let trailers = headers_to_py(py, trailers)?;
-            (0, call, status, reply, message, headers, trailers, unprocessed).into_bound_py_any(py)
+            (
+                0,
+                call,
+                status,
+                reply,
+                message,
+                headers,
+                trailers,
+                unprocessed,
+            )
+                .into_bound_py_any(py)
         }
         ClientEvent::Message { call, data } => {
             (1, call, PyBytes::new(py, &data)).into_bound_py_any(py)
@@ -155,8 +186,21 @@ fn event_to_py(py: Python<'_>, event: ClientEvent) -> PyResult<Bound<'_, PyAny>>
         }
         ClientEvent::Writable { call } => (3, call).into_bound_py_any(py),
         ClientEvent::End { call, outcome } => {
-            let Outcome { status, message, trailers, unprocessed } = outcome;
-            (4, call, status, message, headers_to_py(py, trailers)?, unprocessed).into_bound_py_any(py)
+            let Outcome {
+                status,
+                message,
+                trailers,
+                unprocessed,
+            } = outcome;
+            (
+                4,
+                call,
+                status,
+                message,
+                headers_to_py(py, trailers)?,
+                unprocessed,
+            )
+                .into_bound_py_any(py)
         }
         ClientEvent::Draining => (5,).into_bound_py_any(py),
         ClientEvent::Closed { error } => (6, error).into_bound_py_any(py),

@@ -28,7 +28,9 @@ impl PyHeaders {
 
     /// The first value of any header, protocol headers included.
     fn get(&self, name: &str) -> Option<String> {
-        self.0.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        self.0
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     }
 
     fn __len__(&self) -> usize {
@@ -46,12 +48,22 @@ pub(crate) fn headers_to_py(py: Python<'_>, headers: HeaderMap) -> PyResult<Opti
 
 /// Everything but what each gRPC message carries anyway.
 fn is_interesting(name: &str) -> bool {
-    !matches!(name, "content-type" | "te" | "grpc-timeout" | "grpc-status" | "grpc-message" | "grpc-accept-encoding")
+    !matches!(
+        name,
+        "content-type"
+            | "te"
+            | "grpc-timeout"
+            | "grpc-status"
+            | "grpc-message"
+            | "grpc-accept-encoding"
+    )
 }
 
 pub(crate) fn metadata_from_py(pairs: Option<&Bound<'_, PyAny>>) -> PyResult<HeaderMap> {
     let mut headers = HeaderMap::new();
-    let Some(pairs) = pairs else { return Ok(headers) };
+    let Some(pairs) = pairs else {
+        return Ok(headers);
+    };
     for pair in pairs.try_iter()? {
         let (name, value): (Bound<'_, PyString>, Bound<'_, PyAny>) = pair?.extract()?;
         let name = name.to_cow()?;
@@ -84,12 +96,23 @@ pub(crate) fn http_headers_from_py(pairs: &Bound<'_, PyAny>) -> PyResult<HeaderM
     Ok(headers)
 }
 
-pub(crate) fn http_headers_to_py<'py>(py: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'py, PyList>> {
+pub(crate) fn http_headers_to_py<'py>(
+    py: Python<'py>,
+    headers: &HeaderMap,
+) -> PyResult<Bound<'py, PyList>> {
     let list = PyList::empty(py);
     for (name, value) in headers {
         // ISO-8859-1, as RFC 9110 had it once: every byte string has a text.
         let text: Cow<'_, str> = value.to_str().map_or_else(
-            |_| Cow::Owned(value.as_bytes().iter().map(|byte| char::from(*byte)).collect()),
+            |_| {
+                Cow::Owned(
+                    value
+                        .as_bytes()
+                        .iter()
+                        .map(|byte| char::from(*byte))
+                        .collect(),
+                )
+            },
             Cow::Borrowed,
         );
         list.append((name.as_str(), text))?;

@@ -1,6 +1,8 @@
 //! The server's side of a connection.
 
-use super::convert::{from_ns, headers_to_py, http_headers_from_py, http_headers_to_py, metadata_from_py, to_ns};
+use super::convert::{
+    from_ns, headers_to_py, http_headers_from_py, http_headers_to_py, metadata_from_py, to_ns,
+};
 use super::table::PyCallTable;
 use bascule_wire::server::{ServerConfig, ServerConnection, ServerEvent, ServerLimits};
 use bascule_wire::{HttpLimits, Problem, grpc};
@@ -67,10 +69,18 @@ pub(crate) struct PyServerConnection(Mutex<ServerConnection>);
 impl PyServerConnection {
     #[new]
     fn new(config: &PyServerConfig, now_ns: u64) -> Self {
-        Self(Mutex::new(ServerConnection::new(Arc::clone(&config.0), from_ns(now_ns))))
+        Self(Mutex::new(ServerConnection::new(
+            Arc::clone(&config.0),
+            from_ns(now_ns),
+        )))
     }
 
-    fn receive<'py>(&self, py: Python<'py>, data: &[u8], now_ns: u64) -> PyResult<Bound<'py, PyList>> {
+    fn receive<'py>(
+        &self,
+        py: Python<'py>,
+        data: &[u8],
+        now_ns: u64,
+    ) -> PyResult<Bound<'py, PyList>> {
         let mut connection = self.0.lock();
         connection.handle_input(data, from_ns(now_ns));
         events(py, &mut connection)
@@ -90,7 +100,10 @@ impl PyServerConnection {
 
     /// Bytes to send, and the events that making them led to.
     #[allow(clippy::type_complexity)]
-    fn flush<'py>(&self, py: Python<'py>) -> PyResult<(Option<Bound<'py, PyBytes>>, Bound<'py, PyList>)> {
+    fn flush<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Option<Bound<'py, PyBytes>>, Bound<'py, PyList>)> {
         let mut connection = self.0.lock();
         let data = connection.drain_output(|data| PyBytes::new(py, data));
         let events = events(py, &mut connection)?;
@@ -108,7 +121,9 @@ impl PyServerConnection {
     ) -> PyResult<()> {
         let (initial, trailing) = (metadata_from_py(initial)?, metadata_from_py(trailing)?);
         let framed = grpc::frame(message);
-        self.0.lock().respond(stream, framed, initial, trailing, from_ns(now_ns));
+        self.0
+            .lock()
+            .respond(stream, framed, initial, trailing, from_ns(now_ns));
         Ok(())
     }
 
@@ -135,16 +150,27 @@ impl PyServerConnection {
         now_ns: u64,
     ) -> PyResult<()> {
         let (initial, trailing) = (metadata_from_py(initial)?, metadata_from_py(trailing)?);
-        self.0.lock().finish(stream, status, message, initial, trailing, from_ns(now_ns));
+        self.0
+            .lock()
+            .finish(stream, status, message, initial, trailing, from_ns(now_ns));
         Ok(())
     }
 
-    fn respond_http(&self, stream: u32, status: u16, headers: &Bound<'_, PyAny>, body: &[u8], now_ns: u64) -> PyResult<()> {
+    fn respond_http(
+        &self,
+        stream: u32,
+        status: u16,
+        headers: &Bound<'_, PyAny>,
+        body: &[u8],
+        now_ns: u64,
+    ) -> PyResult<()> {
         let status = StatusCode::from_u16(status)
             .map_err(|_| PyValueError::new_err(format!("{status} is no HTTP status")))?;
         let headers = http_headers_from_py(headers)?;
         let body = Bytes::copy_from_slice(body);
-        self.0.lock().respond_http(stream, status, headers, body, from_ns(now_ns));
+        self.0
+            .lock()
+            .respond_http(stream, status, headers, body, from_ns(now_ns));
         Ok(())
     }
 
@@ -190,7 +216,13 @@ fn events<'py>(py: Python<'py>, connection: &mut ServerConnection) -> PyResult<B
 
 fn event_to_py(py: Python<'_>, event: ServerEvent) -> PyResult<Bound<'_, PyAny>> {
     match event {
-        ServerEvent::Call { stream, method, headers, timeout, message } => {
+        ServerEvent::Call {
+            stream,
+            method,
+            headers,
+            timeout,
+            message,
+        } => {
             let headers = headers_to_py(py, headers)?;
             let message = message.map(|message| PyBytes::new(py, &message));
             (0, stream, method, headers, timeout.map(to_ns), message).into_bound_py_any(py)
@@ -205,7 +237,15 @@ fn event_to_py(py: Python<'_>, event: ServerEvent) -> PyResult<Bound<'_, PyAny>>
             let headers = http_headers_to_py(py, &request.headers)?;
             let body = PyBytes::new(py, &request.body);
             let problem = request.problem.map(problem_name);
-            (5, request.stream, request.method.as_str(), request.target, headers, body, problem)
+            (
+                5,
+                request.stream,
+                request.method.as_str(),
+                request.target,
+                headers,
+                body,
+                problem,
+            )
                 .into_bound_py_any(py)
         }
         ServerEvent::Closed { error } => (6, error).into_bound_py_any(py),
@@ -222,4 +262,3 @@ fn problem_name(problem: Problem) -> &'static str {
         _ => "malformed",
     }
 }
-

@@ -42,7 +42,9 @@ impl PyCallTable {
 
     fn register(&self, path: &str, unary_request: bool) -> PyResult<u32> {
         self.0.register(path, unary_request).ok_or_else(|| {
-            PyValueError::new_err(format!("{path:?} is no method path like /package.Service/Method"))
+            PyValueError::new_err(format!(
+                "{path:?} is no method path like /package.Service/Method"
+            ))
         })
     }
 
@@ -55,9 +57,18 @@ impl PyCallTable {
             .filter_map(|entry| {
                 let (statuses, buckets, sum_ns) = entry.totals();
                 let (service, method) = entry.path().trim_start_matches('/').rsplit_once('/')?;
-                let statuses: Vec<_> =
-                    STATUS_NAMES.into_iter().zip(statuses).filter(|(_, count)| *count > 0).collect();
-                let row = (service.to_owned(), method.to_owned(), statuses, buckets, sum_ns as f64 / 1e9);
+                let statuses: Vec<_> = STATUS_NAMES
+                    .into_iter()
+                    .zip(statuses)
+                    .filter(|(_, count)| *count > 0)
+                    .collect();
+                let row = (
+                    service.to_owned(),
+                    method.to_owned(),
+                    statuses,
+                    buckets,
+                    sum_ns as f64 / 1e9,
+                );
                 (!row.2.is_empty()).then_some(row)
             })
             .collect()
