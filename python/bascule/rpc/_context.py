@@ -1,0 +1,172 @@
+"""What a handler can know about its call, and an interceptor on either side."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractAsyncContextManager, nullcontext
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from multidict import MultiDict
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable
+
+    from bascule._core import Headers
+
+__all__ = [
+    "CallContext",
+    "ClientCallContext",
+    "ClientInterceptor",
+    "ServerInterceptor",
+    "call_context",
+]
+
+#: Text values are ``str``; names that end in ``-bin`` have ``bytes``.
+MetadataValue = str | bytes
+
+
+class CallContext:
+    """One call as its handler sees it.
+
+    :ivar method: ``/package.Service/Method``
+    :ivar peer: the client's address
+    :ivar deadline: in the clock of :func:`anyio.current_time`; infinity if there is none
+    """
+
+    __slots__ = (
+        "_headers",
+        "_metadata",
+        "_state",
+        "_tls",
+        "_trailing_metadata",
+        "deadline",
+        "method",
+        "peer",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        peer: str,
+        headers: Headers | None = None,
+        tls: ssl.SSLObject | None = None,
+    ) -> None:
+        self.method = method
+        self.peer = peer
+        self.deadline = math.inf
+        self._headers = headers
+        self._tls = tls
+        self._metadata: MultiDict[MetadataValue] | None = None
+        self._trailing_metadata: MultiDict[MetadataValue] | None = None
+        self._state: dict[Any, Any] | None = None
+
+    @property
+    def metadata(self) -> MultiDict[MetadataValue]:
+        """What the client sent; ``bytes`` for names that end in ``-bin``."""
+        if self._metadata is None:
+            self._metadata = MultiDict(self._headers.items() if self._headers else ())
+        return self._metadata
+
+    @property
+    def trailing_metadata(self) -> MultiDict[MetadataValue]:
+        """What will be sent to the client with the status; add to it."""
+        if self._trailing_metadata is None:
+            self._trailing_metadata = MultiDict()
+        return self._trailing_metadata
+
+    @property
+    def identity(self) -> dict[str, Any] | None:
+        """The client's verified certificate as :meth:`ssl.SSLSocket.getpeercert` gives it."""
+        return None if self._tls is None else self._tls.getpeercert() or None
+
+    @property
+    def state(self) -> dict[Any, Any]:
+        """Where interceptors leave what later ones and the handler may use."""
+        if self._state is None:
+            self._state = {}
+        return self._state
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until the deadline; infinity if there is none."""
+        return self.deadline - anyio.current_time()
+
+
+_current: ContextVar[CallContext] = ContextVar("bascule_call_context")
+
+
+def call_context() -> CallContext:
+    """The call that the current task handles.
+
+    :raises LookupError: if the current task handles none
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        message = "call_context() works only inside a handler: no call is being handled here"
+        raise LookupError(message) from None
+
+
+class ClientCallContext:
+    """One call as a client's interceptor sees it.
+
+    :ivar method: ``/package.Service/Method``
+    :ivar metadata: what will be sent; change it before the call proceeds
+    :ivar timeout: seconds, or None; change it before the call proceeds
+    :ivar peer: the server's address, once the call was sent
+    :ivar trailing_metadata: what came with the status, once the call has ended
+    """
+
+    __slots__ = ("metadata", "method", "peer", "timeout", "trailing_metadata")
+
+    def __init__(
+        self, method: str, metadata: MultiDict[MetadataValue], timeout: float | None
+    ) -> None:
+        self.method = method
+        self.metadata = metadata
+        self.timeout = timeout
+        self.peer: str | None = None
+        self.trailing_metadata: MultiDict[MetadataValue] = MultiDict()
+
+
+class ServerInterceptor:
+    """Runs around every handler. Override what you need."""
+
+    async def unary(
+        self, call: CallContext, request: Any, proceed: Callable[[Any], Awaitable[Any]]
+    ) -> Any:
+        """Around a method with one request and one reply; answers with the reply.
+
+        :raises RpcError: to end the call with a status
+        """
+        return await proceed(request)
+
+    async def stream(
+        self, call: CallContext, stream: Any, proceed: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        """Around a method that streams in either direction.
+
+        :raises RpcError: to end the call with a status
+        """
+        await proceed(stream)
+
+
+class ClientInterceptor:
+    """Runs around every call of a channel. Override what you need."""
+
+    async def unary(
+        self, call: ClientCallContext, request: Any, proceed: Callable[[Any], Awaitable[Any]]
+    ) -> Any:
+        """Around a call with one request and one reply; answers with the reply.
+        ``proceed`` may be awaited more than once.
+        """
+        return await proceed(request)
+
+    def stream(self, call: ClientCallContext) -> AbstractAsyncContextManager[None]:
+        """Around a call that streams in either direction: entered before it
+        starts, left after it has ended, with its exception if it failed.
+        """
+        return nullcontext()

@@ -1,0 +1,61 @@
+"""Rich errors: ``google.rpc.Status`` in ``grpc-status-details-bin``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import any_pb2, symbol_database
+from google.protobuf.message import DecodeError, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from grpclib.const import Status
+
+#: The trailer that carries them.
+DETAILS_KEY = "grpc-status-details-bin"
+
+
+def encode_details(status: Status, message: str | None, details: Sequence[Any]) -> bytes:
+    """Pack protobuf messages.
+
+    :raises TypeError: if a detail is no google protobuf message
+    """
+    from google.rpc import status_pb2
+
+    packed = status_pb2.Status(code=status.value, message=message or "")
+    for detail in details:
+        if not isinstance(detail, Message):
+            text = f"error detail {detail!r} is no google.protobuf message"
+            raise TypeError(text)
+        if isinstance(detail, any_pb2.Any):
+            packed.details.append(detail)
+        else:
+            packed.details.add().Pack(detail)
+    return packed.SerializeToString()
+
+
+def decode_details(data: bytes) -> list[Any] | None:
+    """Unpack what is known here; a message of unknown type stays ``Any``.
+
+    None if ``data`` is no ``google.rpc.Status``: an error with bad details is
+    still that error.
+    """
+    # The common detail types register themselves on import.
+    from google.rpc import error_details_pb2, status_pb2  # noqa: F401
+
+    try:
+        status = status_pb2.Status.FromString(data)
+    except DecodeError:
+        return None
+    return [_unpack(detail) for detail in status.details]
+
+
+def _unpack(packed: any_pb2.Any) -> Any:
+    pool = symbol_database.Default()
+    try:
+        message = pool.GetSymbol(packed.TypeName())()
+        packed.Unpack(message)
+    except (KeyError, DecodeError):
+        return packed
+    return message

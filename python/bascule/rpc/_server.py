@@ -1,0 +1,476 @@
+"""The gRPC server."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+from grpclib.exceptions import GRPCError
+
+from bascule import _core
+from bascule.errors import ConfigurationError, DecodeError, RejectedError, RpcError, Status
+from bascule.net._serving import Serving
+from bascule.rpc._codec import codec_for
+from bascule.rpc._context import CallContext, ServerInterceptor, _current
+from bascule.rpc._details import DETAILS_KEY, encode_details
+from bascule.rpc._method import MethodHandler
+from bascule.rpc._streams import MessageQueue, ServerStream
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from grpclib.const import Handler
+
+    from bascule._core import CallTable, Headers
+    from bascule.net import ServerTLS
+    from bascule.net._link import Driver, Event, Future, Link
+
+__all__ = ["Servable", "Server", "ServerLimits"]
+
+logger = logging.getLogger("bascule.rpc")
+
+#: HTTP/2's RST_STREAM code CANCEL (RFC 9113, 7).
+CANCEL = 8
+
+
+class Servable(Protocol):
+    """A service: what bascule's, grpclib's and betterproto2's generated bases are."""
+
+    def __mapping__(self) -> Mapping[str, Handler]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Bounds of each connection. Sizes are bytes, times are seconds.
+
+    :param max_streams: calls at once; a handler counts until it ends
+    :param max_message: largest message, either way
+    :param max_header_bytes: largest header list
+    :param idle_timeout: without any call for this long, a connection is closed
+    :param handshake_timeout: until HTTP/2's preface has come
+    """
+
+    max_streams: int = 100
+    max_message: int = 4 * 1024 * 1024
+    max_header_bytes: int = 16 * 1024
+    idle_timeout: float = 3600.0
+    handshake_timeout: float = 10.0
+
+
+class Binding:
+    """A method of a server: its codecs and its handler with the interceptors around it."""
+
+    __slots__ = ("decode", "encode", "path", "serve", "unary_reply", "unary_request")
+
+    def __init__(
+        self, path: str, handler: Handler, interceptors: Sequence[ServerInterceptor], max_message: int
+    ) -> None:
+        cardinality = handler.cardinality
+        self.path = path
+        self.unary_request = not cardinality.client_streaming
+        self.unary_reply = not cardinality.server_streaming
+        self.decode = codec_for(handler.request_type).decode
+        self.encode = _bounded(codec_for(handler.reply_type).encode, max_message)
+        self.serve: Callable[[ServerCall], Awaitable[None]]
+        if self.unary_request and self.unary_reply:
+            self.serve = self._serve_unary(handler, interceptors)
+        else:
+            self.serve = self._serve_stream(handler, interceptors)
+
+    def _serve_unary(
+        self, handler: Handler, interceptors: Sequence[ServerInterceptor]
+    ) -> Callable[[ServerCall], Awaitable[None]]:
+        decode, encode = self.decode, self.encode
+        around = [
+            each for each in interceptors if type(each).unary is not ServerInterceptor.unary
+        ]
+        if isinstance(handler, MethodHandler) and not around:
+            direct = handler.direct
+
+            async def serve(call: ServerCall) -> None:
+                call.reply = encode(await direct(decode(call.queue.messages.popleft())))
+
+            return serve
+
+        if isinstance(handler, MethodHandler):
+            direct = handler.direct
+
+            async def innermost(call: ServerCall, request: Any) -> Any:
+                return await direct(request)
+        else:
+
+            async def innermost(call: ServerCall, request: Any) -> Any:
+                stream = _UnaryStream(call, request)
+                await handler.func(stream)
+                if call.error is not None:
+                    raise call.error
+                return stream.reply
+
+        chain: Callable[[ServerCall, Any], Awaitable[Any]] = innermost
+        for each in reversed(around):
+            chain = _around_unary(each, chain)
+
+        async def serve_around(call: ServerCall) -> None:
+            reply = await chain(call, decode(call.queue.messages.popleft()))
+            if reply is not None:
+                call.reply = encode(reply)
+
+        return serve_around
+
+    def _serve_stream(
+        self, handler: Handler, interceptors: Sequence[ServerInterceptor]
+    ) -> Callable[[ServerCall], Awaitable[None]]:
+        async def innermost(_call: ServerCall, stream: Any) -> None:
+            await handler.func(stream)
+
+        chain: Callable[[ServerCall, Any], Awaitable[None]] = innermost
+        for each in reversed(interceptors):
+            if type(each).stream is not ServerInterceptor.stream:
+                chain = _around_stream(each, chain)
+
+        async def serve(call: ServerCall) -> None:
+            await chain(call, ServerStream(call))
+
+        return serve
+
+
+def _bounded(encode: Callable[[Any], bytes], limit: int) -> Callable[[Any], bytes]:
+    def encode_bounded(message: Any) -> bytes:
+        data = encode(message)
+        if len(data) > limit:
+            text = f"reply of {len(data)} bytes is larger than the limit of {limit} bytes"
+            raise RpcError(Status.RESOURCE_EXHAUSTED, text)
+        return data
+
+    return encode_bounded
+
+
+def _around_unary(
+    interceptor: ServerInterceptor, proceed: Callable[[ServerCall, Any], Awaitable[Any]]
+) -> Callable[[ServerCall, Any], Awaitable[Any]]:
+    def run(call: ServerCall, request: Any) -> Awaitable[Any]:
+        return interceptor.unary(call, request, functools.partial(proceed, call))
+
+    return run
+
+
+def _around_stream(
+    interceptor: ServerInterceptor, proceed: Callable[[ServerCall, Any], Awaitable[None]]
+) -> Callable[[ServerCall, Any], Awaitable[None]]:
+    def run(call: ServerCall, stream: Any) -> Awaitable[None]:
+        return interceptor.stream(call, stream, functools.partial(proceed, call))
+
+    return run
+
+
+class _UnaryStream(ServerStream[Any, Any]):
+    """A stream whose one request is there and whose one reply is kept."""
+
+    def __init__(self, call: ServerCall, request: Any) -> None:
+        super().__init__(call)
+        self._request = request
+        self.reply: Any = None
+
+    async def recv_message(self) -> Any:
+        request, self._request = self._request, None
+        return request
+
+    async def send_message(self, message: Any) -> None:
+        self.reply = message
+
+
+class ServerCall(CallContext):
+    """One call from its first event to its status."""
+
+    __slots__ = (
+        "binding",
+        "error",
+        "gone",
+        "headers_sent",
+        "queue",
+        "reply",
+        "scope",
+        "session",
+        "stream",
+        "timeout_ns",
+        "writable",
+    )
+
+    def __init__(
+        self,
+        session: ServerSession,
+        stream: int,
+        binding: Binding,
+        headers: Headers | None,
+        timeout_ns: int | None,
+    ) -> None:
+        super().__init__(binding.path, session.link.peer, headers, session.link.tls)
+        self.session = session
+        self.stream = stream
+        self.binding = binding
+        self.timeout_ns = timeout_ns
+        self.queue = MessageQueue()
+        self.reply: bytes | None = None
+        self.error: GRPCError | None = None
+        self.gone = False
+        self.headers_sent = False
+        self.scope: anyio.CancelScope | None = None
+        self.writable: Future[None] | None = None
+        if timeout_ns is not None:
+            self.deadline = anyio.current_time() + timeout_ns / 1e9
+
+    async def run(self) -> None:
+        """Run the handler in its cancel scope and answer, whatever happens."""
+        _current.set(self)
+        scope = anyio.CancelScope(deadline=self.deadline)
+        self.scope = scope
+        returned = False
+        try:
+            with scope:
+                if self.gone or self.timeout_ns == 0:
+                    scope.cancel()
+                    await anyio.lowlevel.checkpoint()
+                try:
+                    await self.binding.serve(self)
+                except Exception as error:  # noqa: BLE001 - the edge: all become a status
+                    self.error = self._status_of(error)
+                returned = True
+        finally:
+            self._finish(returned=returned)
+
+    def put(self, message: bytes) -> None:
+        """A request message came."""
+        self.queue.put(message)
+
+    def reset(self) -> None:
+        """The peer gave up."""
+        self.gone = True
+        if self.scope is not None:
+            self.scope.cancel()
+
+    def set_writable(self) -> None:
+        """There is room to send."""
+        writable = self.writable
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    def abort(self) -> None:
+        """Reset the call from this side."""
+        if not self.gone:
+            session = self.session
+            session.machine.reset(self.stream, CANCEL, session.driver.now_ns())
+            # The machine counts the handler as ended now; `_finish` must not again.
+            session.calls.pop(self.stream, None)
+            session.link.flush_soon()
+            self.gone = True
+            if self.scope is not None:
+                self.scope.cancel()
+
+    def cancel(self) -> None:
+        """The server ends."""
+        if self.error is None:
+            self.error = RpcError(Status.UNAVAILABLE, "the server is shutting down")
+        if self.scope is not None:
+            self.scope.cancel()
+
+    def _finish(self, *, returned: bool) -> None:
+        session = self.session
+        present = session.calls.pop(self.stream, None) is not None
+        machine, now_ns = session.machine, session.driver.now_ns()
+        trailing = list(self._trailing_metadata.items()) if self._trailing_metadata else None
+        error = self.error
+        if self.gone:
+            if present:
+                machine.handler_ended(self.stream)
+        elif error is not None:
+            self._finish_with(error, trailing, now_ns)
+        elif not returned:
+            # Cancelled by nobody but the deadline, or by the end of the loop.
+            late = self.deadline <= anyio.current_time()
+            text = "the deadline has passed" if late else "the handler was cancelled"
+            status = Status.DEADLINE_EXCEEDED if late else Status.CANCELLED
+            self._finish_with(RpcError(status, text), trailing, now_ns)
+        elif not self.binding.unary_reply:
+            machine.finish(self.stream, 0, None, None, trailing, now_ns)
+        elif self.reply is None:
+            error = RpcError(Status.INTERNAL, "the handler returned without a reply")
+            self._finish_with(error, trailing, now_ns)
+        else:
+            try:
+                machine.respond(self.stream, self.reply, None, trailing, now_ns)
+            except (TypeError, ValueError) as bad:
+                self._finish_with(self._status_of(bad), None, now_ns)
+        session.link.flush_soon()
+
+    def _finish_with(
+        self, error: GRPCError, trailing: list[tuple[str, Any]] | None, now_ns: int
+    ) -> None:
+        machine, status = self.session.machine, error.status
+        try:
+            if error.details:
+                details = encode_details(status, error.message, error.details)
+                trailing = [*(trailing or ()), (DETAILS_KEY, details)]
+            machine.finish(self.stream, status.value, error.message, None, trailing, now_ns)
+        except (TypeError, ValueError):
+            logger.exception("%s: the status cannot be sent as it is", self.method)
+            machine.finish(self.stream, status.value, error.message, None, None, now_ns)
+
+    def _status_of(self, error: Exception) -> GRPCError:
+        if isinstance(error, GRPCError):
+            return error
+        if isinstance(error, RejectedError):
+            return RpcError(Status.UNAVAILABLE, str(error))
+        if isinstance(error, DecodeError):
+            return RpcError(Status.INTERNAL, f"cannot decode the request: {error}")
+        # The client learns nothing of our insides; the log has it all.
+        logger.error("handler of %s failed", self.method, exc_info=error)
+        return RpcError(Status.UNKNOWN, "internal error")
+
+
+class ServerSession:
+    """One connection of a server."""
+
+    def __init__(self, server: Server, driver: Driver, link: Link) -> None:
+        self.machine = _core.ServerConnection(server.config, driver.now_ns())
+        self.driver = driver
+        self.link = link
+        self.calls: dict[int, ServerCall] = {}
+        self._bindings = server.bindings
+        self._lost = server.serving.lost
+
+    def handle_events(self, events: list[Event]) -> None:
+        """React to what the machine reports; kinds are those of ``_core.ServerConnection``."""
+        calls = self.calls
+        for event in events:
+            kind = event[0]
+            if kind == 0:
+                _, stream, method, headers, timeout_ns, message = event
+                call = ServerCall(self, stream, self._bindings[method], headers, timeout_ns)
+                if message is not None:
+                    call.queue.messages.append(message)
+                    call.queue.ended = True
+                calls[stream] = call
+                self.driver.spawn(call.run)
+            elif kind == 1:
+                waiting = calls.get(event[1])
+                if waiting is not None:
+                    waiting.put(event[2])
+            elif kind == 2:
+                waiting = calls.get(event[1])
+                if waiting is not None:
+                    waiting.queue.end()
+            elif kind == 3:
+                waiting = calls.get(event[1])
+                if waiting is not None:
+                    waiting.set_writable()
+            elif kind == 4:
+                waiting = calls.get(event[1])
+                if waiting is not None:
+                    waiting.reset()
+            elif kind == 6 and event[1] is not None:
+                logger.info("connection from %s ended: %s", self.link.peer, event[1])
+
+    def handle_lost(self) -> None:
+        """The socket is gone; the machine has reported every call as reset."""
+        self._lost(self)
+
+    def cancel_calls(self) -> None:
+        """Cancel every handler that runs."""
+        for call in tuple(self.calls.values()):
+            call.cancel()
+
+
+class Server:
+    """A gRPC server for asyncio and trio.
+
+    Every task and socket lives inside its ``async with``. Leaving it drains:
+    peers get GOAWAY, calls in progress have ``grace`` seconds to end, the rest
+    is cancelled. Leaving by an exception or a cancellation cancels at once.
+
+    :param services: objects with ``__mapping__``: bascule's, grpclib's or betterproto2's bases
+    :param listen: address or addresses: ``host:port`` (port 0 picks one), ``unix:/path``, ``memory:name``
+    :param tls: serve TLS on the TCP and Unix listeners
+    :param interceptors: run around every handler, the first one outermost
+    :param limits: bounds of each connection
+    :param grace: seconds that calls in progress get when the server ends
+    :raises ConfigurationError: if two services serve the same method, or none is given
+    :raises TransportError: on entering, if an address cannot be bound
+    """
+
+    def __init__(
+        self,
+        services: Sequence[Servable],
+        *,
+        listen: str | Sequence[str] = "127.0.0.1:0",
+        tls: ServerTLS | None = None,
+        interceptors: Sequence[ServerInterceptor] = (),
+        limits: ServerLimits | None = None,
+        grace: float = 30.0,
+    ) -> None:
+        limits = limits or ServerLimits()
+        if grace < 0 or grace == math.inf:
+            message = f"grace {grace!r}: expected a finite number of seconds, 0 or more"
+            raise ConfigurationError(message)
+        #: The counters of every call, for metrics.
+        self.stats: CallTable = _core.CallTable()
+        self.bindings: list[Binding] = []
+        self._services = tuple(services)
+        for service in services:
+            for path, handler in service.__mapping__().items():
+                index = self.stats.register(path, not handler.cardinality.client_streaming)
+                if index != len(self.bindings):
+                    message = f"{path} is served twice: give each service once"
+                    raise ConfigurationError(message)
+                self.bindings.append(Binding(path, handler, interceptors, limits.max_message))
+        if not self.bindings:
+            message = "a server needs at least one service with a method"
+            raise ConfigurationError(message)
+        self.config = _core.ServerConfig(
+            calls=self.stats,
+            max_streams=limits.max_streams,
+            max_message=limits.max_message,
+            max_header_bytes=limits.max_header_bytes,
+            idle_timeout_ns=int(limits.idle_timeout * 1e9),
+            handshake_timeout_ns=int(limits.handshake_timeout * 1e9),
+        )
+        context = None if tls is None else tls.context(("h2",))
+        addresses = (listen,) if isinstance(listen, str) else tuple(listen)
+        self.serving = Serving(functools.partial(ServerSession, self), addresses, context, grace)
+
+    async def __aenter__(self) -> Server:
+        await self.serving.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.serving.__aexit__(exc_type, exc, traceback)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What was bound, with real ports: ``127.0.0.1:50051``."""
+        return self.serving.addresses
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Names of the services, as ``package.Service``."""
+        return tuple(dict.fromkeys(each.path.split("/")[1] for each in self.bindings))
+
+    async def drain(self) -> None:
+        """Accept no more and wait for the calls in progress, at most the grace.
+
+        Cancelling this ends the wait; leaving the ``async with`` then cancels the calls.
+        """
+        await self.serving.drain()
+
+    async def serve_forever(self) -> None:
+        """Wait until cancelled."""
+        await anyio.sleep_forever()
