@@ -1,5 +1,6 @@
 //! The client's side of an HTTP/2 connection that carries gRPC calls.
 
+use crate::credit::Credit;
 use crate::grpc::{self, Deframer, Violation, code};
 use crate::outbound::{Outbound, SEND_BUFFER};
 use crate::pipe::{INPUT_LIMIT, Pipe, ReadyList, StreamWaker};
@@ -149,8 +150,7 @@ struct Call {
     headers: HeaderMap,
     deframer: Deframer,
     message: Option<Bytes>,
-    unconsumed: usize,
-    held: usize,
+    credit: Credit,
 }
 
 struct Waiting {
@@ -397,14 +397,8 @@ impl ClientConnection {
     /// The application took `size` bytes of messages: the peer may send as many more.
     pub fn consume(&mut self, call: u32, size: usize) {
         if let Some(entry) = self.calls.get_mut(&call) {
-            let size = size.min(entry.unconsumed);
-            entry.unconsumed -= size;
-            let held = if entry.unconsumed == 0 {
-                std::mem::take(&mut entry.held)
-            } else {
-                0
-            };
-            entry.release(size + held);
+            entry.credit.consumed(size);
+            entry.settle();
         }
     }
 
@@ -458,8 +452,7 @@ impl ClientConnection {
             headers: HeaderMap::new(),
             deframer: Deframer::default(),
             message: None,
-            unconsumed: 0,
-            held: 0,
+            credit: Credit::default(),
         };
         let Some(sender) = &mut self.sender else {
             return;
@@ -683,7 +676,7 @@ impl ClientConnection {
     }
 
     fn take_data(&mut self, call: u32, entry: &mut Call, data: Bytes) -> Result<(), Violation> {
-        entry.held += data.len();
+        entry.credit.received(data.len());
         entry.deframer.push(data);
         while let Some(message) = entry.deframer.next(self.limits.max_message)? {
             if entry.unary_reply {
@@ -694,19 +687,14 @@ impl ClientConnection {
                     ));
                 }
             } else {
-                let size = grpc::PREFIX + message.len();
-                entry.held = entry.held.saturating_sub(size);
-                entry.unconsumed += size;
+                entry.credit.delivered(grpc::PREFIX + message.len());
                 self.events.push_back(ClientEvent::Message {
                     call,
                     data: message,
                 });
             }
         }
-        if entry.unary_reply || entry.unconsumed == 0 {
-            let held = std::mem::take(&mut entry.held);
-            entry.release(held);
-        }
+        entry.settle();
         Ok(())
     }
 
@@ -770,6 +758,11 @@ impl ClientConnection {
 }
 
 impl Call {
+    fn settle(&mut self) {
+        let back = self.credit.settle(self.deframer.len());
+        self.release(back);
+    }
+
     fn release(&mut self, size: usize) {
         if let Receiving::Body(body) = &mut self.receiving {
             // Fails only for more than was received, which the counters exclude.

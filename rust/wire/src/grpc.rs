@@ -131,9 +131,14 @@ impl Deframer {
         Ok(Some(message))
     }
 
+    /// Bytes of an incomplete message that are held.
+    pub fn len(&self) -> usize {
+        self.partial.len() + self.rest.len()
+    }
+
     /// Whether no part of a message is held.
     pub fn is_empty(&self) -> bool {
-        self.partial.is_empty() && self.rest.is_empty()
+        self.len() == 0
     }
 }
 

@@ -3,10 +3,12 @@
 //! Bytes and time go in, events and bytes come out: nothing here opens a
 //! socket, reads a clock or wakes a task. Every machine follows one order:
 //! `handle_input` (or `handle_eof`, `handle_timeout`), then `poll_event` until
-//! it answers `None`, then the caller's commands, then `drain_output` until it
-//! answers `None`. Times are offsets from one epoch that the caller chooses.
+//! it answers `None`, then the caller's commands, then the output until there
+//! is none, then `poll_event` again, since room for output is room for more
+//! work. Times are offsets from one epoch that the caller chooses.
 
 pub mod client;
+mod credit;
 pub mod grpc;
 pub mod http1;
 mod message;

@@ -1,5 +1,6 @@
 //! The server's side of an HTTP/2 connection that carries gRPC, plain HTTP or both.
 
+use crate::credit::Credit;
 use crate::grpc::{self, Deframer, Violation, code};
 use crate::message::{HttpLimits, HttpRequest, Problem};
 use crate::outbound::Outbound;
@@ -152,10 +153,7 @@ struct Stream {
     deframer: Deframer,
     body: BytesMut,
     message: Option<Bytes>,
-    /// Bytes of delivered messages that the application has not taken.
-    unconsumed: usize,
-    /// Bytes of the incomplete message that still hold their credit.
-    held: usize,
+    credit: Credit,
     sending: Sending,
     /// Whether a handler was told of it and has not ended.
     handled: bool,
@@ -422,7 +420,8 @@ impl ServerConnection {
     /// The application took `size` bytes of messages: the peer may send as many more.
     pub fn consume(&mut self, stream: u32, size: usize) {
         if let Some(entry) = self.streams.get_mut(&stream) {
-            entry.consume(size);
+            entry.credit.consumed(size);
+            entry.settle();
             entry.ready.rearm();
             self.progress(stream);
         }
@@ -524,8 +523,7 @@ impl ServerConnection {
             deframer: Deframer::default(),
             body: BytesMut::new(),
             message: None,
-            unconsumed: 0,
-            held: 0,
+            credit: Credit::default(),
             sending: Sending::Idle(respond),
             handled: false,
         };
@@ -641,7 +639,7 @@ impl ServerConnection {
             return Ok(());
         };
         let unary = method.unary_request();
-        entry.held += data.len();
+        entry.credit.received(data.len());
         entry.deframer.push(data);
         while let Some(message) = entry.deframer.next(self.config.limits.max_message)? {
             if unary {
@@ -653,21 +651,14 @@ impl ServerConnection {
                     .into());
                 }
             } else {
-                let size = grpc::PREFIX + message.len();
-                entry.held = entry.held.saturating_sub(size);
-                entry.unconsumed += size;
+                entry.credit.delivered(grpc::PREFIX + message.len());
                 self.events.push_back(ServerEvent::Message {
                     stream,
                     data: message,
                 });
             }
         }
-        // Credit is given back when the application has consumed a message; for
-        // one that is incomplete the application can do nothing, so it must flow.
-        if unary || entry.unconsumed == 0 {
-            let held = std::mem::take(&mut entry.held);
-            entry.release(held);
-        }
+        entry.settle();
         Ok(())
     }
 
@@ -854,15 +845,9 @@ impl Stream {
         }
     }
 
-    fn consume(&mut self, size: usize) {
-        let size = size.min(self.unconsumed);
-        self.unconsumed -= size;
-        let held = if self.unconsumed == 0 {
-            std::mem::take(&mut self.held)
-        } else {
-            0
-        };
-        self.release(size + held);
+    fn settle(&mut self) {
+        let back = self.credit.settle(self.deframer.len());
+        self.release(back);
     }
 
     fn release(&mut self, size: usize) {
@@ -874,8 +859,8 @@ impl Stream {
 
     /// Returns the credit of what nobody will read.
     fn stop_receiving(&mut self) {
-        let credit = self.unconsumed + self.held;
-        self.release(credit);
+        let back = self.credit.abandon();
+        self.release(back);
         self.receiving = None;
     }
 
