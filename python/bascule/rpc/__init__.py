@@ -7,11 +7,14 @@ from bascule.rpc._codec import codec_for as codec_for
 from bascule.rpc._context import CallContext as CallContext
 from bascule.rpc._context import ClientCallContext as ClientCallContext
 from bascule.rpc._context import ClientInterceptor as ClientInterceptor
+from bascule.rpc._context import MetadataLike as MetadataLike
 from bascule.rpc._context import ServerInterceptor as ServerInterceptor
 from bascule.rpc._context import call_context as call_context
+from bascule.rpc._health import HealthService as HealthService
 from bascule.rpc._method import Cardinality as Cardinality
 from bascule.rpc._method import Method as Method
 from bascule.rpc._method import MethodHandler as MethodHandler
+from bascule.rpc._reflection import ReflectionService as ReflectionService
 from bascule.rpc._server import Servable as Servable
 from bascule.rpc._server import Server as Server
 from bascule.rpc._server import ServerLimits as ServerLimits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,16 @@ __all__ = [
     "CallContext",
     "ClientCallContext",
     "ClientInterceptor",
+    "MetadataLike",
     "ServerInterceptor",
     "call_context",
 ]
 
 #: Text values are ``str``; names that end in ``-bin`` have ``bytes``.
 MetadataValue = str | bytes
+
+#: What calls and streams take as metadata; a collection of pairs may repeat names.
+MetadataLike = Mapping[str, MetadataValue] | Collection[tuple[str, MetadataValue]]
 
 
 class CallContext:

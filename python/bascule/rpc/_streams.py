@@ -13,15 +13,13 @@ from grpclib.metadata import Deadline
 from bascule.errors import RpcError, Status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping
+    from collections.abc import AsyncIterator
 
     from multidict import MultiDict
 
     from bascule.net._link import Future
-    from bascule.rpc._context import MetadataValue
+    from bascule.rpc._context import MetadataLike, MetadataValue
     from bascule.rpc._server import ServerCall
-
-    MetadataLike = Mapping[str, MetadataValue] | Collection[tuple[str, MetadataValue]]
 
 __all__ = ["ServerStream"]
 
