@@ -2,6 +2,8 @@
 
 from bascule.errors import RpcError as RpcError
 from bascule.errors import Status as Status
+from bascule.rpc._channel import Channel as Channel
+from bascule.rpc._client_stream import Stream as Stream
 from bascule.rpc._codec import Codec as Codec
 from bascule.rpc._codec import codec_for as codec_for
 from bascule.rpc._context import CallContext as CallContext

@@ -1,0 +1,490 @@
+"""The gRPC client."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from multidict import MultiDict
+
+from bascule import _core
+from bascule.errors import (
+    BreakerOpenError,
+    ClosedError,
+    DecodeError,
+    NoEndpointError,
+    RateLimitedError,
+    RpcError,
+    Status,
+)
+from bascule.net._link import open_driver
+from bascule.rpc._client_stream import Stream
+from bascule.rpc._codec import codec_for
+from bascule.rpc._context import ClientCallContext, ClientInterceptor
+from bascule.rpc._details import DETAILS_KEY, decode_details
+from bascule.rpc._method import Cardinality, Method
+from bascule.rpc._streams import pairs
+from bascule.rpc._subchannel import Connection, Subchannel
+from bascule.rpc._target import resolve_target
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from types import TracebackType
+
+    from grpclib.metadata import Deadline
+
+    from bascule._core import CallPolicy, CallTable, Headers
+    from bascule.discovery import Endpoint, MemoryRegistry, Resolver
+    from bascule.net import ClientTLS
+    from bascule.net._link import Driver, Event
+    from bascule.resilience import BreakerSettings
+    from bascule.rpc._context import MetadataValue
+    from bascule.rpc._streams import MetadataLike
+
+__all__ = ["Channel"]
+
+logger = logging.getLogger("bascule.rpc")
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+
+#: Outcomes as ``_core.CallPolicy`` counts them.
+SUCCESS, FAILURE, ABANDONED = 0, 1, 2
+
+#: Statuses by which an endpoint shows that it is unwell. Others are answers.
+FAILURES = frozenset(
+    {
+        Status.UNKNOWN.value,
+        Status.DEADLINE_EXCEEDED.value,
+        Status.RESOURCE_EXHAUSTED.value,
+        Status.INTERNAL.value,
+        Status.UNAVAILABLE.value,
+        Status.DATA_LOSS.value,
+    }
+)
+
+
+class Slot:
+    """What a call holds while it runs: its connection and its permit."""
+
+    __slots__ = ("connection", "endpoint", "permit")
+
+    def __init__(self, connection: Connection, endpoint: int, permit: int) -> None:
+        self.connection = connection
+        self.endpoint = endpoint
+        self.permit = permit
+
+
+class Channel:
+    """A client for one service, balanced over its endpoints, on asyncio and trio.
+
+    Connections live inside its ``async with``; leaving it cancels the calls in
+    progress. For use from the event loop that entered it.
+
+    :param target: ``host:port``, ``static:///a:1,b:2``, ``unix:/path``, ``memory:name``
+        or ``memory:///service`` for what ``registry`` knows
+    :param registry: for ``memory:///``; the process's own by default
+    :param resolver: instead of what the target's scheme means
+    :param tls: talk TLS to every TCP and Unix endpoint
+    :param interceptors: run around every call, the first one outermost
+    :param timeout: seconds for calls that give none; None for no limit
+    :param breaker: one circuit breaker for each endpoint, with these settings
+    :param balancer: ``round_robin`` or ``least_request``
+    :param metadata: sent with every call
+    :param max_message: largest message in bytes, either way
+    :raises ConfigurationError: if the target has no form that is known
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        registry: MemoryRegistry | None = None,
+        resolver: Resolver | None = None,
+        tls: ClientTLS | None = None,
+        interceptors: Sequence[ClientInterceptor] = (),
+        timeout: float | None = None,
+        breaker: BreakerSettings | None = None,
+        balancer: str = "round_robin",
+        metadata: MetadataLike | None = None,
+        max_message: int = 4 * 1024 * 1024,
+    ) -> None:
+        self.target = target
+        #: The counters of every call, for metrics.
+        self.stats: CallTable = _core.CallTable()
+        self._resolver = resolver or resolve_target(target, registry)
+        self._tls = None if tls is None else tls.context(("h2",))
+        self._server_name = None if tls is None else tls.server_name
+        self._timeout = timeout
+        self._metadata = pairs(metadata)
+        self._max_message = max_message
+        self._interceptors = tuple(interceptors)
+        self._around_unary = [
+            each for each in interceptors if type(each).unary is not ClientInterceptor.unary
+        ]
+        self._policy: CallPolicy = _core.CallPolicy(
+            balancer=balancer,
+            seed=random.getrandbits(63),
+            breaker=None
+            if breaker is None
+            else (
+                breaker.failure_threshold,
+                breaker.success_threshold,
+                breaker.timeout_ns,
+                breaker.half_open_permits,
+            ),
+        )
+        self._methods: dict[Method[Any, Any], tuple[int, Any, Any]] = {}
+        self._subchannels: dict[str, Subchannel] = {}
+        self._by_id: dict[int, Subchannel] = {}
+        self._resolved = False
+        self._open = False
+        self._changed: anyio.Event | None = None
+
+    async def __aenter__(self) -> Channel:
+        if self._open:
+            message = "this channel is entered already"
+            raise ClosedError(message)
+        self._manager = open_driver()
+        self._driver: Driver = await self._manager.__aenter__()
+        self._open = True
+        self._driver.spawn(self._follow)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._open = False
+        for subchannel in self._subchannels.values():
+            if subchannel.connection is not None:
+                subchannel.connection.machine.shutdown()
+                subchannel.connection.link.flush_soon()
+        self._wake()
+        await self._manager.__aexit__(exc_type, exc, traceback)
+
+    async def unary(
+        self,
+        method: Method[Request, Reply],
+        request: Request,
+        *,
+        timeout: float | None = None,
+        metadata: MetadataLike | None = None,
+    ) -> Reply:
+        """Call a method with one request and one reply.
+
+        The call ends at the earliest of ``timeout`` and the deadlines of the
+        cancel scopes around it, and the server is told that deadline.
+        Cancelling it resets its stream.
+
+        :param timeout: seconds; the channel's own if None
+        :raises RpcError: if it ends with a status other than OK
+        :raises BreakerOpenError: if the breakers of all endpoints refuse; nothing was sent
+        :raises NoEndpointError: if the resolver knows no endpoint; nothing was sent
+        :raises EncodeError: if the request cannot be encoded; nothing was sent
+        """
+        if timeout is None:
+            timeout = self._timeout
+        headers = self._metadata if metadata is None else self._merge(metadata)
+        if not self._around_unary:
+            reply, _, _ = await self._unary(method, request, timeout, headers)
+            return reply  # type: ignore[no-any-return]
+        context = ClientCallContext(method.path, MultiDict(headers or ()), timeout)
+
+        async def innermost(request: Any) -> Any:
+            sent = list(context.metadata.items()) or None
+            reply, context.peer, trailers = await self._unary(
+                method, request, context.timeout, sent
+            )
+            if trailers is not None:
+                context.trailing_metadata.extend(trailers.items())
+            return reply
+
+        proceed: Callable[[Any], Awaitable[Any]] = innermost
+        for each in reversed(self._around_unary):
+            proceed = functools.partial(_around, each, context, proceed)
+        return await proceed(request)  # type: ignore[no-any-return]
+
+    def stream(
+        self,
+        method: Method[Request, Reply],
+        *,
+        timeout: float | None = None,
+        metadata: MetadataLike | None = None,
+    ) -> Stream[Request, Reply]:
+        """Call a method that streams: ``async with channel.stream(...) as stream``.
+
+        :param timeout: seconds for the whole call; the channel's own if None
+        """
+        headers = self._merge(metadata)
+        context = ClientCallContext(method.path, MultiDict(headers or ()), timeout or self._timeout)
+        return Stream(self, method, context, self._interceptors)
+
+    def server_stream(
+        self,
+        method: Method[Request, Reply],
+        request: Request,
+        *,
+        timeout: float | None = None,
+        metadata: MetadataLike | None = None,
+    ) -> Stream[Request, Reply]:
+        """Like :meth:`stream`, with the one request sent on entering."""
+        stream = self.stream(method, timeout=timeout, metadata=metadata)
+        stream.send_on_enter(request)
+        return stream
+
+    def request(
+        self,
+        name: str,
+        cardinality: Cardinality,
+        request_type: type[Request],
+        reply_type: type[Reply],
+        *,
+        timeout: float | None = None,
+        deadline: Deadline | None = None,
+        metadata: MetadataLike | None = None,
+    ) -> Stream[Request, Reply]:
+        """What the stubs of grpclib's and betterproto2's plugins call."""
+        method = Method(name, cardinality, request_type, reply_type)
+        if deadline is not None:
+            left = max(deadline.time_remaining(), 0.0)
+            timeout = left if timeout is None else min(left, timeout)
+        return self.stream(method, timeout=timeout, metadata=metadata)
+
+    def snapshot(self) -> list[tuple[str, int, bool, int, str]]:
+        """``(address, weight, ready, calls in flight, breaker state)`` of each endpoint."""
+        return self._policy.snapshot()
+
+    async def wait_ready(self) -> None:
+        """Wait until a call could be sent at once.
+
+        :raises ClosedError: if the channel ends meanwhile
+        """
+        while not any(each.connection for each in self._subchannels.values()):
+            await self._wait_change()
+
+    def prepare(self, method: Method[Any, Any]) -> tuple[int, Any, Any]:
+        """Index, encoder and decoder of a method; made at its first call."""
+        found = self._methods.get(method)
+        if found is None:
+            index = self.stats.register(method.path, not method.cardinality.client_streaming)
+            encode = codec_for(method.request_type).encode
+            found = (index, encode, codec_for(method.reply_type).decode)
+            if len(self._methods) < 10_000:  # stubs that make a Method for each call
+                self._methods[method] = found
+        return found
+
+    def deadline_ns(self, timeout: float | None) -> int | None:
+        """The earlier of a timeout and the enclosing cancel scopes' deadline."""
+        scope_deadline = anyio.current_effective_deadline()
+        if timeout is not None:
+            now_ns = self._driver.now_ns()
+            own = now_ns + int(timeout * 1e9)
+            return own if scope_deadline * 1e9 >= own else int(scope_deadline * 1e9)
+        return None if scope_deadline == _NEVER else max(int(scope_deadline * 1e9), 0)
+
+    async def admit(self, deadline_ns: int | None) -> Slot:
+        """Pick a connection and take a permit, waiting while endpoints connect.
+
+        :raises RejectedError: if nothing may be sent
+        :raises RpcError: UNAVAILABLE if no endpoint can be reached, DEADLINE_EXCEEDED if
+            the deadline comes first
+        """
+        while True:
+            if not self._open:
+                message = f"channel to {self.target} is not open: use it inside its `async with`"
+                raise ClosedError(message)
+            verdict, endpoint, permit, retry_ns = self._policy.admit(self._driver.now_ns())
+            if verdict == 0:
+                subchannel = self._by_id.get(endpoint)
+                if subchannel is not None and subchannel.connection is not None:
+                    return Slot(subchannel.connection, endpoint, permit)
+                self._policy.complete(endpoint, permit, ABANDONED, self._driver.now_ns())
+                self._policy.set_ready(endpoint, False)
+                continue
+            retry_after = None if retry_ns < 0 else retry_ns / 1e9
+            if verdict == 1:
+                raise RateLimitedError(self.target, retry_after)
+            if verdict == 2:
+                raise BreakerOpenError(self.target, retry_after)
+            await self._wait_ready_once(deadline_ns)
+
+    def complete(self, slot: Slot, outcome: int) -> None:
+        """Give a permit back."""
+        self._policy.complete(slot.endpoint, slot.permit, outcome, self._driver.now_ns())
+
+    async def _unary(
+        self,
+        method: Method[Any, Any],
+        request: Any,
+        timeout: float | None,
+        metadata: list[tuple[str, Any]] | None,
+    ) -> tuple[Any, str, Headers | None]:
+        index, encode, decode = self.prepare(method)
+        data = encode(request)
+        if len(data) > self._max_message:
+            text = f"request of {len(data)} bytes is larger than the limit of {self._max_message}"
+            raise RpcError(Status.RESOURCE_EXHAUSTED, text)
+        deadline_ns = self.deadline_ns(timeout)
+        retried = False
+        while True:
+            slot = await self.admit(deadline_ns)
+            event = await self._exchange(slot, index, data, metadata, deadline_ns)
+            _, _, status, reply, message, _, trailers, unprocessed = event
+            if status == 0:
+                self.complete(slot, SUCCESS)
+                try:
+                    return decode(reply), slot.connection.link.peer, trailers
+                except DecodeError as error:
+                    text = f"cannot decode the reply of {method.path}: {error}"
+                    raise RpcError(Status.INTERNAL, text) from error
+            self.complete(slot, FAILURE if status in FAILURES else SUCCESS)
+            # gRFC A6: what the server has not processed is retried once, transparently.
+            if not unprocessed or retried:
+                raise error_of(status, message, trailers)
+            retried = True
+
+    async def _exchange(
+        self,
+        slot: Slot,
+        index: int,
+        data: bytes,
+        metadata: list[tuple[str, Any]] | None,
+        deadline_ns: int | None,
+    ) -> Event:
+        driver, connection = self._driver, slot.connection
+        machine = connection.machine
+        try:
+            now_ns = driver.now_ns()
+            call = machine.start(index, data, metadata, deadline_ns, True, now_ns)
+        except BaseException:
+            self.complete(slot, ABANDONED)
+            raise
+        if call is None:
+            return REFUSED
+        future = connection.replies[call] = driver.future()
+        connection.link.flush_soon()
+        if deadline_ns is not None:
+            connection.arm(deadline_ns)
+        try:
+            return await future
+        except BaseException:
+            # An answer that came in the same turn is not worth a wrong count: abandoned.
+            connection.replies.pop(call, None)
+            machine.cancel(call, driver.now_ns())
+            connection.link.flush_soon()
+            self.complete(slot, ABANDONED)
+            raise
+
+    def _merge(self, metadata: MetadataLike | None) -> list[tuple[str, MetadataValue]] | None:
+        own = pairs(metadata)
+        if self._metadata is None or own is None:
+            return own or self._metadata
+        return [*self._metadata, *own]
+
+    async def _follow(self) -> None:
+        """Keep the subchannels as the resolver says."""
+        async with self._resolver.watch() as states:
+            async for endpoints in states:
+                self._update(endpoints)
+
+    def _update(self, endpoints: Sequence[Endpoint]) -> None:
+        wanted = {each.address: each for each in endpoints}
+        for address in self._subchannels.keys() - wanted.keys():
+            self._subchannels.pop(address).stop()
+        for address, endpoint in wanted.items():
+            if address not in self._subchannels:
+                subchannel = Subchannel(
+                    self._driver,
+                    endpoint,
+                    self.stats,
+                    self._tls,
+                    self._server_name,
+                    self._max_message,
+                    self._subchannel_changed,
+                )
+                self._subchannels[address] = subchannel
+                self._driver.spawn(subchannel.run)
+        listed = [(each.address, each.weight) for each in wanted.values()]
+        ids = self._policy.update(listed, self._driver.now_ns())
+        self._by_id = {}
+        for endpoint_id, address in zip(ids, wanted, strict=True):
+            subchannel = self._subchannels[address]
+            subchannel.id = endpoint_id
+            self._by_id[endpoint_id] = subchannel
+            self._policy.set_ready(endpoint_id, subchannel.connection is not None)
+        self._resolved = True
+        self._wake()
+
+    def _subchannel_changed(self, subchannel: Subchannel) -> None:
+        if self._by_id.get(subchannel.id) is subchannel:
+            self._policy.set_ready(subchannel.id, subchannel.connection is not None)
+        self._wake()
+
+    async def _wait_ready_once(self, deadline_ns: int | None) -> None:
+        """Wait for a change, unless waiting cannot help.
+
+        Source: gRPC's wait-for-ready document: without it, a call waits while
+        endpoints connect and fails when the last one has failed.
+        """
+        if self._resolved:
+            if not any(each.weight for each in self._endpoints()):
+                raise NoEndpointError(self.target)
+            failures = {a: s.failure for a, s in self._subchannels.items()}
+            if all(failures.values()):
+                text = "; ".join(str(reason) for reason in failures.values())
+                raise RpcError(Status.UNAVAILABLE, text)
+        left = _NEVER if deadline_ns is None else (deadline_ns - self._driver.now_ns()) / 1e9
+        with anyio.move_on_after(None if left == _NEVER else left) as scope:
+            await self._wait_change()
+        if scope.cancelled_caught:
+            text = f"no connection to {self.target} before the deadline"
+            raise RpcError(Status.DEADLINE_EXCEEDED, text)
+
+    def _endpoints(self) -> list[Endpoint]:
+        return [each.endpoint for each in self._subchannels.values()]
+
+    async def _wait_change(self) -> None:
+        if not self._open:
+            message = f"channel to {self.target} is not open: use it inside its `async with`"
+            raise ClosedError(message)
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+
+_NEVER = float("inf")
+
+#: A call that its connection did not take any more; another one may.
+REFUSED: Event = (
+    0, 0, Status.UNAVAILABLE.value, None, "the connection is going away", None, None, True
+)  # fmt: skip
+
+
+def _around(
+    interceptor: ClientInterceptor,
+    context: ClientCallContext,
+    proceed: Callable[[Any], Awaitable[Any]],
+    request: Any,
+) -> Awaitable[Any]:
+    return interceptor.unary(context, request, proceed)
+
+
+def error_of(status: int, message: str | None, trailers: Headers | None) -> RpcError:
+    """The error of a call that ended with a status other than OK."""
+    details: Any = None
+    if trailers is not None:
+        packed = dict(trailers.items()).get(DETAILS_KEY)
+        if isinstance(packed, bytes):
+            details = decode_details(packed)
+    return RpcError(Status(status), message, details)

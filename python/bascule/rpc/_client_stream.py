@@ -1,0 +1,327 @@
+"""The client's side of one call that streams."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import anyio
+from grpclib.exceptions import ProtocolError
+from multidict import MultiDict
+
+from bascule.errors import DecodeError, RpcError, Status
+from bascule.rpc._streams import PREFIX, TURN, MessageQueue
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from types import TracebackType
+
+    from bascule.net._link import Event, Future
+    from bascule.rpc._channel import Channel, Slot
+    from bascule.rpc._context import ClientCallContext, ClientInterceptor, MetadataValue
+    from bascule.rpc._method import Method
+
+__all__ = ["Stream"]
+
+Sent = TypeVar("Sent")
+Received = TypeVar("Received")
+
+
+class Stream(Generic[Sent, Received]):
+    """A call in progress, with the methods of ``grpclib.client.Stream``, on both loops.
+
+    Use as ``async with``. Leaving it before the call has ended resets it;
+    leaving it by an exception or a cancellation does so at once. One task may
+    receive while another sends.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        method: Method[Sent, Received],
+        context: ClientCallContext,
+        interceptors: Sequence[ClientInterceptor],
+    ) -> None:
+        self._channel = channel
+        self._method = method
+        self._context = context
+        self._interceptors = interceptors
+        self._queue = MessageQueue()
+        self._slot: Slot | None = None
+        self._call = 0
+        self._started = False
+        self._send_ended = False
+        self._first: tuple[Any] | None = None
+        self._headers_came = False
+        self._outcome: tuple[int, str | None, Any] | None = None
+        self._writable: Future[None] | None = None
+        self._turn = 0
+        self._deadline_ns: int | None = None
+        #: What came with the headers; None before they came.
+        self.initial_metadata: MultiDict[MetadataValue] | None = None
+        #: What came with the status; None before the call has ended.
+        self.trailing_metadata: MultiDict[MetadataValue] | None = None
+
+    @property
+    def peer(self) -> str | None:
+        """The server's address, once the call was sent."""
+        return self._context.peer
+
+    def send_on_enter(self, request: Sent) -> None:
+        """Send the one request when the stream is entered."""
+        self._first = (request,)
+
+    async def __aenter__(self) -> Stream[Sent, Received]:
+        self._stack = AsyncExitStack()
+        await self._stack.__aenter__()
+        try:
+            for each in self._interceptors:
+                await self._stack.enter_async_context(each.stream(self._context))
+            self._deadline_ns = self._channel.deadline_ns(self._context.timeout)
+            if self._first is not None:
+                await self.send_message(self._first[0], end=True)
+                self._first = None
+        except BaseException as error:
+            self._abandon()
+            if await self._stack.__aexit__(type(error), error, error.__traceback__):
+                message = "an interceptor swallowed the error of a call that could not start"
+                raise RuntimeError(message) from error
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        error = exc
+        try:
+            if exc is None and self._wants_status():
+                await self.recv_trailing_metadata()
+        except BaseException as late:
+            error = late
+        self._abandon()
+        if error is None:
+            return await self._stack.__aexit__(None, None, None)
+        swallowed = await self._stack.__aexit__(type(error), error, error.__traceback__)
+        if error is not exc and not swallowed:
+            raise error
+        return swallowed
+
+    def __aiter__(self) -> AsyncIterator[Received]:
+        return self._messages()
+
+    async def _messages(self) -> AsyncIterator[Received]:
+        while (message := await self.recv_message()) is not None:
+            yield message
+
+    async def send_request(self, *, end: bool = False) -> None:
+        """Start the call before there is a message to send.
+
+        :raises ProtocolError: if it was started already, or the request is one message
+        """
+        if self._started:
+            text = "the request was already sent"
+            raise ProtocolError(text)
+        if not self._method.cardinality.client_streaming:
+            text = "a unary request is sent with its message"
+            raise ProtocolError(text)
+        await self._start(None)
+        if end:
+            await self.end()
+
+    async def send_message(self, message: Sent, *, end: bool = False) -> None:
+        """Send a request message; waits while the server does not read.
+
+        :param end: whether it is the last one
+        :raises ProtocolError: if the request has ended
+        :raises RpcError: if the call could not start
+        """
+        if self._send_ended:
+            text = "the request has ended: no message can follow"
+            raise ProtocolError(text)
+        _, encode, _ = self._channel.prepare(self._method)
+        data = encode(message)
+        if not self._method.cardinality.client_streaming:
+            await self._start(data)
+            self._send_ended = True
+            return
+        if not self._started:
+            await self._start(None)
+        if self._outcome is not None or self._slot is None:
+            # The server ended the call: its status is what the caller should see.
+            return
+        connection = self._slot.connection
+        writable = connection.machine.send_message(self._call, data)
+        connection.link.flush_soon()
+        if not writable:
+            self._writable = self._channel._driver.future()  # noqa: SLF001
+            await self._writable
+        elif (turn := self._turn + 1) == TURN:
+            self._turn = 0
+            await anyio.lowlevel.checkpoint()
+        else:
+            self._turn = turn
+        if end:
+            await self.end()
+
+    async def end(self) -> None:
+        """End a streaming request; replies may still come.
+
+        :raises ProtocolError: if it has ended, or is one message that was not sent
+        """
+        if self._send_ended:
+            text = "the request has already ended"
+            raise ProtocolError(text)
+        if not self._started:
+            if not self._method.cardinality.client_streaming:
+                text = "a unary request needs its one message"
+                raise ProtocolError(text)
+            await self._start(None)
+        self._send_ended = True
+        if self._outcome is None and self._slot is not None:
+            self._slot.connection.machine.end(self._call)
+            self._slot.connection.link.flush_soon()
+
+    async def recv_initial_metadata(self) -> None:
+        """Wait for the headers, which are then in ``initial_metadata``.
+
+        :raises RpcError: if the call ended with a status other than OK instead
+        """
+        self._require_started()
+        while not self._headers_came and self._outcome is None:
+            await self._queue.wait(self._channel._driver.future())  # noqa: SLF001
+        if self.initial_metadata is None:
+            self.initial_metadata = MultiDict()
+        if not self._headers_came:
+            self._raise_for_status()
+
+    async def recv_message(self) -> Received | None:
+        """The next reply, or None after the last.
+
+        :raises RpcError: if the call ended with a status other than OK
+        """
+        self._require_started()
+        queue = self._queue
+        while not queue.messages:
+            if queue.ended:
+                self._raise_for_status()
+                return None
+            await queue.wait(self._channel._driver.future())  # noqa: SLF001
+        data = queue.messages.popleft()
+        if self._slot is not None:
+            self._slot.connection.machine.consume(self._call, PREFIX + len(data))
+            self._slot.connection.link.flush_soon()
+        _, _, decode = self._channel.prepare(self._method)
+        try:
+            return decode(data)  # type: ignore[no-any-return]
+        except DecodeError as error:
+            text = f"cannot decode a reply of {self._method.path}: {error}"
+            raise RpcError(Status.INTERNAL, text) from error
+
+    async def recv_trailing_metadata(self) -> None:
+        """Wait for the status; replies that were not received are dropped.
+
+        :raises RpcError: if it is not OK
+        """
+        self._require_started()
+        while self._outcome is None:
+            while self._queue.messages:
+                await self.recv_message()
+            if not self._queue.ended:
+                await self._queue.wait(self._channel._driver.future())  # noqa: SLF001
+        self._raise_for_status()
+
+    async def cancel(self) -> None:
+        """End the call with RST_STREAM(CANCEL)."""
+        self._abandon()
+        await anyio.lowlevel.checkpoint()
+
+    def handle_headers(self, headers: Any) -> None:
+        """The connection reports the response headers."""
+        self._headers_came = True
+        self.initial_metadata = MultiDict(headers.items() if headers is not None else ())
+        self._queue.wake()
+
+    def handle_message(self, data: bytes) -> None:
+        """The connection reports a reply."""
+        self._queue.put(data)
+
+    def handle_writable(self) -> None:
+        """The connection has room for another message."""
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    def handle_end(self, event: Event) -> None:
+        """The connection reports the status."""
+        _, _, status, message, trailers, _ = event
+        self._outcome = (status, message, trailers)
+        self.trailing_metadata = MultiDict(trailers.items() if trailers is not None else ())
+        self._context.trailing_metadata = self.trailing_metadata
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            self._channel.complete(slot, _outcome_of(status))
+        self._queue.end()
+        self.handle_writable()
+
+    async def _start(self, request: bytes | None) -> None:
+        self._started = True
+        channel = self._channel
+        index, _, _ = channel.prepare(self._method)
+        metadata = list(self._context.metadata.items()) or None
+        slot = await channel.admit(self._deadline_ns)
+        connection = slot.connection
+        try:
+            now_ns = channel._driver.now_ns()  # noqa: SLF001
+            call = connection.machine.start(
+                index, request, metadata, self._deadline_ns, False, now_ns
+            )
+            if call is None:
+                raise RpcError(Status.UNAVAILABLE, "the connection is going away")
+        except BaseException:
+            channel.complete(slot, 2)
+            raise
+        self._slot = slot
+        self._call = call
+        self._context.peer = connection.link.peer
+        connection.streams[call] = self
+        connection.link.flush_soon()
+        if self._deadline_ns is not None:
+            connection.arm(self._deadline_ns)
+
+    def _abandon(self) -> None:
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            connection = slot.connection
+            connection.streams.pop(self._call, None)
+            connection.machine.cancel(self._call, self._channel._driver.now_ns())  # noqa: SLF001
+            connection.link.flush_soon()
+            self._channel.complete(slot, 2)
+            self._outcome = (Status.CANCELLED.value, "the call was cancelled here", None)
+            self._queue.end()
+            self.handle_writable()
+
+    def _wants_status(self) -> bool:
+        """A caller that has received all it can expect should see how the call ended."""
+        if self._outcome is not None:
+            return True
+        unary_reply = not self._method.cardinality.server_streaming
+        return self._send_ended and unary_reply
+
+    def _require_started(self) -> None:
+        if not self._started:
+            text = "the request was not sent yet"
+            raise ProtocolError(text)
+
+    def _raise_for_status(self) -> None:
+        from bascule.rpc._channel import error_of
+
+        if self._outcome is not None and self._outcome[0] != 0:
+            raise error_of(*self._outcome)
+
+
+def _outcome_of(status: int) -> int:
+    from bascule.rpc._channel import FAILURE, FAILURES, SUCCESS
+
+    return FAILURE if status in FAILURES else SUCCESS
