@@ -155,8 +155,18 @@ struct Stream {
     message: Option<Bytes>,
     credit: Credit,
     sending: Sending,
-    /// Whether a handler was told of it and has not ended.
-    handled: bool,
+    phase: Phase,
+}
+
+/// Where a stream is between the peer and the application.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The application does not know of it yet.
+    Arriving,
+    /// Its handler runs.
+    Handled,
+    /// Its handler has ended; the answer may still be on its way.
+    Answered,
 }
 
 /// One connection. See the [crate's documentation](crate) for the order of calls.
@@ -168,7 +178,8 @@ pub struct ServerConnection {
     woken: Vec<u32>,
     streams: FxHashMap<u32, Stream>,
     events: VecDeque<ServerEvent>,
-    /// Handlers that run, those of reset streams included.
+    /// Streams that have a handler or will have one, and handlers whose stream
+    /// was reset.
     live: u32,
     now: Duration,
     since: Duration,
@@ -187,7 +198,10 @@ impl ServerConnection {
             .max_header_list_size(limits.max_header_bytes)
             .initial_window_size(limits.stream_window)
             .initial_connection_window_size(limits.connection_window)
-            .max_send_buffer_size(crate::outbound::SEND_BUFFER);
+            .max_send_buffer_size(crate::outbound::SEND_BUFFER)
+            // h2 would cut off a client that cancels a batch before we look at
+            // it; what comes here is rationed by `count_reset` as any reset.
+            .max_pending_accept_reset_streams(limits.reset_burst as usize);
         let state = State::Handshaking(builder.handshake(pipe.clone()));
         let resets = f64::from(limits.reset_burst);
         let mut this = Self {
@@ -361,7 +375,10 @@ impl ServerConnection {
             body.end(Some(trailers), &mut Context::from_waker(&entry.waker))
         } else {
             let mut headers = grpc_headers(initial);
-            headers.extend(trailers);
+            // Not `extend`, which would replace initial by trailing metadata of the same name.
+            for (name, value) in &trailers {
+                headers.append(name, value.clone());
+            }
             entry.respond_only(StatusCode::OK, headers)
         };
         self.after_end(stream, entry, result, status);
@@ -513,6 +530,7 @@ impl ServerConnection {
             }
             _ => return Refusal::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE).send(respond),
         };
+        self.live += 1;
         let mut entry = Stream {
             ready,
             waker,
@@ -525,7 +543,7 @@ impl ServerConnection {
             message: None,
             credit: Credit::default(),
             sending: Sending::Idle(respond),
-            handled: false,
+            phase: Phase::Arriving,
         };
         if let Kind::Grpc {
             index,
@@ -541,8 +559,7 @@ impl ServerConnection {
                 timeout: *timeout,
                 message: None,
             });
-            entry.handled = true;
-            self.live += 1;
+            entry.phase = Phase::Handled;
         }
         if let (Kind::Http { .. }, Some(http), Some(headers)) =
             (&entry.kind, &self.config.http, &entry.headers)
@@ -567,18 +584,17 @@ impl ServerConnection {
                     Sending::Closed => true,
                     Sending::Idle(_) => false,
                 };
-                if !ended || entry.handled {
+                if !ended || entry.phase == Phase::Handled {
                     self.streams.insert(stream, entry);
                 }
             }
             Err(Gone::Reset) => {
                 self.count_reset();
-                self.report_reset(stream, &entry);
-                entry.record(code::CANCELLED, self.now);
+                self.give_up(stream, &entry, code::CANCELLED);
             }
             Err(Gone::Violation(violation)) => {
-                self.report_reset(stream, &entry);
-                entry.record(violation.status, self.now);
+                self.count_reset();
+                self.give_up(stream, &entry, violation.status);
                 let mut trailers = HeaderMap::new();
                 trailers.insert("grpc-status", HeaderValue::from(violation.status));
                 trailers.insert("grpc-message", grpc::encode_message(&violation.message));
@@ -665,7 +681,7 @@ impl ServerConnection {
     fn take_body(&mut self, stream: u32, entry: &mut Stream, data: &Bytes) {
         entry.release(data.len());
         let limit = self.config.http.as_ref().map_or(0, |http| http.max_body);
-        if entry.handled {
+        if entry.phase != Phase::Arriving {
             return;
         }
         if entry.body.len() + data.len() > limit {
@@ -677,7 +693,7 @@ impl ServerConnection {
 
     fn end_request(&mut self, stream: u32, entry: &mut Stream) -> Result<(), Gone> {
         if matches!(entry.kind, Kind::Http { .. }) {
-            if !entry.handled {
+            if entry.phase == Phase::Arriving {
                 self.deliver_http(stream, entry, None);
             }
             return Ok(());
@@ -709,8 +725,7 @@ impl ServerConnection {
             timeout: *timeout,
             message: Some(message),
         });
-        entry.handled = true;
-        self.live += 1;
+        entry.phase = Phase::Handled;
         Ok(())
     }
 
@@ -731,8 +746,7 @@ impl ServerConnection {
             },
             problem,
         }));
-        entry.handled = true;
-        self.live += 1;
+        entry.phase = Phase::Handled;
     }
 
     fn expire_bodies(&mut self) {
@@ -741,7 +755,7 @@ impl ServerConnection {
             .streams
             .iter()
             .filter(|(_, entry)| {
-                !entry.handled
+                entry.phase == Phase::Arriving
                     && matches!(&entry.kind, Kind::Http { deadline, .. } if *deadline < now)
             })
             .map(|(stream, _)| *stream)
@@ -763,7 +777,7 @@ impl ServerConnection {
         status: u32,
     ) {
         self.handler_ended(stream);
-        entry.handled = false;
+        entry.phase = Phase::Answered;
         entry.record(status, self.now);
         entry.stop_receiving();
         if result.is_ok()
@@ -774,10 +788,14 @@ impl ServerConnection {
         }
     }
 
-    fn report_reset(&mut self, stream: u32, entry: &Stream) {
-        if entry.handled {
-            self.events.push_back(ServerEvent::Reset { stream });
+    /// The stream ends without the application's doing.
+    fn give_up(&mut self, stream: u32, entry: &Stream, status: u32) {
+        match entry.phase {
+            Phase::Arriving => self.handler_ended(stream),
+            Phase::Handled => self.events.push_back(ServerEvent::Reset { stream }),
+            Phase::Answered => return,
         }
+        entry.record(status, self.now);
     }
 
     /// Each reset has made us work for nothing: beyond a rate, the peer is cut off.
@@ -800,8 +818,7 @@ impl ServerConnection {
         }
         self.state = State::Closed;
         for (stream, entry) in std::mem::take(&mut self.streams) {
-            self.report_reset(stream, &entry);
-            entry.record(code::CANCELLED, self.now);
+            self.give_up(stream, &entry, code::CANCELLED);
         }
         self.events.push_back(ServerEvent::Closed { error });
     }
