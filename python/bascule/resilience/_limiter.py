@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from bascule import _core
 from bascule._core import Decision
-from bascule.errors import RateLimitedError
+from bascule.errors import ConfigurationError, RateLimitedError
 from bascule.resilience._time import Clock, count, span_ns
 
 __all__ = ["Decision", "GcraLimiter", "RateLimiter", "TokenBucketLimiter"]
@@ -61,13 +61,16 @@ class RateLimiter:
         self._clock = clock
         self._sleep = sleep
         self._queues: dict[str, _Queue] = {}
-        self._core = _core.KeyedLimiter(
-            algorithm=self._algorithm,
-            limit=rate,
-            period_ns=span_ns("per", per),
-            burst=self.burst,
-            max_keys=max_keys,
-        )
+        try:
+            self._core = _core.KeyedLimiter(
+                algorithm=self._algorithm,
+                limit=rate,
+                period_ns=span_ns("per", per),
+                burst=self.burst,
+                max_keys=max_keys,
+            )
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
 
     @property
     def displaced(self) -> int:

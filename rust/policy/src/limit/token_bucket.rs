@@ -23,8 +23,9 @@ pub struct Level {
 impl TokenBucket {
     /// Holds each key to that quota.
     pub fn new(quota: Quota) -> Result<Self, SettingError> {
-        let capacity = u64::try_from(quota.capacity())
-            .map_err(|_| SettingError("period times burst is too long for a token bucket"))?;
+        let capacity = u64::try_from(quota.capacity()).map_err(|_| {
+            SettingError("burst times period is above the 584 years that a token bucket can count")
+        })?;
         Ok(Self { quota, capacity })
     }
 }

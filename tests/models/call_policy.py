@@ -1,0 +1,89 @@
+"""What is decided before a call, from the documentation and as plainly as can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tests.models.breaker import BreakerModel, Outcome
+
+
+@dataclass
+class EndpointModel:
+    """One endpoint from its listing until it leaves."""
+
+    key: str
+    breaker: BreakerModel
+    weight: int = 0
+    ready: bool = False
+    calls: set[int] = field(default_factory=set)
+
+
+class CallPolicyModel:
+    """Tells which endpoints may be picked, and takes note of the one that was."""
+
+    def __init__(
+        self,
+        failures: int,
+        successes: int,
+        open_for: int,
+        permits: int,
+        half_open_for: int,
+    ) -> None:
+        self.settings = (failures, successes, open_for, permits, half_open_for)
+        self.listed: dict[int, EndpointModel] = {}
+
+    def update(self, endpoints: list[tuple[str, int]], ids: list[int]) -> None:
+        """Take over a listing, with the ids that the real one gave."""
+        before = self.listed
+        known = {endpoint.key: number for number, endpoint in before.items()}
+        self.listed = {}
+        for (key, weight), number in zip(endpoints, ids, strict=True):
+            if key in known:
+                assert number == known[key], "a key that stays keeps its id"
+            if number not in self.listed:
+                endpoint = before.get(number) or EndpointModel(
+                    key, BreakerModel(*self.settings)
+                )
+                endpoint.weight = 0
+                self.listed[number] = endpoint
+            self.listed[number].weight += weight
+            assert self.listed[number].key == key
+
+    def candidates(self, now: int) -> dict[int, EndpointModel]:
+        """Return the endpoints that may be picked."""
+        return {
+            number: endpoint
+            for number, endpoint in self._usable().items()
+            if endpoint.breaker.would_admit(now)
+        }
+
+    def verdict(self, now: int) -> tuple[int, int]:
+        """Return the verdict and, for open breakers, how long to wait."""
+        if not self._usable():
+            return (3, -1)
+        if self.candidates(now):
+            return (0, -1)
+        waits = [
+            endpoint.breaker.retry_after(now) for endpoint in self._usable().values()
+        ]
+        return (2, min((wait for wait in waits if wait is not None), default=-1))
+
+    def admit(self, now: int, number: int, call: int) -> None:
+        """Send a call to an endpoint."""
+        endpoint = self.listed[number]
+        assert endpoint.breaker.admit(now, call)
+        endpoint.calls.add(call)
+
+    def complete(self, now: int, number: int, call: int, outcome: Outcome) -> None:
+        """End a call; its endpoint may have left, or have left and come back."""
+        endpoint = self.listed.get(number)
+        if endpoint is not None:
+            endpoint.calls.remove(call)
+            endpoint.breaker.report(now, call, outcome)
+
+    def _usable(self) -> dict[int, EndpointModel]:
+        return {
+            number: endpoint
+            for number, endpoint in self.listed.items()
+            if endpoint.ready and endpoint.weight > 0
+        }

@@ -1,0 +1,88 @@
+"""Two limiters that remember everything, in exact fractions.
+
+Neither keeps an arrival time or a token level, so they share nothing with what they check.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import ceil, floor
+from typing import NamedTuple
+
+
+class Expected(NamedTuple):
+    """What a check should answer; spans in nanoseconds."""
+
+    allowed: bool
+    remaining: int
+    reset_after: int
+    retry_after: int | None
+
+
+class WindowModel:
+    """Allows what keeps every window ``w`` at or below ``burst + rate * w``.
+
+    That is the definition of the traffic that GCRA admits (ITU-T I.371): it looks at each window
+    that begins with an earlier admission and ends now.
+    """
+
+    def __init__(self, limit: int, period: int, burst: int) -> None:
+        self.rate = Fraction(limit, period)
+        self.burst = burst
+        self.admitted: list[tuple[int, int]] = []
+
+    def check(self, cost: int, now: int) -> Expected:
+        """Admit ``cost`` if no window then holds too much."""
+        excess = self._fullest(now) + cost - self.burst
+        allowed = excess <= 0
+        if allowed and cost:
+            self.admitted.append((now, cost))
+        level = self._fullest(now)
+        if cost > self.burst:
+            retry_after = None
+        else:
+            retry_after = 0 if allowed else ceil(excess / self.rate)
+        return Expected(
+            allowed, floor(self.burst - level), ceil(level / self.rate), retry_after
+        )
+
+    def _fullest(self, now: int) -> Fraction:
+        """By how much the fullest window that ends now is above what the rate alone explains."""
+        fullest = Fraction(0)
+        units = 0
+        for time, cost in reversed(self.admitted):
+            units += cost
+            fullest = max(fullest, units - (now - time) * self.rate)
+        return fullest
+
+
+class LeakModel:
+    """A bucket that each admission fills and time empties, replayed from the start each time."""
+
+    def __init__(self, limit: int, period: int, burst: int) -> None:
+        self.rate = Fraction(limit, period)
+        self.burst = burst
+        self.admitted: list[tuple[int, int]] = []
+
+    def check(self, cost: int, now: int) -> Expected:
+        """Admit ``cost`` if it does not overflow."""
+        missing = self._level(now) + cost - self.burst
+        allowed = missing <= 0
+        if allowed:
+            self.admitted.append((now, cost))
+        level = self._level(now)
+        if cost > self.burst:
+            retry_after = None
+        else:
+            retry_after = max(0, ceil(missing / self.rate))
+        return Expected(
+            allowed, floor(self.burst - level), ceil(level / self.rate), retry_after
+        )
+
+    def _level(self, now: int) -> Fraction:
+        level = Fraction(0)
+        before = 0
+        for time, cost in [*self.admitted, (now, 0)]:
+            level = max(Fraction(0), level - (time - before) * self.rate) + cost
+            before = time
+        return level

@@ -1,0 +1,107 @@
+"""The breaker of the core against its model, in virtual time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+)
+
+from bascule import _core
+from tests.models.breaker import BreakerModel, Outcome
+
+CODES: dict[Outcome, int] = {"success": 0, "failure": 1, "abandoned": 2}
+
+
+class BreakerMachine(RuleBasedStateMachine):
+    """Calls begin, end in any order or never, and time passes."""
+
+    calls: Bundle[tuple[int, int]] = Bundle("calls")
+
+    @initialize(
+        failures=st.integers(1, 3),
+        successes=st.integers(1, 3),
+        open_for=st.integers(0, 30),
+        permits=st.integers(1, 3),
+        half_open_for=st.integers(1, 30),
+    )
+    def build(
+        self,
+        failures: int,
+        successes: int,
+        open_for: int,
+        permits: int,
+        half_open_for: int,
+    ) -> None:
+        self.now = 0
+        self.begun = 0
+        self.model = BreakerModel(failures, successes, open_for, permits, half_open_for)
+        self.real = _core.Breaker(
+            failure_threshold=failures,
+            success_threshold=successes,
+            open_for_ns=open_for,
+            half_open_permits=permits,
+            half_open_for_ns=half_open_for,
+        )
+
+    @rule(span=st.integers(0, 40))
+    def advance(self, span: int) -> None:
+        self.now += span
+
+    @rule(target=calls)
+    def admit(self) -> Any:
+        self.begun += 1
+        expected = self.model.admit(self.now, self.begun)
+        permit, retry_after = self.real.admit(self.now)
+        assert (permit >= 0) == expected
+        if expected:
+            assert retry_after == -1
+            return (self.begun, permit)
+        known = self.model.retry_after(self.now)
+        assert retry_after == (-1 if known is None else known)
+        return multiple()
+
+    @rule(call=consumes(calls), outcome=st.sampled_from(list(CODES)))
+    def report(self, call: tuple[int, int], outcome: Outcome) -> None:
+        self.model.report(self.now, call[0], outcome)
+        self.real.complete(call[1], CODES[outcome], self.now)
+
+    @rule(open_it=st.booleans())
+    def force(self, open_it: bool) -> None:
+        self.model.force("open" if open_it else "closed")
+        if open_it:
+            self.real.force_open()
+        else:
+            self.real.force_closed()
+
+    @rule()
+    def reset(self) -> None:
+        self.model.reset()
+        self.real.reset()
+
+    @invariant()
+    def looks_the_same(self) -> None:
+        if not hasattr(self, "real"):
+            return
+        state, forced, failures, successes, probes, _, _ = self.real.snapshot()
+        assert (state, forced) == (self.model.state, self.model.forced)
+        assert self.real.state == state
+        if state == "half_open":
+            assert probes == len(self.model.heard)
+            assert successes == len(self.model.results)
+        else:
+            assert (probes, successes) == (0, 0)
+        streak = self.model.results[::-1]
+        expected = streak.index("success") if "success" in streak else len(streak)
+        assert failures == (expected if state == "closed" else 0)
+
+
+TestBreaker = BreakerMachine.TestCase

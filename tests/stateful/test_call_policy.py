@@ -1,0 +1,170 @@
+"""The decision about a call against its model, in virtual time: limits aside, which have theirs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from bascule import _core
+from tests.models.breaker import Outcome
+from tests.models.call_policy import CallPolicyModel
+
+CODES: dict[Outcome, int] = {"success": 0, "failure": 1, "abandoned": 2}
+
+listings = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 4)), max_size=6)
+
+
+class _CallPolicyMachine(RuleBasedStateMachine):
+    """Endpoints come, go and fail; calls end in any order or never."""
+
+    balancer: str
+
+    calls: Bundle[tuple[int, int, int]] = Bundle("calls")
+
+    @initialize(
+        seed=st.integers(0, 2**64 - 1),
+        failures=st.integers(1, 2),
+        successes=st.integers(1, 2),
+        open_for=st.integers(0, 20),
+        permits=st.integers(1, 2),
+        half_open_for=st.integers(1, 20),
+        listing=listings,
+    )
+    def build(
+        self,
+        seed: int,
+        failures: int,
+        successes: int,
+        open_for: int,
+        permits: int,
+        half_open_for: int,
+        listing: list[tuple[str, int]],
+    ) -> None:
+        self.now = 0
+        self.begun = 0
+        self.gone: set[int] = set()
+        self.model = CallPolicyModel(
+            failures, successes, open_for, permits, half_open_for
+        )
+        self.real = _core.CallPolicy(
+            balancer=self.balancer,
+            seed=seed,
+            breaker=(failures, successes, open_for, permits),
+            half_open_for_ns=half_open_for,
+        )
+        self.update(listing)
+        for number, endpoint in self.model.listed.items():
+            endpoint.ready = True
+            self.real.set_ready(number, ready=True)
+
+    @rule(span=st.integers(0, 25))
+    def advance(self, span: int) -> None:
+        self.now += span
+
+    @rule(listing=listings)
+    def update(self, listing: list[tuple[str, int]]) -> None:
+        ids = self.real.update(listing, self.now)
+        assert self.gone.isdisjoint(ids), "who comes back comes as a new one"
+        before = set(self.model.listed)
+        self.model.update(listing, ids)
+        self.gone |= before - set(ids)
+
+    @rule(data=st.data(), ready=st.booleans())
+    def set_ready(self, data: st.DataObject, ready: bool) -> None:
+        known = sorted(self.gone | set(self.model.listed))
+        if known:
+            number = data.draw(st.sampled_from(known))
+            self.real.set_ready(number, ready)
+            if number in self.model.listed:
+                self.model.listed[number].ready = ready
+
+    @rule(target=calls)
+    def admit(self) -> Any:
+        verdict, number, permit, retry_after = self.real.admit(self.now)
+        assert (verdict, retry_after) == self.model.verdict(self.now)
+        if verdict:
+            assert (number, permit) == (-1, 0)
+            return multiple()
+        self.judge(number)
+        self.begun += 1
+        self.model.admit(self.now, number, self.begun)
+        return (self.begun, number, permit)
+
+    @rule(call=consumes(calls), outcome=st.sampled_from(list(CODES)))
+    def complete(self, call: tuple[int, int, int], outcome: Outcome) -> None:
+        begun, number, permit = call
+        self.model.complete(self.now, number, begun, outcome)
+        self.real.complete(number, permit, CODES[outcome], self.now)
+
+    @invariant()
+    def looks_the_same(self) -> None:
+        if hasattr(self, "real"):
+            assert self.real.snapshot() == [
+                (each.key, each.weight, each.ready, len(each.calls), each.breaker.state)
+                for each in self.model.listed.values()
+            ]
+
+    def judge(self, number: int) -> None:
+        """Judge a pick."""
+        assert number in self.model.candidates(self.now)
+
+    def lap(self) -> None:
+        """Make as many calls as the weights sum to, one after the other."""
+        weights = {number: each.weight for number, each in self.model.listed.items()}
+        if set(self.model.candidates(self.now)) != {n for n in weights if weights[n]}:
+            return
+        taken: Counter[int] = Counter()
+        for _ in range(sum(weights.values())):
+            _, number, permit, _ = self.real.admit(self.now)
+            self.real.complete(number, permit, 2, self.now)
+            taken[number] += 1
+        self.judge_lap(taken, weights)
+
+    def judge_lap(self, taken: Counter[int], weights: dict[int, int]) -> None:
+        """Judge a whole lap."""
+
+
+class RoundRobinMachine(_CallPolicyMachine):
+    balancer = "round_robin"
+
+    @precondition(
+        lambda self: all(
+            e.breaker.state == "closed" for e in self.model.listed.values()
+        )
+    )
+    @rule()
+    def go_round(self) -> None:
+        self.lap()
+
+    def judge_lap(self, taken: Counter[int], weights: dict[int, int]) -> None:
+        assert taken == Counter(weights)
+
+
+class LeastRequestMachine(_CallPolicyMachine):
+    balancer = "least_request"
+
+    def judge(self, number: int) -> None:
+        super().judge(number)
+        candidates = self.model.candidates(self.now)
+        picked = candidates.pop(number)
+        # It was compared with one other, so it cannot be the busiest of all for its weight.
+        assert not candidates or any(
+            len(picked.calls) * other.weight <= len(other.calls) * picked.weight
+            for other in candidates.values()
+        )
+
+
+TestRoundRobin = RoundRobinMachine.TestCase
+TestLeastRequest = LeastRequestMachine.TestCase
