@@ -13,7 +13,7 @@ the body still untouched::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -112,7 +112,7 @@ class Transcoder:
         """
         return self._core.match(method, target)
 
-    def request(self, binding: int, values: Sequence[str], query: str, body: bytes) -> bytes:
+    def request(self, binding: int, values: tuple[str, ...], query: str, body: bytes) -> bytes:
         """Translate a matched request into the protobuf bytes of the route's input message.
 
         A field that the path binds keeps the path's value, whatever the body says.
