@@ -243,7 +243,7 @@ mod tests {
             let Raw::Bytes(content) = reader.value(BYTES).unwrap() else {
                 panic!("no bytes")
             };
-            assert_eq!(content.len() as u32, len);
+            assert_eq!(u32::try_from(content.len()), Ok(len));
             assert!(
                 content
                     .iter()
