@@ -118,7 +118,8 @@ class Transcoder:
         A field that the path binds keeps the path's value, whatever the body says.
 
         :param binding: index of the route, ``values`` and ``query`` as :meth:`match` gave them
-        :param body: the JSON document; empty for none
+        :param body: the JSON document; empty for none, which a route accepts that takes no body or
+            whose path leaves it no field to fill
         :raises TranscodeError: if the query or body do not fit the message
         """
         return self._core.request(binding, values, query, body)

@@ -41,6 +41,8 @@ pub struct Binding {
     pub server_streaming: bool,
     variable_fields: Vec<Vec<usize>>,
     body_kind: Body,
+    /// Whether the path leaves the body a field to fill: `POST /orders/{id}:cancel` may not.
+    needs_body: bool,
     response_field: Option<usize>,
     input: u32,
     output: u32,
@@ -107,7 +109,13 @@ impl Binding {
         let variable_fields = variables
             .iter()
             .map(|name| variable_field(pool, request, name))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let by_path = |index: usize| variable_fields.contains(&vec![index]);
+        let needs_body = match body_kind {
+            Body::None => false,
+            Body::Whole => (0..request.fields.len()).any(|index| !by_path(index)),
+            Body::Field(_) => true,
+        };
         Ok(Self {
             http_method: http_method.to_owned(),
             template: template.clone(),
@@ -123,6 +131,7 @@ impl Binding {
             server_streaming: method.server_streaming,
             variable_fields,
             body_kind,
+            needs_body,
             response_field,
             input,
             output,
@@ -140,30 +149,28 @@ impl Binding {
     ) -> Result<Vec<u8>> {
         let message = pool.message(self.input);
         let params = self.params(pool, options, values, query)?;
-        let (field, mut parser) = match (self.body_kind, body.is_empty()) {
-            (Body::None, false) => {
-                let reason = "this route takes no body";
-                return Err(Error::new(ErrorKind::UnexpectedBody, reason));
-            }
-            (Body::None, true) => {
-                let mut out = Vec::with_capacity(64);
-                params::put(&mut out, pool, message, &params, 0, None)?;
-                return Ok(out);
-            }
-            (Body::Whole | Body::Field(_), true) => {
+        if body.is_empty() {
+            if self.needs_body {
                 let reason = "this route needs a JSON body";
                 return Err(Error::new(ErrorKind::MissingBody, reason));
             }
-            (Body::Whole, false) => (None, Parser::new(pool, body, options.max_depth)?),
-            (Body::Field(field), false) => {
-                (Some(field), Parser::new(pool, body, options.max_depth)?)
+            let mut out = Vec::with_capacity(64);
+            params::put(&mut out, pool, message, &params, 0, None)?;
+            return Ok(out);
+        }
+        let mut parser = Parser::new(pool, body, options.max_depth)?;
+        let field = match self.body_kind {
+            Body::None => {
+                let reason = "this route takes no body";
+                return Err(Error::new(ErrorKind::UnexpectedBody, reason));
             }
-        };
-        let Some(field) = field else {
-            parser.message(self.input)?;
-            // What comes later on the wire wins: the path over the body.
-            params::put(&mut parser.out, pool, message, &params, 0, None)?;
-            return parser.finish();
+            Body::Whole => {
+                parser.message(self.input)?;
+                // What comes later on the wire wins: the path over the body.
+                params::put(&mut parser.out, pool, message, &params, 0, None)?;
+                return parser.finish();
+            }
+            Body::Field(field) => field,
         };
         let (inside, outside): (Vec<_>, Vec<_>) = params
             .into_iter()
