@@ -126,7 +126,7 @@ pub struct Start {
 
 enum State {
     Handshaking(Handshaking),
-    Open(Connection<Pipe, Bytes>),
+    Open(Box<Connection<Pipe, Bytes>>),
     Closed,
 }
 
@@ -269,7 +269,7 @@ impl ClientConnection {
             } else if let Some(position) = self.waiting.iter().position(|w| w.call == call)
                 && let Some(waiting) = self.waiting.remove(position)
             {
-                self.report_waiting(waiting, outcome);
+                self.report_waiting(&waiting, outcome);
             }
         }
         self.drive();
@@ -381,7 +381,7 @@ impl ClientConnection {
         }
     }
 
-    /// Gives up a call: RST_STREAM(CANCEL). Nothing is reported for it any more.
+    /// Gives up a call: `RST_STREAM(CANCEL)`. Nothing is reported for it any more.
     pub fn cancel(&mut self, call: u32, now: Duration) {
         self.now = now;
         if let Some(mut entry) = self.calls.remove(&call) {
@@ -517,7 +517,7 @@ impl ClientConnection {
                     Poll::Pending => return,
                     Poll::Ready(Ok((sender, connection))) => {
                         self.sender = Some(sender);
-                        self.state = State::Open(connection);
+                        self.state = State::Open(Box::new(connection));
                     }
                     Poll::Ready(Err(error)) => return self.close(Some(error.to_string())),
                 },
@@ -562,7 +562,7 @@ impl ClientConnection {
             for waiting in std::mem::take(&mut self.waiting) {
                 let mut outcome = failed(code::UNAVAILABLE, "the connection is going away");
                 outcome.unprocessed = true;
-                self.report_waiting(waiting, outcome);
+                self.report_waiting(&waiting, outcome);
             }
         }
     }
@@ -721,7 +721,7 @@ impl ClientConnection {
         });
     }
 
-    fn report_waiting(&mut self, waiting: Waiting, outcome: Outcome) {
+    fn report_waiting(&mut self, waiting: &Waiting, outcome: Outcome) {
         if let Some(method) = self.table.get(waiting.start.method) {
             method.record(outcome.status, self.now.saturating_sub(waiting.started));
         }

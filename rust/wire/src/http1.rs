@@ -19,7 +19,7 @@ use crate::message::{HttpEvent, HttpLimits, HttpRequest, Problem};
 use body::Body;
 use bytes::{Bytes, BytesMut};
 use head::{Framing, Head};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Version};
 use lines::{Lines, Scan};
 use std::collections::VecDeque;
 use std::mem;
@@ -363,6 +363,7 @@ impl Http1Connection {
             target: head.target,
             headers: head.headers,
             body,
+            version: Version::HTTP_11,
             problem,
         }));
     }

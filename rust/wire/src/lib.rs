@@ -7,6 +7,7 @@
 //! is none, then `poll_event` again, since room for output is room for more
 //! work. Times are offsets from one epoch that the caller chooses.
 
+pub mod accepted;
 pub mod client;
 mod credit;
 pub mod grpc;

@@ -1,7 +1,7 @@
 //! What HTTP/1.1 and HTTP/2 have in common once a request is whole.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Version};
 use std::time::Duration;
 
 /// Bounds of one plain HTTP (not gRPC) connection.
@@ -62,6 +62,8 @@ pub struct HttpRequest {
     pub headers: HeaderMap,
     /// The whole body; empty when there is a problem.
     pub body: Bytes,
+    /// The version of HTTP that carried it.
+    pub version: Version,
     /// What is wrong with the request, if anything.
     pub problem: Option<Problem>,
 }

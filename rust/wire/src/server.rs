@@ -320,7 +320,7 @@ impl ServerConnection {
                     Sending::Idle(_) | Sending::Closed => Ok(()),
                 }
             });
-        self.after_end(stream, entry, result, code::OK);
+        self.after_end(stream, entry, &result, code::OK);
     }
 
     /// Sends the response headers of a streaming call, once.
@@ -381,7 +381,7 @@ impl ServerConnection {
             }
             entry.respond_only(StatusCode::OK, headers)
         };
-        self.after_end(stream, entry, result, status);
+        self.after_end(stream, entry, &result, status);
     }
 
     /// Answers a plain request.
@@ -421,7 +421,7 @@ impl ServerConnection {
                 }
             })
         };
-        self.after_end(stream, entry, result, code::OK);
+        self.after_end(stream, entry, &result, code::OK);
     }
 
     /// Ends a stream at once.
@@ -744,6 +744,7 @@ impl ServerConnection {
             } else {
                 Bytes::new()
             },
+            version: http::Version::HTTP_2,
             problem,
         }));
         entry.phase = Phase::Handled;
@@ -773,7 +774,7 @@ impl ServerConnection {
         &mut self,
         stream: u32,
         mut entry: Stream,
-        result: Result<(), h2::Error>,
+        result: &Result<(), h2::Error>,
         status: u32,
     ) {
         self.handler_ended(stream);

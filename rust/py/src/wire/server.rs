@@ -4,7 +4,8 @@ use super::convert::{
     from_ns, headers_to_py, http_headers_from_py, http_headers_to_py, metadata_from_py, to_ns,
 };
 use super::table::PyCallTable;
-use bascule_wire::server::{ServerConfig, ServerConnection, ServerEvent, ServerLimits};
+use bascule_wire::accepted::AcceptedConnection;
+use bascule_wire::server::{ServerConfig, ServerEvent, ServerLimits};
 use bascule_wire::{HttpLimits, Problem, grpc};
 use bytes::Bytes;
 use http::StatusCode;
@@ -63,13 +64,13 @@ impl PyServerConfig {
 /// A sans-IO server connection. Each call that takes input answers with the
 /// events it led to, as tuples that begin with their kind.
 #[pyclass(module = "bascule._core", name = "ServerConnection", frozen)]
-pub(crate) struct PyServerConnection(Mutex<ServerConnection>);
+pub(crate) struct PyServerConnection(Mutex<AcceptedConnection>);
 
 #[pymethods]
 impl PyServerConnection {
     #[new]
     fn new(config: &PyServerConfig, now_ns: u64) -> Self {
-        Self(Mutex::new(ServerConnection::new(
+        Self(Mutex::new(AcceptedConnection::new(
             Arc::clone(&config.0),
             from_ns(now_ns),
         )))
@@ -121,22 +122,27 @@ impl PyServerConnection {
     ) -> PyResult<()> {
         let (initial, trailing) = (metadata_from_py(initial)?, metadata_from_py(trailing)?);
         let framed = grpc::frame(message);
-        self.0
-            .lock()
-            .respond(stream, framed, initial, trailing, from_ns(now_ns));
+        if let Some(http2) = self.0.lock().http2() {
+            http2.respond(stream, framed, initial, trailing, from_ns(now_ns));
+        }
         Ok(())
     }
 
     #[pyo3(signature = (stream, initial))]
     fn send_headers(&self, stream: u32, initial: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let initial = metadata_from_py(initial)?;
-        self.0.lock().send_headers(stream, initial);
+        if let Some(http2) = self.0.lock().http2() {
+            http2.send_headers(stream, initial);
+        }
         Ok(())
     }
 
     fn send_message(&self, stream: u32, message: &[u8]) -> bool {
         let framed = grpc::frame(message);
-        self.0.lock().send_message(stream, framed)
+        self.0
+            .lock()
+            .http2()
+            .is_none_or(|http2| http2.send_message(stream, framed))
     }
 
     #[pyo3(signature = (stream, status, message, initial, trailing, now_ns))]
@@ -150,9 +156,9 @@ impl PyServerConnection {
         now_ns: u64,
     ) -> PyResult<()> {
         let (initial, trailing) = (metadata_from_py(initial)?, metadata_from_py(trailing)?);
-        self.0
-            .lock()
-            .finish(stream, status, message, initial, trailing, from_ns(now_ns));
+        if let Some(http2) = self.0.lock().http2() {
+            http2.finish(stream, status, message, initial, trailing, from_ns(now_ns));
+        }
         Ok(())
     }
 
@@ -179,7 +185,9 @@ impl PyServerConnection {
     }
 
     fn consume(&self, stream: u32, size: usize) {
-        self.0.lock().consume(stream, size);
+        if let Some(http2) = self.0.lock().http2() {
+            http2.consume(stream, size);
+        }
     }
 
     fn handler_ended(&self, stream: u32) {
@@ -202,11 +210,14 @@ impl PyServerConnection {
 
     #[getter]
     fn in_flight(&self) -> usize {
-        self.0.lock().in_flight()
+        self.0.lock().http2().map_or(0, |http2| http2.in_flight())
     }
 }
 
-fn events<'py>(py: Python<'py>, connection: &mut ServerConnection) -> PyResult<Bound<'py, PyList>> {
+fn events<'py>(
+    py: Python<'py>,
+    connection: &mut AcceptedConnection,
+) -> PyResult<Bound<'py, PyList>> {
     let list = PyList::empty(py);
     while let Some(event) = connection.poll_event() {
         list.append(event_to_py(py, event)?)?;
@@ -245,6 +256,11 @@ fn event_to_py(py: Python<'_>, event: ServerEvent) -> PyResult<Bound<'_, PyAny>>
                 headers,
                 body,
                 problem,
+                if request.version == http::Version::HTTP_2 {
+                    "2"
+                } else {
+                    "1.1"
+                },
             )
                 .into_bound_py_any(py)
         }

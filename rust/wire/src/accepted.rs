@@ -1,0 +1,251 @@
+//! A connection that was accepted: HTTP/2, or HTTP/1.1 where plain requests are served.
+
+use crate::http1::Http1Connection;
+use crate::message::HttpEvent;
+use crate::server::{ServerConfig, ServerConnection, ServerEvent};
+use bytes::Bytes;
+use h2::Reason;
+use http::{HeaderMap, StatusCode};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// RFC 9113, 3.4: a client of HTTP/2 begins with this, and no request of HTTP/1.1 does.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+enum Machine {
+    /// Too few bytes to tell.
+    Undecided {
+        start: Vec<u8>,
+        since: Duration,
+    },
+    Http2(Box<ServerConnection>),
+    Http1 {
+        machine: Box<Http1Connection>,
+        told: bool,
+    },
+    Closed {
+        told: bool,
+    },
+}
+
+/// One accepted connection, with the events and commands of [`ServerConnection`].
+pub struct AcceptedConnection {
+    config: Arc<ServerConfig>,
+    machine: Machine,
+}
+
+impl AcceptedConnection {
+    /// A connection that was just accepted. Without plain HTTP in `config` it is HTTP/2.
+    pub fn new(config: Arc<ServerConfig>, now: Duration) -> Self {
+        let machine = if config.http.is_some() {
+            Machine::Undecided {
+                start: Vec::new(),
+                since: now,
+            }
+        } else {
+            Machine::Http2(Box::new(ServerConnection::new(Arc::clone(&config), now)))
+        };
+        Self { config, machine }
+    }
+
+    /// Bytes came from the peer.
+    pub fn handle_input(&mut self, data: &[u8], now: Duration) {
+        match &mut self.machine {
+            Machine::Http2(machine) => machine.handle_input(data, now),
+            Machine::Http1 { machine, .. } => machine.handle_input(data, now),
+            Machine::Closed { .. } => {}
+            Machine::Undecided { start, .. } => {
+                start.extend_from_slice(data);
+                let seen = start.len().min(PREFACE.len());
+                if start[..seen] != PREFACE[..seen] {
+                    let limits = self.config.http.clone().unwrap_or_default();
+                    let mut machine = Box::new(Http1Connection::new(limits, now));
+                    machine.handle_input(start, now);
+                    self.machine = Machine::Http1 {
+                        machine,
+                        told: false,
+                    };
+                } else if seen == PREFACE.len() {
+                    let config = Arc::clone(&self.config);
+                    let mut machine = Box::new(ServerConnection::new(config, now));
+                    machine.handle_input(start, now);
+                    self.machine = Machine::Http2(machine);
+                }
+            }
+        }
+    }
+
+    /// The peer will send no more.
+    pub fn handle_eof(&mut self, now: Duration) {
+        match &mut self.machine {
+            Machine::Http2(machine) => machine.handle_eof(now),
+            Machine::Http1 { machine, .. } => machine.handle_eof(),
+            Machine::Undecided { .. } => self.machine = Machine::Closed { told: false },
+            Machine::Closed { .. } => {}
+        }
+    }
+
+    /// Time has passed; call it about once a second.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        match &mut self.machine {
+            Machine::Http2(machine) => machine.handle_timeout(now),
+            Machine::Http1 { machine, .. } => machine.handle_timeout(now),
+            Machine::Undecided { since, .. } => {
+                if now.saturating_sub(*since) > self.config.limits.handshake_timeout {
+                    self.machine = Machine::Closed { told: false };
+                }
+            }
+            Machine::Closed { .. } => {}
+        }
+    }
+
+    /// What happened, oldest first.
+    pub fn poll_event(&mut self) -> Option<ServerEvent> {
+        let told = match &mut self.machine {
+            Machine::Http2(machine) => return machine.poll_event(),
+            Machine::Undecided { .. } => return None,
+            Machine::Closed { told } => told,
+            Machine::Http1 { machine, told } => match machine.poll_event() {
+                Some(HttpEvent::Request(request)) => return Some(ServerEvent::Http(request)),
+                Some(HttpEvent::Reset { stream }) => return Some(ServerEvent::Reset { stream }),
+                None if machine.is_finished() => told,
+                None => return None,
+            },
+        };
+        (!std::mem::replace(told, true)).then_some(ServerEvent::Closed { error: None })
+    }
+
+    /// Shows the bytes for the peer to `take`; `None` if there are none.
+    pub fn drain_output<R>(&mut self, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        match &mut self.machine {
+            Machine::Http2(machine) => machine.drain_output(take),
+            Machine::Http1 { machine, .. } => {
+                let first = machine.poll_output()?;
+                let Some(second) = machine.poll_output() else {
+                    return Some(take(&first));
+                };
+                let mut whole = Vec::with_capacity(first.len() + second.len());
+                whole.extend_from_slice(&first);
+                whole.extend_from_slice(&second);
+                while let Some(more) = machine.poll_output() {
+                    whole.extend_from_slice(&more);
+                }
+                Some(take(&whole))
+            }
+            Machine::Undecided { .. } | Machine::Closed { .. } => None,
+        }
+    }
+
+    /// False while the peer has to be kept from sending.
+    pub fn wants_read(&self) -> bool {
+        match &self.machine {
+            Machine::Http2(machine) => machine.wants_read(),
+            Machine::Http1 { machine, .. } => machine.wants_read(),
+            Machine::Undecided { .. } => true,
+            Machine::Closed { .. } => false,
+        }
+    }
+
+    /// Whether the connection is over and everything was handed out.
+    pub fn is_finished(&self) -> bool {
+        match &self.machine {
+            Machine::Http2(machine) => machine.is_finished(),
+            Machine::Http1 { machine, .. } => machine.is_finished(),
+            Machine::Undecided { .. } => false,
+            Machine::Closed { .. } => true,
+        }
+    }
+
+    /// Takes no new requests and closes when those in progress have ended.
+    pub fn shutdown(&mut self) {
+        match &mut self.machine {
+            Machine::Http2(machine) => machine.shutdown(),
+            Machine::Http1 { machine, .. } => machine.shutdown(),
+            Machine::Undecided { .. } => self.machine = Machine::Closed { told: false },
+            Machine::Closed { .. } => {}
+        }
+    }
+
+    /// Answers a plain request.
+    pub fn respond_http(
+        &mut self,
+        stream: u32,
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+        now: Duration,
+    ) {
+        match &mut self.machine {
+            Machine::Http2(machine) => machine.respond_http(stream, status, headers, body, now),
+            Machine::Http1 { machine, .. } => machine.respond(stream, status, &headers, body, now),
+            Machine::Undecided { .. } | Machine::Closed { .. } => {}
+        }
+    }
+
+    /// Ends a stream at once; HTTP/1.1 can only end the connection.
+    pub fn reset(&mut self, stream: u32, reason: Reason, now: Duration) {
+        match &mut self.machine {
+            Machine::Http2(machine) => machine.reset(stream, reason, now),
+            Machine::Http1 { .. } => self.machine = Machine::Closed { told: false },
+            Machine::Undecided { .. } | Machine::Closed { .. } => {}
+        }
+    }
+
+    /// The handler of a stream that was reported as reset has ended.
+    pub fn handler_ended(&mut self, stream: u32) {
+        if let Machine::Http2(machine) = &mut self.machine {
+            machine.handler_ended(stream);
+        }
+    }
+
+    /// The machine that knows gRPC, if that is what the connection carries.
+    pub fn http2(&mut self) -> Option<&mut ServerConnection> {
+        match &mut self.machine {
+            Machine::Http2(machine) => Some(machine),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::HttpLimits;
+
+    fn accept() -> AcceptedConnection {
+        let config = ServerConfig {
+            http: Some(HttpLimits::default()),
+            ..ServerConfig::default()
+        };
+        AcceptedConnection::new(Arc::new(config), Duration::ZERO)
+    }
+
+    #[test]
+    fn the_first_bytes_decide_the_version_however_they_are_split() {
+        for (start, http2) in [
+            (PREFACE, true),
+            (b"PUT / HTTP/1.1\r\nhost: a\r\n\r\n", false),
+        ] {
+            for split in 1..start.len() {
+                let mut connection = accept();
+                connection.handle_input(&start[..split], Duration::ZERO);
+                connection.handle_input(&start[split..], Duration::ZERO);
+                assert_eq!(connection.http2().is_some(), http2);
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_sends_nothing_is_dropped_after_the_handshake_timeout() {
+        let mut connection = accept();
+        connection.handle_timeout(Duration::from_secs(9));
+        assert!(!connection.is_finished());
+        connection.handle_timeout(Duration::from_secs(11));
+        assert!(connection.is_finished());
+        assert!(matches!(
+            connection.poll_event(),
+            Some(ServerEvent::Closed { error: None })
+        ));
+        assert!(connection.poll_event().is_none());
+    }
+}
