@@ -279,14 +279,18 @@ class Channel:
                 self._methods[method] = found
         return found
 
-    def deadline_ns(self, timeout: float | None) -> int | None:
-        """The earlier of a timeout and the enclosing cancel scopes' deadline."""
+    def limit(self, timeout: float | None) -> tuple[int | None, bool]:
+        """The earlier of a timeout and the enclosing cancel scopes' deadline, in
+        nanoseconds, and whether it is the scopes' own, which then end the call.
+        """
         scope_deadline = anyio.current_effective_deadline()
         if timeout is not None:
-            now_ns = self._driver.now_ns()
-            own = now_ns + int(timeout * 1e9)
-            return own if scope_deadline * 1e9 >= own else int(scope_deadline * 1e9)
-        return None if scope_deadline == _NEVER else max(int(scope_deadline * 1e9), 0)
+            own = self._driver.now_ns() + int(timeout * 1e9)
+            if scope_deadline * 1e9 >= own:
+                return own, False
+        elif scope_deadline == _NEVER:
+            return None, False
+        return max(int(scope_deadline * 1e9), 0), True
 
     async def admit(self, deadline_ns: int | None) -> Slot:
         """Pick a connection and take a permit, waiting while endpoints connect.
@@ -330,11 +334,11 @@ class Channel:
         if len(data) > self._max_message:
             text = f"request of {len(data)} bytes is larger than the limit of {self._max_message}"
             raise RpcError(Status.RESOURCE_EXHAUSTED, text)
-        deadline_ns = self.deadline_ns(timeout)
+        deadline_ns, of_scope = self.limit(timeout)
         retried = False
         while True:
             slot = await self.admit(deadline_ns)
-            event = await self._exchange(slot, index, data, metadata, deadline_ns)
+            event = await self._exchange(slot, index, data, metadata, deadline_ns, of_scope)
             _, _, status, reply, message, _, trailers, unprocessed = event
             if status == 0:
                 self.complete(slot, SUCCESS)
@@ -356,6 +360,7 @@ class Channel:
         data: bytes,
         metadata: list[tuple[str, Any]] | None,
         deadline_ns: int | None,
+        of_scope: bool,
     ) -> Event:
         driver, connection = self._driver, slot.connection
         machine = connection.machine
@@ -369,10 +374,13 @@ class Channel:
             return REFUSED
         future = connection.replies[call] = driver.future()
         connection.link.flush_soon()
-        if deadline_ns is not None:
+        if deadline_ns is not None and not of_scope:
             connection.arm(deadline_ns)
         try:
-            return await future
+            event = await future
+            if of_scope and event[2] == Status.DEADLINE_EXCEEDED.value:
+                await leave_to_scope(deadline_ns)
+            return event
         except BaseException:
             # An answer that came in the same turn is not worth a wrong count: abandoned.
             connection.replies.pop(call, None)
@@ -469,6 +477,15 @@ _NEVER = float("inf")
 REFUSED: Event = (
     0, 0, Status.UNAVAILABLE.value, None, "the connection is going away", None, None, True
 )  # fmt: skip
+
+
+async def leave_to_scope(deadline_ns: int | None) -> None:
+    """The server was faster to see the deadline of a cancel scope around the
+    call: what ends the call is still that scope.
+    """
+    if deadline_ns is not None:
+        await anyio.sleep_until(deadline_ns / 1e9)
+        await anyio.lowlevel.checkpoint()
 
 
 def _around(

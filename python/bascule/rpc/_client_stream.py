@@ -57,6 +57,7 @@ class Stream(Generic[Sent, Received]):
         self._writable: Future[None] | None = None
         self._turn = 0
         self._deadline_ns: int | None = None
+        self._of_scope = False
         #: What came with the headers; None before they came.
         self.initial_metadata: MultiDict[MetadataValue] | None = None
         #: What came with the status; None before the call has ended.
@@ -77,7 +78,8 @@ class Stream(Generic[Sent, Received]):
         try:
             for each in self._interceptors:
                 await self._stack.enter_async_context(each.stream(self._context))
-            self._deadline_ns = self._channel.deadline_ns(self._context.timeout)
+            limit = self._channel.limit(self._context.timeout)
+            self._deadline_ns, self._of_scope = limit
             if self._first is not None:
                 await self.send_message(self._first[0], end=True)
                 self._first = None
@@ -195,7 +197,7 @@ class Stream(Generic[Sent, Received]):
         if self.initial_metadata is None:
             self.initial_metadata = MultiDict()
         if not self._headers_came:
-            self._raise_for_status()
+            await self._raise_for_status()
 
     async def recv_message(self) -> Received | None:
         """The next reply, or None after the last.
@@ -206,7 +208,7 @@ class Stream(Generic[Sent, Received]):
         queue = self._queue
         while not queue.messages:
             if queue.ended:
-                self._raise_for_status()
+                await self._raise_for_status()
                 return None
             await queue.wait(self._channel._driver.future())  # noqa: SLF001
         data = queue.messages.popleft()
@@ -231,7 +233,7 @@ class Stream(Generic[Sent, Received]):
                 await self.recv_message()
             if not self._queue.ended:
                 await self._queue.wait(self._channel._driver.future())  # noqa: SLF001
-        self._raise_for_status()
+        await self._raise_for_status()
 
     async def cancel(self) -> None:
         """End the call with RST_STREAM(CANCEL)."""
@@ -287,7 +289,7 @@ class Stream(Generic[Sent, Received]):
         self._context.peer = connection.link.peer
         connection.streams[call] = self
         connection.link.flush_soon()
-        if self._deadline_ns is not None:
+        if self._deadline_ns is not None and not self._of_scope:
             connection.arm(self._deadline_ns)
 
     def _abandon(self) -> None:
@@ -314,11 +316,14 @@ class Stream(Generic[Sent, Received]):
             text = "the request was not sent yet"
             raise ProtocolError(text)
 
-    def _raise_for_status(self) -> None:
-        from bascule.rpc._channel import error_of
+    async def _raise_for_status(self) -> None:
+        from bascule.rpc._channel import error_of, leave_to_scope
 
-        if self._outcome is not None and self._outcome[0] != 0:
-            raise error_of(*self._outcome)
+        if self._outcome is None or self._outcome[0] == 0:
+            return
+        if self._of_scope and self._outcome[0] == Status.DEADLINE_EXCEEDED.value:
+            await leave_to_scope(self._deadline_ns)
+        raise error_of(*self._outcome)
 
 
 def _outcome_of(status: int) -> int:
