@@ -156,7 +156,12 @@ struct Stream {
     credit: Credit,
     sending: Sending,
     phase: Phase,
+    /// Bytes of a plain request that came after its answer.
+    skipped: usize,
 }
+
+/// Bytes of a plain request that are skipped after its answer before it is reset.
+const SKIP_LIMIT: usize = 8 * 1024 * 1024;
 
 /// Where a stream is between the peer and the application.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -544,6 +549,7 @@ impl ServerConnection {
             credit: Credit::default(),
             sending: Sending::Idle(respond),
             phase: Phase::Arriving,
+            skipped: 0,
         };
         if let Kind::Grpc {
             index,
@@ -584,7 +590,7 @@ impl ServerConnection {
                     Sending::Closed => true,
                     Sending::Idle(_) => false,
                 };
-                if !ended || entry.phase == Phase::Handled {
+                if !ended || entry.phase == Phase::Handled || entry.is_skipping() {
                     self.streams.insert(stream, entry);
                 }
             }
@@ -682,6 +688,10 @@ impl ServerConnection {
         entry.release(data.len());
         let limit = self.config.http.as_ref().map_or(0, |http| http.max_body);
         if entry.phase != Phase::Arriving {
+            entry.skipped += data.len();
+            if entry.skipped > SKIP_LIMIT {
+                entry.receiving = None;
+            }
             return;
         }
         if entry.body.len() + data.len() > limit {
@@ -756,13 +766,15 @@ impl ServerConnection {
             .streams
             .iter()
             .filter(|(_, entry)| {
-                entry.phase == Phase::Arriving
+                (entry.phase == Phase::Arriving || entry.is_skipping())
                     && matches!(&entry.kind, Kind::Http { deadline, .. } if *deadline < now)
             })
             .map(|(stream, _)| *stream)
             .collect();
         for stream in late {
-            if let Some(mut entry) = self.streams.remove(&stream) {
+            if let Some(mut entry) = self.streams.remove(&stream)
+                && entry.phase == Phase::Arriving
+            {
                 self.deliver_http(stream, &mut entry, Some(Problem::Timeout));
                 self.streams.insert(stream, entry);
             }
@@ -780,11 +792,11 @@ impl ServerConnection {
         self.handler_ended(stream);
         entry.phase = Phase::Answered;
         entry.record(status, self.now);
-        entry.stop_receiving();
-        if result.is_ok()
-            && let Sending::Body(body) = &entry.sending
-            && !body.is_done()
-        {
+        if !entry.is_skipping() {
+            entry.stop_receiving();
+        }
+        let sending = matches!(&entry.sending, Sending::Body(body) if !body.is_done());
+        if result.is_ok() && (sending || entry.is_skipping()) {
             self.streams.insert(stream, entry);
         }
     }
@@ -876,6 +888,14 @@ impl Stream {
     }
 
     /// Returns the credit of what nobody will read.
+    /// Whether the rest of a plain request still flows after its answer: many
+    /// clients send all of it before they look for one.
+    fn is_skipping(&self) -> bool {
+        self.phase == Phase::Answered
+            && self.receiving.is_some()
+            && matches!(self.kind, Kind::Http { .. })
+    }
+
     fn stop_receiving(&mut self) {
         let back = self.credit.abandon();
         self.release(back);
