@@ -188,11 +188,18 @@ pub fn format_timeout(timeout: Duration) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("99999999M"))
 }
 
-/// Percent-encodes a `grpc-message`.
+/// Percent-encodes a `grpc-message`, spaces at its ends included, which no
+/// field value may have (RFC 9113, 8.2.1).
 pub fn encode_message(message: &str) -> HeaderValue {
     let mut encoded = Vec::with_capacity(message.len());
-    for byte in message.bytes() {
-        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+    let last = message.len().saturating_sub(1);
+    for (position, byte) in message.bytes().enumerate() {
+        let is_plain = match byte {
+            b' ' => position != 0 && position != last,
+            b'%' => false,
+            byte => byte.is_ascii_graphic(),
+        };
+        if is_plain {
             encoded.push(byte);
         } else {
             encoded.extend_from_slice(format!("%{byte:02X}").as_bytes());
@@ -314,7 +321,9 @@ pub fn append_metadata(
                     "a text value is printable ASCII; use a -bin name for the rest",
                 ));
             }
-            HeaderValue::from_str(text).map_err(|_| bad("the value is no valid header value"))?
+            // The protocol lets white space at the ends be stripped, and HTTP forbids it.
+            HeaderValue::from_str(text.trim_matches(' '))
+                .map_err(|_| bad("the value is no valid header value"))?
         }
         MetadataValue::Binary(raw) => HeaderValue::try_from(BASE64.encode(raw))
             .map_err(|_| bad("the value is no valid header value"))?,
@@ -375,7 +384,7 @@ mod tests {
 
     #[test]
     fn messages_survive_percent_encoding() {
-        for text in ["", "plain", "50 % \u{e9}\u{20ac}\n", "%41"] {
+        for text in ["", " ", "  both  ", "plain", "50 % \u{e9}\u{20ac}\n", "%41"] {
             assert_eq!(decode_message(encode_message(text).as_bytes()), text);
         }
         assert_eq!(decode_message(b"%zz%4"), "%zz%4");

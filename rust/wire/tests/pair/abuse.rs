@@ -79,7 +79,8 @@ struct Victim {
     reset: BTreeSet<u32>,
     most_running: usize,
     calls: usize,
-    closed: Option<Option<String>>,
+    /// Why the connection ended, once it has; empty if by agreement.
+    closed: Option<String>,
     output: Vec<u8>,
     most_output: usize,
 }
@@ -115,7 +116,7 @@ impl Victim {
                     self.most_running = self.most_running.max(self.running.len());
                 }
                 ServerEvent::Reset { stream } => assert!(self.reset.insert(stream)),
-                ServerEvent::Closed { error } => self.closed = Some(error),
+                ServerEvent::Closed { error } => self.closed = Some(error.unwrap_or_default()),
                 _ => {}
             }
         }

@@ -142,7 +142,8 @@ impl Hands {
         };
         match *step {
             Step::Start(method) => {
-                let request = (method < CLIENT_STREAM).then_some(&[1_u8; 20_000][..]);
+                let large = vec![1; 20_000];
+                let request = (method < CLIENT_STREAM).then_some(&large[..]);
                 let unary_reply = matches!(method, UNARY | CLIENT_STREAM);
                 let call = self.pair.start(method, request, unary_reply);
                 self.calls.insert(call, Vec::new());
