@@ -15,8 +15,9 @@ from benches.harness import machine
 from benches.harness.figures import Figures
 from benches.macro import client, memory, server
 from benches.macro._settings import Settings
-from benches.peers import ROOT, MissingToolError
+from benches.peers import MissingToolError
 from benches.report import table
+from benches.report.render import MEASURED
 from benches.report.targets import Verdict, judge
 
 SUITES: Mapping[str, Callable[[Settings, Figures], None]] = {
@@ -61,9 +62,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--quick", action="store_true", help="a smoke run of the harness: its figures mean nothing"
     )
     parser.add_argument("--no-gate", action="store_true", help="exit 0 even if a target is missed")
-    parser.add_argument(
-        "--output", type=Path, default=ROOT / ".build/benches/latest.json", help="the JSON to write"
-    )
+    parser.add_argument("--output", type=Path, default=MEASURED, help="the JSON to write")
     return parser.parse_args(arguments)
 
 

@@ -41,35 +41,30 @@ class Shape:
         return self.connections * self.streams
 
 
-def load(
-    url: str,
-    shape: Shape,
-    seconds: float,
-    core: int | None,
-    *,
-    body: Path | None = None,
-    headers: tuple[str, ...] = (),
-) -> Outcome:
+@dataclass(frozen=True)
+class Request:
+    """What is sent, over and over."""
+
+    url: str
+    headers: tuple[str, ...] = ()
+    body: Path | None = None
+
+
+def load(request: Request, shape: Shape, seconds: float, core: int | None) -> Outcome:
     """Send requests for so many seconds.
 
     :raises MissingToolError: if h2load is not installed
     :raises RuntimeError: if a request failed, or h2load could not be understood
     """
-    h2load = require(
-        "h2load", "install it with `apt-get install nghttp2-client` (or `brew install nghttp2`)"
-    )
-    command = [
-        h2load,
-        "-t1",
-        f"-c{shape.connections}",
-        f"-m{shape.streams}",
-        f"-D{round(seconds * 1000)}ms",
-    ]
-    if body is not None:
-        command += ["-d", str(body)]
-    for header in headers:
+    h2load = require("h2load", "`apt-get install nghttp2-client` or `brew install nghttp2`")
+    command = [h2load, "-t1", f"-c{shape.connections}", f"-m{shape.streams}"]
+    command.append(f"-D{round(seconds * 1000)}ms")
+    if request.body is not None:
+        command += ["-d", str(request.body)]
+    for header in request.headers:
         command += ["-H", header]
-    text, readable = process.run([*command, url], core, seconds + _SPARE_SECONDS)
+    command.append(request.url)
+    text, readable = process.run(command, core, seconds + _SPARE_SECONDS)
     return _parse(text, seconds, readable)
 
 

@@ -18,6 +18,7 @@ class Settings:
     stream_bytes: int = 1 << 30
     subject_core: int | None = None
     load_core: int | None = None
+    build: bool = True  #: compile the peers that the cache does not have
 
     @classmethod
     def full(cls) -> "Settings":
@@ -34,6 +35,7 @@ class Settings:
             seconds=0.2,
             connections=200,
             stream_bytes=16 << 20,
+            build=False,
             subject_core=subject,
             load_core=load,
         )
@@ -59,12 +61,13 @@ def python_subjects(module: str) -> list[Subject]:
     return [Subject(name, process.python(module, *arguments)) for name, arguments in stacks.items()]
 
 
-def native_echo_subjects(figures: Figures) -> list[Subject]:
+def native_echo_subjects(settings: Settings, figures: Figures) -> list[Subject]:
     """Answer with the compiled echo servers that can be had here; note the others as skipped."""
     subjects = []
     for name, build, arguments in (("grpc-go", go_peer, ["echo"]), ("tonic", tonic_peer, [])):
         try:
-            subjects.append(Subject(name, [str(build()), *arguments]))
+            program = build(build=settings.build)
+            subjects.append(Subject(name, [str(program), *arguments]))
         except MissingToolError as error:
             figures.skip(name, str(error))
     return subjects

@@ -4,12 +4,14 @@ import json
 import socket
 import time
 from contextlib import ExitStack
+from typing import NamedTuple
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
 from benches.harness import memory, process
 from benches.harness.figures import Figures, Key
+from benches.harness.process import Running
 from benches.macro._settings import Settings, python_subjects
 from benches.peers import MissingToolError, echo, go_peer
 
@@ -17,6 +19,7 @@ _SPARE_FILES = 500
 _WARM_UP_CONNECTIONS = 20
 _TIMEOUT = 30.0  #: seconds for a stream
 _SETTINGS_ACK = bytes((0, 0, 0, 4, 1, 0, 0, 0, 0))  # RFC 9113, section 6.5
+_DIRECTIONS = ("upload", "download")
 _HEADERS_FRAME, _END_STREAM = 1, 1  # RFC 9113, section 6.2
 
 
@@ -33,7 +36,7 @@ def measure(settings: Settings, figures: Figures) -> None:
             f"the limit of open files is below {settings.connections} (ulimit -Hn)",
         )
     try:
-        _streams(str(go_peer()), settings, figures)
+        _streams(str(go_peer(build=settings.build)), settings, figures)
     except MissingToolError as error:
         figures.skip("long streams", str(error))
 
@@ -100,63 +103,52 @@ def _one_call() -> bytes:
 _ONE_CALL = _one_call()
 
 
+class _Passed(NamedTuple):
+    """What a stream took, and by how many bytes its end under test grew."""
+
+    growth: float
+    seconds: float
+    command: str
+
+
 def _streams(peer: str, settings: Settings, figures: Figures) -> None:
+    for backend in ("asyncio", "uvloop", "trio"):
+        subject = f"bascule {backend}"
+        serve = process.python("benches.peers.serve", "bascule", backend)
+        with process.serving(serve, settings.subject_core) as server:
+            for direction in _DIRECTIONS:
+                passed = _through_server(peer, direction, server, settings)
+                _add(figures, subject, f"server, {direction}", settings, passed)
+        with process.serving([peer, "echo"], settings.load_core) as server:
+            for direction in _DIRECTIONS:
+                passed = _through_client(backend, direction, server, settings)
+                _add(figures, subject, f"client, {direction}", settings, passed)
+
+
+def _through_server(peer: str, direction: str, server: Running, settings: Settings) -> _Passed:
     size = str(settings.stream_bytes)
-    for subject in python_subjects("benches.peers.serve"):
-        if not subject.name.startswith("bascule"):
-            continue
-        with process.serving(subject.command, settings.subject_core) as server:
-            for direction in ("upload", "download"):
-                memory.reset_peak(server.pid)
-                before, started = memory.resident(server.pid), time.perf_counter()
-                output, command = process.run(
-                    [peer, direction, server.address, size], settings.load_core, _TIMEOUT
-                )
-                seconds = time.perf_counter() - started
-                if output.strip() != size:
-                    message = f"{command}: {output.strip()} of {size} bytes came through"
-                    raise RuntimeError(message)
-                growth = memory.peak(server.pid) - before
-                _add(
-                    figures,
-                    subject.name,
-                    f"server, {direction}",
-                    settings,
-                    growth,
-                    seconds,
-                    command,
-                )
-    with process.serving([peer, "echo"], settings.load_core) as server:
-        for backend in ("asyncio", "uvloop", "trio"):
-            for direction in ("upload", "download"):
-                command_line = process.python(
-                    "benches.peers.stream", backend, direction, server.address, size
-                )
-                output, command = process.run(command_line, settings.subject_core, _TIMEOUT)
-                result: dict[str, float] = json.loads(output)
-                case = f"client, {direction}"
-                _add(
-                    figures,
-                    f"bascule {backend}",
-                    case,
-                    settings,
-                    result["growth"],
-                    result["seconds"],
-                    command,
-                )
+    memory.reset_peak(server.pid)
+    before, started = memory.resident(server.pid), time.perf_counter()
+    command = [peer, direction, server.address, size]
+    output, readable = process.run(command, settings.load_core, _TIMEOUT)
+    seconds = time.perf_counter() - started
+    if output.strip() != size:
+        message = f"{readable}: {output.strip()} of {size} bytes came through"
+        raise RuntimeError(message)
+    return _Passed(memory.peak(server.pid) - before, seconds, f"{server.command} | {readable}")
 
 
-def _add(
-    figures: Figures,
-    subject: str,
-    case: str,
-    settings: Settings,
-    growth: float,
-    seconds: float,
-    command: str,
-) -> None:
-    key = Key("memory", subject, f"{settings.stream_bytes >> 20} MiB stream, {case}", "growth")
-    figures.add(key, "B", growth, command)
-    figures.add(
-        key._replace(metric="bytes_per_second"), "B/s", settings.stream_bytes / seconds, command
-    )
+def _through_client(backend: str, direction: str, server: Running, settings: Settings) -> _Passed:
+    arguments = (backend, direction, server.address, settings.stream_bytes)
+    command = process.python("benches.peers.stream", *arguments)
+    output, readable = process.run(command, settings.subject_core, _TIMEOUT)
+    result: dict[str, float] = json.loads(output)
+    return _Passed(result["growth"], result["seconds"], f"{server.command} | {readable}")
+
+
+def _add(figures: Figures, subject: str, case: str, settings: Settings, passed: _Passed) -> None:
+    size = settings.stream_bytes
+    key = Key("memory", subject, f"{size >> 20} MiB stream, {case}", "growth")
+    figures.add(key, "B", passed.growth, passed.command)
+    speed = key._replace(metric="bytes_per_second")
+    figures.add(speed, "B/s", size / passed.seconds, passed.command)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from benches.harness import process
 from benches.harness.figures import Figures, Key
-from benches.harness.h2load import Outcome, Shape, load
+from benches.harness.h2load import Outcome, Request, Shape, load
 from benches.macro._settings import Settings, Subject, native_echo_subjects, python_subjects
 from benches.peers import ROOT, echo
 
@@ -18,7 +18,7 @@ def measure(settings: Settings, figures: Figures) -> None:
 
     :raises RuntimeError: if a server answers wrongly
     """
-    subjects = [*python_subjects("benches.peers.serve"), *native_echo_subjects(figures)]
+    subjects = [*python_subjects("benches.peers.serve"), *native_echo_subjects(settings, figures)]
     # Kept, so that the command that stands beside each figure can be run again.
     body = ROOT / ".build/benches/request.grpc"
     body.parent.mkdir(parents=True, exist_ok=True)
@@ -33,14 +33,12 @@ def _measure(subject: Subject, body: Path, settings: Settings, figures: Figures)
         # h2load knows HTTP only: an independent client shows that the answers are right.
         check = process.python("benches.peers.call", "grpcio", "asyncio", server.address, "--check")
         process.run(check, settings.load_core, timeout=20)
-        url = f"http://{server.address}{echo.UNARY}"
+        request = Request(f"http://{server.address}{echo.UNARY}", _HEADERS, body)
         for shape in SHAPES:
             warm_up = min(_WARM_UP, settings.seconds)
-            load(url, shape, warm_up, settings.load_core, body=body, headers=_HEADERS)
+            load(request, shape, warm_up, settings.load_core)
             before = server.cpu_seconds()
-            outcome = load(
-                url, shape, settings.seconds, settings.load_core, body=body, headers=_HEADERS
-            )
+            outcome = load(request, shape, settings.seconds, settings.load_core)
             cpu = server.cpu_seconds() - before
             require_replies(outcome, shape, len(echo.framed(echo.REQUEST)))
             key = Key("server", subject.name, str(shape), "calls_per_second")

@@ -35,28 +35,30 @@ def require(program: str, hint: str) -> str:
     return path
 
 
-def go_peer() -> Path:
-    """Build the program of ``peers/go`` unless the cache has it.
+def go_peer(*, build: bool = True) -> Path:
+    """Answer with the program of ``peers/go``, built unless the cache has it.
 
-    :raises MissingToolError: if go is not installed
+    :param build: whether it may be built now, which takes a minute
+    :raises MissingToolError: if go is not installed, or the cache has it not
     :raises RuntimeError: if it does not build
     """
     go = require("go", "install Go 1.26 or newer (https://go.dev/dl)")
     sources = [*_GO.glob("*.go"), _GO / "go.mod", _GO / "go.sum"]
     target = _cached("go", [*sources, *(root / name for root, name in _PROTOS.items())])
-    return target if target.exists() else _build_go(go, sources, target)
+    return target if _have(target, build=build) else _build_go(go, sources, target)
 
 
-def tonic_peer() -> Path:
-    """Build the echo server of ``peers/tonic`` unless the cache has it.
+def tonic_peer(*, build: bool = True) -> Path:
+    """Answer with the echo server of ``peers/tonic``, built unless the cache has it.
 
-    :raises MissingToolError: if cargo is not installed
+    :param build: whether it may be built now, which takes a minute
+    :raises MissingToolError: if cargo is not installed, or the cache has it not
     :raises RuntimeError: if it does not build
     """
     cargo = require("cargo", "install Rust (https://rustup.rs)")
     sources = [_TONIC / name for name in ("Cargo.toml", "Cargo.lock", "build.rs", "src/main.rs")]
     target = _cached("tonic", [*sources, ROOT / "benches/proto/bench/echo.proto"])
-    if not target.exists():
+    if not _have(target, build=build):
         output = target.parent / "target"
         manifest = str(_TONIC / "Cargo.toml")
         _run(
@@ -74,6 +76,13 @@ def tonic_peer() -> Path:
         (output / "release/peer").rename(target)
         shutil.rmtree(output)
     return target
+
+
+def _have(target: Path, *, build: bool) -> bool:
+    if not target.exists() and not build:
+        message = f"{target} is not built yet: run `make bench` once"
+        raise MissingToolError(message)
+    return target.exists()
 
 
 def _cached(kind: str, sources: Iterable[Path]) -> Path:

@@ -1,0 +1,163 @@
+"""Publishes a run: ``python -m benches.report.render [JSON]``.
+
+The JSON is kept in ``benches/report``, ``docs/reference/performance.md`` is written from it, and so
+is what stands between the two markers of ``README.md``.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benches.peers import ROOT
+from benches.report.units import readable
+
+MARKERS = ("<!-- measured: begin -->", "<!-- measured: end -->")
+MEASURED = ROOT / ".build/benches/latest.json"
+PUBLISHED = ROOT / "benches/report/latest.json"
+PAGE = ROOT / "docs/reference/performance.md"
+_METRICS = {
+    "calls_per_second": "calls/s",
+    "requests_per_second": "requests/s",
+    "operations_per_second": "operations/s",
+    "cpu_per_call": "CPU a call",
+    "cpu_per_request": "CPU a request",
+    "sequential_p50": "p50",
+    "sequential_p99": "p99",
+    "bytes_per_connection": "memory a connection",
+    "bytes_per_second": "throughput",
+    "growth": "growth",
+}
+_TITLES = {
+    "server": "Servers",
+    "client": "Clients",
+    "gateway": "Gateways",
+    "codec": "Codec",
+    "policy": "Policies",
+    "transcode": "Transcoding",
+    "memory": "Memory",
+}
+_INTRODUCTION = """\
+# Performance
+
+`make bench` measures all of this in one run: every program alone on one core, what loads it on
+another, the subjects in turn and not one after the other, the median of {rounds} rounds of
+{seconds:g} s. A ratio below is between two figures of the same run.
+
+Measured on {cpu} ({cores} cores), {system}, Python {python}; {packages}; {go}; {rust}.
+
+bascule runs with deadline, cancel scope, interceptor chain and metrics on; the others as their
+documentation sets them up.
+"""
+
+Row = Mapping[str, Any]
+
+
+def document(report: Row) -> str:
+    """Answer with the whole page."""
+    machine = dict(report["machine"])
+    packages = ", ".join(f"{name} {version}" for name, version in machine.pop("packages").items())
+    parts = [_INTRODUCTION.format(**machine, **report["settings"], packages=packages)]
+    figures: Sequence[Row] = report["figures"]
+    for suite in dict.fromkeys(figure["suite"] for figure in figures):
+        parts.append(f"## {_TITLES.get(suite, suite)}\n")
+        parts.append(_suite([figure for figure in figures if figure["suite"] == suite]))
+    parts.append("## What was to be reached\n")
+    parts.append(_table(["what", "limit", "reached", ""], map(_target, report["targets"])))
+    for what, why in report["not_measured"].items():
+        parts.append(f"Not measured: {what}: {why}\n")
+    return "\n".join(parts)
+
+
+def fragment(report: Row) -> str:
+    """Answer with the README's table: servers and clients under the most load."""
+    wanted = {("server", "-c1 -m100"): "server", ("client", "100 in flight, to grpc-go"): "client"}
+    columns: dict[str, dict[tuple[str, str], str]] = {}
+    for figure in report["figures"]:
+        role = wanted.get((figure["suite"], figure["case"]))
+        if role is not None:
+            text = readable(figure["median"], figure["unit"])
+            columns.setdefault(figure["subject"], {})[role, figure["metric"]] = text
+    heads = [
+        (("server", "calls_per_second"), "server, calls/s"),
+        (("server", "cpu_per_call"), "CPU a call"),
+        (("client", "calls_per_second"), "client, calls/s"),
+        (("client", "cpu_per_call"), "CPU a call"),
+    ]
+    rows = (
+        [subject, *(cells.get(key, "") for key, _ in heads)] for subject, cells in columns.items()
+    )
+    return _table(["", *(head for _, head in heads)], rows)
+
+
+def _suite(figures: Sequence[Row]) -> str:
+    """Answer with one table: a row for each case and subject, a column for each metric."""
+    metrics = list(dict.fromkeys(figure["metric"] for figure in figures))
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for figure in figures:
+        cells.setdefault((figure["case"], figure["subject"]), {})[figure["metric"]] = _spread(
+            figure
+        )
+    heads = ["case", "", *(_METRICS.get(metric, metric.replace("_", " ")) for metric in metrics)]
+    order = list(dict.fromkeys(case for case, _ in cells))
+    keys = sorted(cells, key=lambda key: order.index(key[0]))
+    rows = ([*key, *(cells[key].get(metric, "") for metric in metrics)] for key in keys)
+    return _table(heads, rows)
+
+
+def _spread(figure: Row) -> str:
+    unit = figure["unit"]
+    median, least, most = (readable(figure[name], unit) for name in ("median", "min", "max"))
+    return median if least == most else f"{median} ({least} to {most})"
+
+
+def _target(target: Row) -> list[str]:
+    sign = "at least" if target["at_least"] else "at most"
+    metric = _METRICS.get(target["metric"], target["metric"].replace("_", " "))
+    name = f"{target['suite']}, {target['case']}: {target['subject']}, {metric}"
+    mark = "met" if target["met"] else "**missed**"
+    if target["over"]:
+        return [
+            f"{name}, to {target['over']}",
+            f"{sign} {target['limit']:g}x",
+            f"{target['value']:.2f}x",
+            mark,
+        ]
+    return [name, f"{sign} {readable(target['limit'], 'B')}", readable(target["value"], "B"), mark]
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def put_between_markers(text: str, table: str) -> str:
+    """Answer with the text and the table between its markers.
+
+    :raises ValueError: if it does not have both
+    """
+    begin, end = MARKERS
+    head, found, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not (found and closed):
+        message = f"README.md has no place for the table: put {begin} and {end} where it belongs"
+        raise ValueError(message)
+    return f"{head}{begin}\n{table}{end}{tail}"
+
+
+def main() -> None:
+    """Publish."""
+    parser = argparse.ArgumentParser(prog="python -m benches.report.render", description=__doc__)
+    parser.add_argument("json", type=Path, nargs="?", default=MEASURED, help="what a run wrote")
+    text = parser.parse_args().json.read_text()
+    report = json.loads(text)
+    readme = ROOT / "README.md"
+    readme.write_text(put_between_markers(readme.read_text(), fragment(report)))
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(document(report))
+    PUBLISHED.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

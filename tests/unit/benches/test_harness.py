@@ -1,0 +1,136 @@
+"""The harness's own arithmetic: a figure that it gets wrong would be believed."""
+
+import sys
+
+import pytest
+
+from benches.harness import h2load, process
+from benches.harness.figures import Figures, Key
+from benches.harness.h2load import Outcome, Shape
+from benches.macro.server import require_replies
+from benches.peers import MissingToolError, echo, require
+from benches.report.render import MARKERS, document, fragment, put_between_markers
+from benches.report.targets import judge
+from benches.report.units import readable
+
+SAID = """\
+finished in 2.00s, 9858.50 req/s, 1.14MB/s
+requests: 19717 total, 19817 started, 19717 done, 19717 succeeded, {failed} failed, 0 errored, 0 timeout
+status codes: 19718 2xx, 0 3xx, 0 4xx, 0 5xx
+traffic: 2.28MB (2392000) total, 96.87KB (99200) headers (space savings 96.15%), 450.63KB (461441) data
+"""
+AT_FULL_LOAD = Key("server", "bascule asyncio", "-c1 -m100", "calls_per_second")
+
+
+def test_the_output_of_h2load_is_read() -> None:
+    outcome = h2load._parse(SAID.format(failed=0), 2.0, "h2load")
+
+    assert (outcome.succeeded, outcome.data_bytes) == (19717, 461441)
+    assert outcome.per_second == 9858.5
+
+
+@pytest.mark.parametrize("said", [SAID.format(failed=3), "segmentation fault"])
+def test_a_run_with_failures_counts_for_nothing(said: str) -> None:
+    with pytest.raises(RuntimeError):
+        h2load._parse(said, 2.0, "h2load")
+
+
+@pytest.mark.parametrize("data_bytes", [1000 * 23 - 1, (1000 + 100) * 23 + 1])
+def test_replies_of_the_wrong_size_are_noticed(data_bytes: int) -> None:
+    outcome = Outcome(1000, data_bytes, 1.0, "h2load")
+
+    with pytest.raises(RuntimeError, match="bytes of replies came, 23000 to 25300 were due"):
+        require_replies(outcome, Shape(1, 100), 23)
+
+
+def test_a_body_has_the_length_prefix_of_grpc() -> None:
+    framed = echo.framed(echo.REQUEST)
+
+    assert framed[0] == 0
+    assert int.from_bytes(framed[1:5], "big") == len(framed) - 5
+    assert type(echo.REQUEST).FromString(framed[5:]) == echo.REQUEST
+
+
+def _figures(bascule: float, grpcio: float) -> Figures:
+    figures = Figures()
+    for sample in (bascule * 0.5, bascule, bascule * 9):
+        figures.add(AT_FULL_LOAD, "1/s", sample, "h2load")
+    figures.add(AT_FULL_LOAD._replace(subject="grpcio.aio"), "1/s", grpcio, "h2load")
+    return figures
+
+
+@pytest.mark.parametrize(("bascule", "met"), [(12_000.0, True), (11_990.0, False)])
+def test_a_ratio_is_judged_by_medians(bascule: float, met: bool) -> None:  # noqa: FBT001
+    (verdict,) = judge(_figures(bascule, 1_000.0))
+
+    assert verdict.met is met
+    assert verdict.value == bascule / 1_000
+
+
+def test_limits_are_judged_for_bascule_only() -> None:
+    figures = Figures()
+    idle = Key("memory", "bascule trio", "10000 idle connections", "bytes_per_connection")
+    figures.add(idle, "B", 65_537, "")
+    figures.add(idle._replace(subject="grpclib"), "B", 100_000, "")
+
+    (verdict,) = judge(figures)
+
+    assert not verdict.met
+    assert verdict.target.figure == idle
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (87_700.4, "1/s", "87,700"),
+        (8.83e-6, "s", "8.83 us"),
+        (0.0, "s", "0 ns"),
+        (65_536, "B", "64 KiB"),
+        (2**30, "B/s", "1 GiB/s"),
+    ],
+)
+def test_values_are_readable(value: float, unit: str, text: str) -> None:
+    assert readable(value, unit) == text
+
+
+def test_a_run_is_published_as_markdown() -> None:
+    figures = _figures(12_000, 1_000)
+    report = {
+        "machine": {"cpu": "a CPU", "cores": 2, "system": "Linux", "python": "3.11.7", "packages": {}}
+        | {"go": "go 1.26", "rust": "rustc 1.95"},
+        "settings": {"rounds": 3, "seconds": 2.0},
+        "figures": [figure.as_dict() for figure in figures],
+        "targets": [verdict.as_dict() for verdict in judge(figures)],
+        "not_measured": {"gateway": "go is missing"},
+    }
+
+    page, table = document(report), fragment(report)
+
+    assert "| -c1 -m100 | bascule asyncio | 12,000 (6,000 to 108,000) |" in page
+    assert "at least 12x | 12.00x | met" in page
+    assert "gateway: go is missing" in page
+    assert "| bascule asyncio | 12,000 |  |  |  |" in table
+
+
+def test_the_readme_keeps_what_stands_around_its_table() -> None:
+    begin, end = MARKERS
+
+    text = put_between_markers(f"before\n{begin}\nold\n{end}\nafter\n", "new\n")
+
+    assert text == f"before\n{begin}\nnew\n{end}\nafter\n"
+    with pytest.raises(ValueError, match="no place"):
+        put_between_markers("without", "new\n")
+
+
+def test_a_server_that_does_not_start_is_quoted() -> None:
+    command = [sys.executable, "-c", "raise SystemExit('no such port')"]
+
+    with pytest.raises(RuntimeError, match="before it was ready") as raised, process.serving(command, None):
+        pass
+
+    assert "no such port" in raised.value.__notes__[0]
+
+
+def test_a_missing_program_is_named_with_the_way_to_get_it() -> None:
+    with pytest.raises(MissingToolError, match="no-such-tool is missing: buy it"):
+        require("no-such-tool", "buy it")
