@@ -1,6 +1,6 @@
 """Types of the Rust core. stubtest holds this file to the compiled module."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, final
 
 __all__: list[str] = []
@@ -208,3 +208,220 @@ class Transcoder:
     def to_json(self, message_type: str, message: bytes) -> bytes: ...
 
 # --- wire ----------------------------------------------------------------
+
+__all__ += [
+    "CALL_BUCKETS",
+    "CallTable",
+    "ClientConnection",
+    "Headers",
+    "ServerConfig",
+    "ServerConnection",
+]
+
+#: Upper bounds of the latency buckets in seconds; one more bucket takes the rest.
+CALL_BUCKETS: Final[tuple[float, ...]]
+
+@final
+class CallTable:
+    """The methods of one server or channel, with the counters of their calls."""
+
+    def __new__(cls) -> CallTable: ...
+    def register(self, path: str, unary_request: bool) -> int:
+        """Return the index of ``/package.Service/Method``, the same one for the same path.
+
+        :raises ValueError: if the path has another form
+        """
+
+    def snapshot(self) -> list[tuple[str, str, list[tuple[str, int]], list[int], float]]:
+        """Return service, method, calls by status, calls by bucket (not cumulative) and seconds
+        for each method that was called.
+        """
+
+@final
+class Headers:
+    """Metadata as it came, turned into Python values only when asked for."""
+
+    def items(self) -> list[tuple[str, str | bytes]]:
+        """Return the application's metadata in order."""
+
+    def get(self, name: str) -> str | None:
+        """Return the first value of any header, the protocol's included."""
+
+    def __len__(self) -> int: ...
+
+@final
+class ServerConfig:
+    """What the connections of one listener share. Without ``http_max_body`` only gRPC is served,
+    without ``calls`` only plain HTTP.
+    """
+
+    def __new__(
+        cls,
+        *,
+        calls: CallTable | None = None,
+        max_streams: int = 100,
+        max_message: int = 4_194_304,
+        max_header_bytes: int = 16_384,
+        http_max_body: int | None = None,
+        http_max_headers: int = 100,
+        http_header_timeout_ns: int = 10_000_000_000,
+        http_body_timeout_ns: int = 15_000_000_000,
+        handshake_timeout_ns: int = 10_000_000_000,
+        idle_timeout_ns: int = 3_600_000_000_000,
+    ) -> ServerConfig: ...
+
+@final
+class ServerConnection:
+    """A sans-IO server connection. What takes input answers with the events it led to:
+
+    - ``(0, stream, method, headers, timeout_ns, message)``: a call began; with a message it is whole
+    - ``(1, stream, message)``: a message of a streaming request; report it with ``consume``
+    - ``(2, stream)``: a streaming request has ended
+    - ``(3, stream)``: there is room again after a ``send_message`` that answered false
+    - ``(4, stream)``: the peer gave up: cancel the handler, then call ``handler_ended``
+    - ``(5, stream, method, target, headers, body, problem, version)``: a plain request
+    - ``(6, error)``: the connection ended; all its streams were reported before
+
+    Each call is answered by exactly one of ``respond``, ``finish``, ``respond_http``, ``reset`` and,
+    after event 4, ``handler_ended``. Times are nanoseconds of one clock that the caller keeps to.
+    """
+
+    def __new__(cls, config: ServerConfig, now_ns: int) -> ServerConnection: ...
+    def receive(self, data: bytes, now_ns: int) -> list[tuple[Any, ...]]: ...
+    def receive_eof(self, now_ns: int) -> list[tuple[Any, ...]]: ...
+    def tick(self, now_ns: int) -> list[tuple[Any, ...]]:
+        """Look at the timeouts; to be called about once a second."""
+
+    def flush(self) -> tuple[bytes | None, list[tuple[Any, ...]]]:
+        """Return bytes to send, and the events that making them led to."""
+
+    def respond(
+        self,
+        stream: int,
+        message: bytes,
+        initial: Iterable[tuple[str, str | bytes]] | None,
+        trailing: Iterable[tuple[str, str | bytes]] | None,
+        now_ns: int,
+    ) -> None:
+        """Answer a call with one message and OK.
+
+        :raises ValueError: if metadata cannot be sent; the call is still to be answered
+        :raises TypeError: if a metadata value is neither str nor bytes; likewise
+        """
+
+    def send_headers(
+        self, stream: int, initial: Iterable[tuple[str, str | bytes]] | None
+    ) -> None: ...
+    def send_message(self, stream: int, message: bytes) -> bool:
+        """Send a message of a streaming reply; false: wait for event 3 before the next."""
+
+    def finish(
+        self,
+        stream: int,
+        status: int,
+        message: str | None,
+        initial: Iterable[tuple[str, str | bytes]] | None,
+        trailing: Iterable[tuple[str, str | bytes]] | None,
+        now_ns: int,
+    ) -> None:
+        """End a call with a status; raises as ``respond`` does."""
+
+    def respond_http(
+        self, stream: int, status: int, headers: Iterable[tuple[str, str]], body: bytes, now_ns: int
+    ) -> None:
+        """Answer a plain request.
+
+        :raises ValueError: if the status or a header is none; the request is still to be answered
+        """
+
+    def reset(self, stream: int, code: int, now_ns: int) -> None:
+        """End a stream with RST_STREAM, or an HTTP/1.1 connection."""
+
+    def consume(self, stream: int, size: int) -> None:
+        """Give back the credit of messages that the application has taken."""
+
+    def handler_ended(self, stream: int) -> None: ...
+    def shutdown(self) -> None:
+        """Send GOAWAY and close when the streams in progress have ended."""
+
+    @property
+    def wants_read(self) -> bool: ...
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def in_flight(self) -> int: ...
+
+@final
+class ClientConnection:
+    """A sans-IO client connection. What takes input answers with the events it led to:
+
+    - ``(0, call, status, reply, message, headers, trailers, unprocessed)``: a call with one reply ended
+    - ``(1, call, message)``: a message of a streaming reply; report it with ``consume``
+    - ``(2, call, headers)``: the headers of a streaming reply
+    - ``(3, call)``: there is room again after a ``send_message`` that answered false
+    - ``(4, call, status, message, trailers, unprocessed)``: a streaming call ended
+    - ``(5,)``: the connection takes no new calls
+    - ``(6, error)``: the connection ended; all its calls were reported before
+
+    :raises ValueError: if the authority is no host and port
+    """
+
+    def __new__(
+        cls,
+        calls: CallTable,
+        authority: str,
+        now_ns: int,
+        *,
+        tls: bool = False,
+        user_agent: str,
+        max_message: int = 4_194_304,
+    ) -> ClientConnection: ...
+    def receive(self, data: bytes, now_ns: int) -> list[tuple[Any, ...]]: ...
+    def receive_eof(self, now_ns: int) -> list[tuple[Any, ...]]: ...
+    def tick(self, now_ns: int) -> list[tuple[Any, ...]]:
+        """End the calls whose deadline has come."""
+
+    def next_timeout(self) -> int | None:
+        """Return when ``tick`` is due."""
+
+    def flush(self) -> tuple[bytes | None, list[tuple[Any, ...]]]:
+        """Return bytes to send, and the events that making them led to."""
+
+    def start(
+        self,
+        method: int,
+        request: bytes | None,
+        metadata: Iterable[tuple[str, str | bytes]] | None,
+        deadline_ns: int | None,
+        unary_reply: bool,
+        now_ns: int,
+    ) -> int | None:
+        """Start a call and return its id, or None if the connection takes no new calls.
+
+        :raises ValueError: if metadata cannot be sent
+        :raises TypeError: if a metadata value is neither str nor bytes
+        """
+
+    def send_message(self, call: int, message: bytes) -> bool:
+        """Send a message of a streaming request; false: wait for event 3 before the next."""
+
+    def end(self, call: int) -> None:
+        """End a streaming request."""
+
+    def cancel(self, call: int, now_ns: int) -> None:
+        """Reset a call; nothing is reported for it any more."""
+
+    def consume(self, call: int, size: int) -> None:
+        """Give back the credit of messages that the application has taken."""
+
+    def shutdown(self) -> None:
+        """Take no new calls; the connection closes when those in progress have ended."""
+
+    @property
+    def wants_read(self) -> bool: ...
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def draining(self) -> bool: ...
+    @property
+    def in_flight(self) -> int: ...

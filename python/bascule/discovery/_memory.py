@@ -72,7 +72,7 @@ class _MemoryResolver:
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[AsyncIterator[Sequence[Endpoint]]]:
         registry, service = self._registry, self._service
-        watchers = registry._watchers.setdefault(service, set())  # noqa: SLF001
+        watchers = registry._watchers.setdefault(service, set())
         changed = anyio.Event()
         watchers.add(changed)
 
@@ -89,5 +89,5 @@ class _MemoryResolver:
             yield states()
         finally:
             watchers.discard(changed)
-            if not watchers and registry._watchers.get(service) is watchers:  # noqa: SLF001
-                del registry._watchers[service]  # noqa: SLF001
+            if not watchers and registry._watchers.get(service) is watchers:
+                del registry._watchers[service]

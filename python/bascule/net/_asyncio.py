@@ -7,11 +7,11 @@ import contextlib
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from bascule.errors import TransportError
 from bascule.net._address import Address, format_peer, parse_address
-from bascule.net._link import FULL_FLUSH, Event, Future, Link, Listener, Machine, Session, Timer
+from bascule.net._link import FULL_FLUSH, Future, Link, Listener, Machine, Session, Timer
 from bascule.net._memory import connect_memory, listen_memory
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class AsyncioDriver:
         self._failure: BaseException | None = None
         self._closing = False
 
-    async def __aenter__(self) -> AsyncioDriver:
+    async def __aenter__(self) -> Self:
         self.loop = asyncio.get_running_loop()
         self._host = asyncio.current_task()
         return self
@@ -240,8 +240,6 @@ class AsyncioDriver:
         _, link = await self.loop.create_connection(
             factory, where.host, where.port, ssl=tls, server_hostname=name
         )
-        sock: socket.socket = link._transport.get_extra_info("socket")  # noqa: SLF001
+        sock: socket.socket = link._transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return link
-
-

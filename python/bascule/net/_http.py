@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import anyio
 
@@ -104,7 +104,7 @@ class _HttpSession:
 
     def handle_lost(self) -> None:
         self.cancel_calls()
-        self._server._serving.lost(self)  # noqa: SLF001
+        self._server._serving.lost(self)
 
     def cancel_calls(self) -> None:
         for scope in self._scopes.values():
@@ -173,7 +173,7 @@ class HttpServer:
 
         self._serving = Serving(attach, addresses, context, grace)
 
-    async def __aenter__(self) -> HttpServer:
+    async def __aenter__(self) -> Self:
         await self._serving.__aenter__()
         return self
 

@@ -85,5 +85,3 @@ def _start(
     link = StreamLink(driver, peer, incoming.receive, outgoing.send, close, LOST)
     link.start(attach)
     return link
-
-

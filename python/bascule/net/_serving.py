@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
 
@@ -26,9 +26,10 @@ CLEAN_UP = 5.0
 class ServerSession(Session, Protocol):
     """A session that can be drained."""
 
-    machine: Machine
-    link: Link
-
+    @property
+    def machine(self) -> Machine: ...
+    @property
+    def link(self) -> Link: ...
     def cancel_calls(self) -> None:
         """Cancel every handler that still runs."""
         ...
@@ -59,7 +60,7 @@ class Serving:
         self._all_gone: anyio.Event | None = None
         self._draining = False
 
-    async def __aenter__(self) -> Serving:
+    async def __aenter__(self) -> Self:
         self._manager = open_driver()
         self._driver = await self._manager.__aenter__()
         try:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
 
+
 class StreamLink:
     """Feeds a machine from ``receive``.
 

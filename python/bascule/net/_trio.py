@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket as stdlib_socket
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import trio
+
 from bascule.errors import TransportError
 from bascule.net._address import format_peer, parse_address
 from bascule.net._memory import connect_memory, listen_memory
@@ -60,7 +61,8 @@ class TrioFuture:
     def __await__(self) -> Generator[Any, Any, Any]:
         if not self._done:
             self._task = trio.lowlevel.current_task()
-            yield from trio.lowlevel.wait_task_rescheduled(self._abort).__await__()
+            wait = trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105
+            yield from wait.__await__()
         return self._value
 
 
@@ -78,7 +80,9 @@ class _TrioTimer:
 
 
 class _TrioListener:
-    def __init__(self, address: str, listeners: list[trio.SocketListener], path: str | None) -> None:
+    def __init__(
+        self, address: str, listeners: list[trio.SocketListener], path: str | None
+    ) -> None:
         self.address = address
         self.scope = trio.CancelScope()
         self._listeners = listeners
@@ -99,7 +103,7 @@ class TrioDriver:
     def __init__(self) -> None:
         self._manager = trio.open_nursery(strict_exception_groups=True)
 
-    async def __aenter__(self) -> TrioDriver:
+    async def __aenter__(self) -> Self:
         self._nursery = await self._manager.__aenter__()
         self.spawn = self._nursery.start_soon
         return self
@@ -143,9 +147,7 @@ class TrioDriver:
                 sock.listen(1024)
                 listeners = [trio.SocketListener(sock)]
             else:
-                listeners = await trio.open_tcp_listeners(
-                    where.port, host=where.host, backlog=1024
-                )
+                listeners = await trio.open_tcp_listeners(where.port, host=where.host, backlog=1024)
         except OSError as error:
             message = f"cannot listen on {address}: {error.strerror or error}"
             raise TransportError(message) from error
@@ -263,5 +265,3 @@ def _raw(
             sent = await sock.send(data)
 
     return receive, send
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 from multidict import MultiDict
@@ -23,10 +23,9 @@ from bascule.errors import (
 from bascule.net._link import open_driver
 from bascule.rpc._client_stream import Stream
 from bascule.rpc._codec import codec_for
-from bascule.rpc._context import ClientCallContext, ClientInterceptor
+from bascule.rpc._context import ClientCallContext, ClientInterceptor, pairs
 from bascule.rpc._details import DETAILS_KEY, decode_details
 from bascule.rpc._method import Cardinality, Method
-from bascule.rpc._streams import pairs
 from bascule.rpc._subchannel import Connection, Subchannel
 from bascule.rpc._target import resolve_target
 
@@ -41,8 +40,7 @@ if TYPE_CHECKING:
     from bascule.net import ClientTLS
     from bascule.net._link import Driver, Event
     from bascule.resilience import BreakerSettings
-    from bascule.rpc._context import MetadataValue
-    from bascule.rpc._streams import MetadataLike
+    from bascule.rpc._context import MetadataLike, MetadataValue
 
 __all__ = ["Channel"]
 
@@ -144,7 +142,7 @@ class Channel:
         self._open = False
         self._changed: anyio.Event | None = None
 
-    async def __aenter__(self) -> Channel:
+    async def __aenter__(self) -> Self:
         if self._open:
             message = "this channel is entered already"
             raise ClosedError(message)
@@ -273,8 +271,9 @@ class Channel:
         found = self._methods.get(method)
         if found is None:
             index = self.stats.register(method.path, not method.cardinality.client_streaming)
-            encode = codec_for(method.request_type).encode
-            found = (index, encode, codec_for(method.reply_type).decode)
+            request_type: Any = method.request_type
+            reply_type: Any = method.reply_type
+            found = (index, codec_for(request_type).encode, codec_for(reply_type).decode)
             if len(self._methods) < 10_000:  # stubs that make a Method for each call
                 self._methods[method] = found
         return found
@@ -377,7 +376,7 @@ class Channel:
         if deadline_ns is not None and not of_scope:
             connection.arm(deadline_ns)
         try:
-            event = await future
+            event: Event = await future
             if of_scope and event[2] == Status.DEADLINE_EXCEEDED.value:
                 await leave_to_scope(deadline_ns)
             return event

@@ -101,7 +101,7 @@ class Stream(Generic[Sent, Received]):
         try:
             if exc is None and self._wants_status():
                 await self.recv_trailing_metadata()
-        except BaseException as late:
+        except BaseException as late:  # noqa: BLE001 - raised again below
             error = late
         self._abandon()
         if error is None:
@@ -158,7 +158,7 @@ class Stream(Generic[Sent, Received]):
         writable = connection.machine.send_message(self._call, data)
         connection.link.flush_soon()
         if not writable:
-            self._writable = self._channel._driver.future()  # noqa: SLF001
+            self._writable = self._channel._driver.future()
             await self._writable
         elif (turn := self._turn + 1) == TURN:
             self._turn = 0
@@ -193,7 +193,7 @@ class Stream(Generic[Sent, Received]):
         """
         self._require_started()
         while not self._headers_came and self._outcome is None:
-            await self._queue.wait(self._channel._driver.future())  # noqa: SLF001
+            await self._queue.wait(self._channel._driver.future())
         if self.initial_metadata is None:
             self.initial_metadata = MultiDict()
         if not self._headers_came:
@@ -210,7 +210,7 @@ class Stream(Generic[Sent, Received]):
             if queue.ended:
                 await self._raise_for_status()
                 return None
-            await queue.wait(self._channel._driver.future())  # noqa: SLF001
+            await queue.wait(self._channel._driver.future())
         data = queue.messages.popleft()
         if self._slot is not None:
             self._slot.connection.machine.consume(self._call, PREFIX + len(data))
@@ -232,7 +232,7 @@ class Stream(Generic[Sent, Received]):
             while self._queue.messages:
                 await self.recv_message()
             if not self._queue.ended:
-                await self._queue.wait(self._channel._driver.future())  # noqa: SLF001
+                await self._queue.wait(self._channel._driver.future())
         await self._raise_for_status()
 
     async def cancel(self) -> None:
@@ -275,7 +275,7 @@ class Stream(Generic[Sent, Received]):
         slot = await channel.admit(self._deadline_ns)
         connection = slot.connection
         try:
-            now_ns = channel._driver.now_ns()  # noqa: SLF001
+            now_ns = channel._driver.now_ns()
             call = connection.machine.start(
                 index, request, metadata, self._deadline_ns, False, now_ns
             )
@@ -297,7 +297,7 @@ class Stream(Generic[Sent, Received]):
         if slot is not None:
             connection = slot.connection
             connection.streams.pop(self._call, None)
-            connection.machine.cancel(self._call, self._channel._driver.now_ns())  # noqa: SLF001
+            connection.machine.cancel(self._call, self._channel._driver.now_ns())
             connection.link.flush_soon()
             self._channel.complete(slot, 2)
             self._outcome = (Status.CANCELLED.value, "the call was cancelled here", None)

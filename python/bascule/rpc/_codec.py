@@ -80,7 +80,9 @@ class _BytesCodec:
 
     def encode(self, message: bytes, /) -> bytes:
         if not isinstance(message, bytes):
-            raise EncodeError(f"cannot encode bytes: got an object of type {type(message).__name__}")
+            raise EncodeError(
+                f"cannot encode bytes: got an object of type {type(message).__name__}"
+            )
         return message
 
     def decode(self, data: bytes, /) -> bytes:
@@ -93,7 +95,9 @@ class _ClassCodec(Generic[M]):
 
     def _check(self, message: object) -> None:
         if not isinstance(message, self._type):
-            raise EncodeError(f"cannot encode {self._name}: got an object of type {type(message).__name__}")
+            raise EncodeError(
+                f"cannot encode {self._name}: got an object of type {type(message).__name__}"
+            )
 
     @property
     def _name(self) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from abc import ABCMeta
-from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import betterproto2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["ElementSpec", "FieldSpec", "KeySpec", "PlanSpec", "plan_for"]
 
@@ -59,7 +61,10 @@ _SAMPLES: dict[str, list[tuple[tuple[int, int], Any]]] = {
     ],
     "duration": [
         ((0, 0), datetime.timedelta(0)),
-        ((90_061, 7_000), datetime.timedelta(days=1, hours=1, minutes=1, seconds=1, microseconds=7)),
+        (
+            (90_061, 7_000),
+            datetime.timedelta(days=1, hours=1, minutes=1, seconds=1, microseconds=7),
+        ),
     ],
 }
 
@@ -101,7 +106,9 @@ class _Builder:
             return message_type, "foreign", []
         known = len(self._plans)
         try:
-            fields = [self._field(message_type, field) for field in dataclasses.fields(message_type)]
+            fields = [
+                self._field(message_type, field) for field in dataclasses.fields(message_type)
+            ]
         except (_UnsupportedError, NameError):  # a type hint that names nothing
             for dropped, _, _ in self._plans[known:]:
                 del self._indexes[dropped]
@@ -146,7 +153,9 @@ class _Builder:
 
 
 def _overrides_wire(message_type: type) -> bool:
-    if not issubclass(message_type, betterproto2.Message) or not dataclasses.is_dataclass(message_type):
+    if not issubclass(message_type, betterproto2.Message) or not dataclasses.is_dataclass(
+        message_type
+    ):
         return True
     if hasattr(message_type, "__pydantic_core_schema__"):
         return True
@@ -156,7 +165,10 @@ def _overrides_wire(message_type: type) -> bool:
         function: Callable[..., Any] = getattr(method, "__func__", method)
         return function
 
-    return any(function(message_type, name) is not function(betterproto2.Message, name) for name in _WIRE_METHODS)
+    return any(
+        function(message_type, name) is not function(betterproto2.Message, name)
+        for name in _WIRE_METHODS
+    )
 
 
 def _is_bare(message_type: type) -> bool:
@@ -188,9 +200,13 @@ def _wrapped_kind(wrapper: type) -> str:
     layout = [(name, meta.number, meta.proto_type) for name, meta in fields]
     if layout == [("seconds", 1, "int64"), ("nanos", 2, "int32")]:
         for kind, samples in _SAMPLES.items():
-            if wrapper.__name__.lower() == kind and all(_converts(wrapper, *sample) for sample in samples):
+            if wrapper.__name__.lower() == kind and all(
+                _converts(wrapper, *sample) for sample in samples
+            ):
                 return kind
-    if wrapper.__name__.endswith("Value") and [(name, number) for name, number, _ in layout] == [("value", 1)]:
+    if wrapper.__name__.endswith("Value") and [(name, number) for name, number, _ in layout] == [
+        ("value", 1)
+    ]:
         sample = {bool: True, int: 1_000_003, float: 1.5, str: "sample", bytes: b"sample"}.get(
             type(_SCALARS.get(layout[0][2]))
         )

@@ -29,7 +29,7 @@ __all__ = [
 #: Text values are ``str``; names that end in ``-bin`` have ``bytes``.
 MetadataValue = str | bytes
 
-#: What calls and streams take as metadata; a collection of pairs may repeat names.
+#: What is accepted as metadata.
 MetadataLike = Mapping[str, MetadataValue] | Collection[tuple[str, MetadataValue]]
 
 
@@ -98,6 +98,13 @@ class CallContext:
     def time_left(self) -> float:
         """Seconds until the deadline; infinity if there is none."""
         return self.deadline - anyio.current_time()
+
+
+def pairs(metadata: MetadataLike | None) -> list[tuple[str, MetadataValue]] | None:
+    """Metadata as the core takes it."""
+    if not metadata:
+        return None
+    return list(metadata.items() if isinstance(metadata, Mapping) else metadata)
 
 
 _current: ContextVar[CallContext] = ContextVar("bascule_call_context")

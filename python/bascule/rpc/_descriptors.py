@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from google.protobuf.descriptor import FileDescriptor
+from typing import TYPE_CHECKING
+
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import FileDescriptor
+    from google.protobuf.message import Message
 
 # grpcio's and grpclib's packages declare the same messages in files with other names, which a pool refuses to hold
 # together. A pool of our own lets all of them live in one process.
@@ -18,4 +22,6 @@ def own_messages(serialized: bytes) -> tuple[FileDescriptor, dict[str, type[Mess
     :param serialized: a FileDescriptorProto that imports nothing
     """
     file: FileDescriptor = _pool.AddSerializedFile(serialized)
-    return file, {name: GetMessageClass(message) for name, message in file.message_types_by_name.items()}
+    return file, {
+        name: GetMessageClass(message) for name, message in file.message_types_by_name.items()
+    }

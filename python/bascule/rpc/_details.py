@@ -32,7 +32,8 @@ def encode_details(status: Status, message: str | None, details: Sequence[Any]) 
             packed.details.append(detail)
         else:
             packed.details.add().Pack(detail)
-    return packed.SerializeToString()
+    data: bytes = packed.SerializeToString()
+    return data
 
 
 def decode_details(data: bytes) -> list[Any] | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -15,6 +14,9 @@ from bascule.rpc._generated.health_pb2 import (
     HealthListResponse,
 )
 from bascule.rpc._method import Cardinality, Method, MethodHandler
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
 
 __all__ = ["HEALTH_CHECK", "HEALTH_LIST", "HEALTH_WATCH", "HealthService"]
 

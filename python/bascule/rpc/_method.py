@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from grpclib.const import Cardinality, Handler
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
     from bascule.rpc._streams import ServerStream
 
 __all__ = ["Cardinality", "Method", "MethodHandler"]
@@ -72,7 +73,7 @@ class MethodHandler(Handler):
         """One request, one reply."""
 
         async def serve(stream: ServerStream[Any, Any]) -> None:
-            request = await stream.recv_message()
+            request: Any = await stream.recv_message()
             await stream.send_message(await function(request))
 
         return cls._make_handler(serve, method, function)
@@ -86,7 +87,7 @@ class MethodHandler(Handler):
         """One request, many replies."""
 
         async def serve(stream: ServerStream[Any, Any]) -> None:
-            request = await stream.recv_message()
+            request: Any = await stream.recv_message()
             await _send_all(stream, function(request))
 
         return cls._make_handler(serve, method, function)

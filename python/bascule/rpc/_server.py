@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import anyio
 from grpclib.exceptions import GRPCError
@@ -68,7 +68,11 @@ class Binding:
     __slots__ = ("decode", "encode", "path", "serve", "unary_reply", "unary_request")
 
     def __init__(
-        self, path: str, handler: Handler, interceptors: Sequence[ServerInterceptor], max_message: int
+        self,
+        path: str,
+        handler: Handler,
+        interceptors: Sequence[ServerInterceptor],
+        max_message: int,
     ) -> None:
         cardinality = handler.cardinality
         self.path = path
@@ -86,9 +90,7 @@ class Binding:
         self, handler: Handler, interceptors: Sequence[ServerInterceptor]
     ) -> Callable[[ServerCall], Awaitable[None]]:
         decode, encode = self.decode, self.encode
-        around = [
-            each for each in interceptors if type(each).unary is not ServerInterceptor.unary
-        ]
+        around = [each for each in interceptors if type(each).unary is not ServerInterceptor.unary]
         if isinstance(handler, MethodHandler) and not around:
             direct = handler.direct
 
@@ -442,7 +444,7 @@ class Server:
         addresses = (listen,) if isinstance(listen, str) else tuple(listen)
         self.serving = Serving(functools.partial(ServerSession, self), addresses, context, grace)
 
-    async def __aenter__(self) -> Server:
+    async def __aenter__(self) -> Self:
         await self.serving.__aenter__()
         return self
 

@@ -11,6 +11,7 @@ from grpclib.exceptions import ProtocolError
 from grpclib.metadata import Deadline
 
 from bascule.errors import RpcError, Status
+from bascule.rpc._context import pairs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,14 +33,6 @@ PREFIX = 5
 #: Messages sent in a row before the loop gets a turn, so that one busy stream
 #: neither starves the others nor outruns a cancellation.
 TURN = 32
-
-
-def pairs(metadata: MetadataLike | None) -> list[tuple[str, MetadataValue]] | None:
-    """Metadata as the core takes it."""
-    if not metadata:
-        return None
-    items = getattr(metadata, "items", None)
-    return list(items() if items is not None else metadata)
 
 
 class MessageQueue:
