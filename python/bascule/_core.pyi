@@ -55,11 +55,17 @@ class Breaker:
     def admit(self, now_ns: int) -> tuple[int, int]:
         """Return ``(permit, -1)``, or ``(-1, retry_after_ns)`` if refused; -1 is unknown."""
 
+    def admit_if_closed(self) -> int:
+        """Return the permit of a closed breaker, which needs no time; -1 in any other state."""
+
     def complete(self, permit: int, outcome: int, now_ns: int) -> None:
         """Report how an admitted call ended, once: 0 success, 1 failure, 2 abandoned.
 
         :raises ValueError: if the outcome is none of these
         """
+
+    def succeed(self, permit: int) -> None:
+        """Report that an admitted call succeeded, which needs no time."""
 
     def force_open(self) -> None: ...
     def force_closed(self) -> None: ...

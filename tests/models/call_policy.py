@@ -41,9 +41,7 @@ class CallPolicyModel:
             if key in known:
                 assert number == known[key], "a key that stays keeps its id"
             if number not in self.listed:
-                endpoint = before.get(number) or EndpointModel(
-                    key, BreakerModel(*self.settings)
-                )
+                endpoint = before.get(number) or EndpointModel(key, BreakerModel(*self.settings))
                 endpoint.weight = 0
                 self.listed[number] = endpoint
             self.listed[number].weight += weight
@@ -63,9 +61,7 @@ class CallPolicyModel:
             return (3, -1)
         if self.candidates(now):
             return (0, -1)
-        waits = [
-            endpoint.breaker.retry_after(now) for endpoint in self._usable().values()
-        ]
+        waits = [endpoint.breaker.retry_after(now) for endpoint in self._usable().values()]
         return (2, min((wait for wait in waits if wait is not None), default=-1))
 
     def admit(self, now: int, number: int, call: int) -> None:

@@ -42,9 +42,7 @@ class WindowModel:
             retry_after = None
         else:
             retry_after = 0 if allowed else ceil(excess / self.rate)
-        return Expected(
-            allowed, floor(self.burst - level), ceil(level / self.rate), retry_after
-        )
+        return Expected(allowed, floor(self.burst - level), ceil(level / self.rate), retry_after)
 
     def _fullest(self, now: int) -> Fraction:
         """By how much the fullest window that ends now is above what the rate alone explains."""
@@ -75,9 +73,7 @@ class LeakModel:
             retry_after = None
         else:
             retry_after = max(0, ceil(missing / self.rate))
-        return Expected(
-            allowed, floor(self.burst - level), ceil(level / self.rate), retry_after
-        )
+        return Expected(allowed, floor(self.burst - level), ceil(level / self.rate), retry_after)
 
     def _level(self, now: int) -> Fraction:
         level = Fraction(0)

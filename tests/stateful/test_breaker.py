@@ -59,8 +59,11 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(target=calls)
     def admit(self) -> Any:
         self.begun += 1
+        shortcut = self.real.admit_if_closed()
+        assert (shortcut >= 0) == (self.model.state == "closed")
         expected = self.model.admit(self.now, self.begun)
         permit, retry_after = self.real.admit(self.now)
+        assert shortcut in (permit, -1)
         assert (permit >= 0) == expected
         if expected:
             assert retry_after == -1
@@ -73,6 +76,11 @@ class BreakerMachine(RuleBasedStateMachine):
     def report(self, call: tuple[int, int], outcome: Outcome) -> None:
         self.model.report(self.now, call[0], outcome)
         self.real.complete(call[1], CODES[outcome], self.now)
+
+    @rule(call=consumes(calls))
+    def succeed(self, call: tuple[int, int]) -> None:
+        self.model.report(self.now, call[0], "success")
+        self.real.succeed(call[1])
 
     @rule(open_it=st.booleans())
     def force(self, open_it: bool) -> None:

@@ -55,9 +55,7 @@ class _CallPolicyMachine(RuleBasedStateMachine):
         self.now = 0
         self.begun = 0
         self.gone: set[int] = set()
-        self.model = CallPolicyModel(
-            failures, successes, open_for, permits, half_open_for
-        )
+        self.model = CallPolicyModel(failures, successes, open_for, permits, half_open_for)
         self.real = _core.CallPolicy(
             balancer=self.balancer,
             seed=seed,
@@ -139,11 +137,7 @@ class _CallPolicyMachine(RuleBasedStateMachine):
 class RoundRobinMachine(_CallPolicyMachine):
     balancer = "round_robin"
 
-    @precondition(
-        lambda self: all(
-            e.breaker.state == "closed" for e in self.model.listed.values()
-        )
-    )
+    @precondition(lambda self: all(e.breaker.state == "closed" for e in self.model.listed.values()))
     @rule()
     def go_round(self) -> None:
         self.lap()

@@ -92,9 +92,7 @@ TestTokenBucket = TokenBucketMachine.TestCase
     limit=rates,
     period=periods,
     burst=bursts,
-    gaps=st.lists(
-        st.tuples(st.integers(0, 8), st.integers(0, 2)), min_size=1, max_size=60
-    ),
+    gaps=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 2)), min_size=1, max_size=60),
 )
 def test_no_window_exceeds_the_rate(
     algorithm: str, limit: int, period: int, burst: int, gaps: list[tuple[int, int]]

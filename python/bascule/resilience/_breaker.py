@@ -20,9 +20,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 #: Which exceptions are failures: types, or a function that tells.
-FailureOn: TypeAlias = (
-    type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
-)
+FailureOn: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 
 _UNKNOWN = -1
 
@@ -40,9 +38,7 @@ class Outcome(IntEnum):
 
     SUCCESS = 0  #: the dependency answered
     FAILURE = 1  #: the dependency failed
-    ABANDONED = (
-        2  #: it says nothing about the dependency: cancelled, or refused further in
-    )
+    ABANDONED = 2  #: it says nothing of the dependency: cancelled, or refused further in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +124,9 @@ class Permit:
             self._core.complete(self._generation, outcome, self._clock())
 
 
-#: What this task is inside of, the innermost last.
-_entered: ContextVar[tuple[tuple[CircuitBreaker, Permit], ...]] = ContextVar(
-    "bascule_breakers_entered", default=()
-)
+#: What this task is inside of, the innermost first: breaker, permit, the rest.
+_Entered: TypeAlias = "tuple[CircuitBreaker, int, _Entered] | None"
+_entered: ContextVar[_Entered] = ContextVar("bascule_breakers_entered", default=None)
 
 
 class CircuitBreaker:
@@ -208,25 +203,19 @@ class CircuitBreaker:
     def admit(self) -> Permit:
         """Ask to make a call, whose end the permit must be told on every path.
 
+        For what neither a block nor a decorator fits: a call that spans tasks, or one whose end is
+        no matter of exceptions.
+
         :raises BreakerOpenError: if refused
         """
-        generation, retry_after_ns = self._core.admit(self._clock())
-        if generation == _UNKNOWN:
-            retry_after = None if retry_after_ns == _UNKNOWN else retry_after_ns / 1e9
-            raise BreakerOpenError(self.name, retry_after)
-        return Permit(self._core, self._clock, generation)
+        return Permit(self._core, self._clock, self._admit())
 
-    async def __aenter__(self) -> Permit:
+    async def __aenter__(self) -> None:
         """Ask to make a call; the block runs only if it may. No checkpoint.
 
-        The block may report on its permit before it ends, where no exception tells how the call
-        went.
-
         :raises BreakerOpenError: if refused
         """
-        permit = self.admit()
-        _entered.set((*_entered.get(), (self, permit)))
-        return permit
+        _entered.set((self, self._admit(), _entered.get()))
 
     async def __aexit__(
         self,
@@ -238,7 +227,9 @@ class CircuitBreaker:
 
         :raises RuntimeError: if another task entered the block
         """
-        self._leave().report(self._outcome(exc))
+        permit, rest = self._leave(_entered.get())
+        _entered.set(rest)
+        self._report(permit, exc)
 
     def __call__(
         self, function: Callable[_P, Coroutine[Any, Any, _T]]
@@ -253,13 +244,13 @@ class CircuitBreaker:
 
         @functools.wraps(function)
         async def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-            permit = self.admit()
+            permit = self._admit()
             try:
                 result = await function(*args, **kwargs)
             except BaseException as exc:
-                permit.report(self._outcome(exc))
+                self._report(permit, exc)
                 raise
-            permit.report(Outcome.SUCCESS)
+            self._core.succeed(permit)
             return result
 
         return guarded
@@ -267,23 +258,37 @@ class CircuitBreaker:
     def __repr__(self) -> str:
         return f"CircuitBreaker({self.name!r}, state={self.state.value!r})"
 
-    def _leave(self) -> Permit:
-        """Take this breaker's innermost permit off the task's stack."""
-        entered = _entered.get()
-        for place in reversed(range(len(entered))):
-            breaker, permit = entered[place]
-            if breaker is self:
-                _entered.set(entered[:place] + entered[place + 1 :])
-                return permit
-        msg = (
-            f"circuit breaker {self.name!r} is left by a task that did not enter it:"
-            " use admit() where a block spans tasks"
-        )
-        raise RuntimeError(msg)
+    def _admit(self) -> int:
+        permit = self._core.admit_if_closed()
+        if permit != _UNKNOWN:
+            return permit
+        permit, retry_after_ns = self._core.admit(self._clock())
+        if permit == _UNKNOWN:
+            retry_after = None if retry_after_ns == _UNKNOWN else retry_after_ns / 1e9
+            raise BreakerOpenError(self.name, retry_after)
+        return permit
 
-    def _outcome(self, exc: BaseException | None) -> Outcome:
+    def _report(self, permit: int, exc: BaseException | None) -> None:
         if exc is None:
-            return Outcome.SUCCESS
+            self._core.succeed(permit)
+        else:
+            self._core.complete(permit, self._outcome(exc), self._clock())
+
+    def _leave(self, entered: _Entered) -> tuple[int, _Entered]:
+        """Take this breaker's innermost permit out; blocks of generators need not nest."""
+        if entered is None:
+            msg = (
+                f"circuit breaker {self.name!r} is left by a task that did not enter it:"
+                " use admit() where a call spans tasks"
+            )
+            raise RuntimeError(msg)
+        breaker, permit, rest = entered
+        if breaker is self:
+            return permit, rest
+        mine, rest = self._leave(rest)
+        return mine, (breaker, permit, rest)
+
+    def _outcome(self, exc: BaseException) -> Outcome:
         if isinstance(exc, BaseExceptionGroup):
             outcomes = {self._outcome(inner) for inner in exc.exceptions}
             order = (Outcome.FAILURE, Outcome.SUCCESS, Outcome.ABANDONED)

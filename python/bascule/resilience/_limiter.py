@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from bascule import _core
 from bascule._core import Decision
@@ -101,14 +100,14 @@ class RateLimiter:
     async def acquire(self, key: str, cost: int = 1) -> Decision:
         """Take ``cost`` units of the key as soon as they are there, first come, first served.
 
-        A checkpoint. Cancelled, it has taken nothing, and whoever is next in the queue moves up.
+        A checkpoint only if it has to wait. Cancelled while it waits, it has taken nothing, and
+        whoever is next in the queue moves up.
 
         :raises ValueError: if ``cost`` is above ``burst``, so that the wait would never end
         """
         if cost > self.burst:
             msg = f"cost is {cost}, more than the burst of {self.burst}: it would wait forever"
             raise ValueError(msg)
-        await checkpoint()
         queue = self._queues.get(key)
         if queue is None:
             decision = self.check(key, cost)

@@ -198,6 +198,19 @@ impl Breaker {
         })
     }
 
+    /// The permit of a closed breaker, which has no need of the time; None in any other state.
+    pub fn permit_if_closed(&self) -> Option<Permit> {
+        let closed = self.state() == BreakerState::Closed;
+        closed.then_some(Permit {
+            generation: self.generation,
+        })
+    }
+
+    /// Takes the report of a success, which has no need of the time.
+    pub fn handle_success(&mut self, permit: Permit) {
+        self.handle_complete(permit, Outcome::Success, 0);
+    }
+
     /// Takes the report of a call; the report of an earlier generation changes nothing.
     pub fn handle_complete(&mut self, Permit { generation }: Permit, outcome: Outcome, now: Nanos) {
         if generation != self.generation {

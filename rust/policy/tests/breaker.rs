@@ -118,6 +118,27 @@ fn probes_after_its_time_and_closes_after_successes() {
 }
 
 #[test]
+fn no_time_is_needed_while_all_is_well() {
+    let mut breaker = opened_at_0();
+    assert_eq!(breaker.permit_if_closed(), None);
+    let probe = admit(&mut breaker, 10);
+    breaker.handle_success(probe);
+    assert_eq!(breaker.permit_if_closed(), None);
+    call(&mut breaker, Outcome::Success, 10);
+    let late = breaker.permit_if_closed().unwrap();
+    call(&mut breaker, Outcome::Failure, 10);
+    let permit = breaker.permit_if_closed().unwrap();
+    breaker.handle_success(permit);
+    assert_eq!(breaker.failures(), 0);
+    breaker.handle_force_closed();
+    assert!(breaker.permit_if_closed().is_some());
+    breaker.handle_reset();
+    call(&mut breaker, Outcome::Failure, 10);
+    breaker.handle_success(late);
+    assert_eq!(breaker.failures(), 1);
+}
+
+#[test]
 fn limits_the_probes_in_flight() {
     let mut breaker = opened_at_0();
     let first = admit(&mut breaker, 10);

@@ -14,8 +14,6 @@ from tests.unit.resilience.clock import ManualClock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bascule.resilience import Permit
-
 pytestmark = pytest.mark.anyio
 
 SETTINGS = BreakerSettings(failure_threshold=1, success_threshold=1, timeout=10.0)
@@ -31,6 +29,11 @@ def breaker(clock: ManualClock) -> CircuitBreaker:
     return CircuitBreaker("orders", SETTINGS, clock=clock)
 
 
+def state_of(breaker: CircuitBreaker) -> BreakerState:
+    """Return the state; a type checker takes a property for constant between two asserts."""
+    return breaker.state
+
+
 async def fail(breaker: CircuitBreaker, exc: BaseException | None = None) -> None:
     exc = exc or OSError("down")
     with pytest.raises(type(exc)):
@@ -40,9 +43,7 @@ async def fail(breaker: CircuitBreaker, exc: BaseException | None = None) -> Non
 
 def test_the_defaults_are_the_guides() -> None:
     settings = CircuitBreaker("orders").settings
-    assert settings == BreakerSettings(
-        failure_threshold=5, success_threshold=3, timeout=30.0
-    )
+    assert settings == BreakerSettings(failure_threshold=5, success_threshold=3, timeout=30.0)
     assert (settings.timeout_ns, settings.half_open_timeout_ns) == (30_000_000_000,) * 2
 
 
@@ -63,11 +64,9 @@ def test_settings_that_cannot_work_name_the_field(wrong: dict[str, Any]) -> None
         BreakerSettings(**wrong)
 
 
-async def test_opens_refuses_and_recovers(
-    breaker: CircuitBreaker, clock: ManualClock
-) -> None:
+async def test_opens_refuses_and_recovers(breaker: CircuitBreaker, clock: ManualClock) -> None:
     await fail(breaker)
-    assert breaker.state is BreakerState.OPEN
+    assert state_of(breaker) is BreakerState.OPEN
     clock.advance(4.0)
     with pytest.raises(
         BreakerOpenError, match=r"'orders' is open; try again in 6\.000 s"
@@ -77,22 +76,20 @@ async def test_opens_refuses_and_recovers(
     assert (caught.value.target, caught.value.retry_after) == ("orders", 6.0)
     clock.advance(6.0)
     async with breaker:
-        assert breaker.state is BreakerState.HALF_OPEN
+        assert state_of(breaker) is BreakerState.HALF_OPEN
         with pytest.raises(BreakerOpenError) as caught:
             breaker.admit()
         assert caught.value.retry_after is None
-    assert breaker.state is BreakerState.CLOSED
+    assert state_of(breaker) is BreakerState.CLOSED
 
 
 async def test_successes_between_failures_keep_it_closed(clock: ManualClock) -> None:
-    breaker = CircuitBreaker(
-        "orders", BreakerSettings(failure_threshold=2), clock=clock
-    )
+    breaker = CircuitBreaker("orders", BreakerSettings(failure_threshold=2), clock=clock)
     for _ in range(5):
         await fail(breaker)
         async with breaker:
             pass
-    assert breaker.state is BreakerState.CLOSED
+    assert state_of(breaker) is BreakerState.CLOSED
 
 
 async def test_cancellation_is_no_failure(breaker: CircuitBreaker) -> None:
@@ -102,7 +99,7 @@ async def test_cancellation_is_no_failure(breaker: CircuitBreaker) -> None:
             await anyio.lowlevel.checkpoint()
     assert scope.cancelled_caught
     assert breaker.snapshot().failures == 0
-    assert breaker.state is BreakerState.CLOSED
+    assert state_of(breaker) is BreakerState.CLOSED
 
 
 async def test_a_cancelled_probe_gives_its_permit_back(
@@ -117,7 +114,7 @@ async def test_a_cancelled_probe_gives_its_permit_back(
     assert (breaker.snapshot().probes, breaker.state) == (0, BreakerState.HALF_OPEN)
     async with breaker:
         pass
-    assert breaker.state is BreakerState.CLOSED
+    assert state_of(breaker) is BreakerState.CLOSED
 
 
 async def test_a_lost_probe_is_replaced_in_time(
@@ -129,7 +126,7 @@ async def test_a_lost_probe_is_replaced_in_time(
     clock.advance(breaker.settings.half_open_timeout)
     async with breaker:
         lost.report(Outcome.FAILURE)
-    assert breaker.state is BreakerState.CLOSED
+    assert state_of(breaker) is BreakerState.CLOSED
 
 
 async def test_a_deadline_inside_is_a_failure(breaker: CircuitBreaker) -> None:
@@ -137,15 +134,13 @@ async def test_a_deadline_inside_is_a_failure(breaker: CircuitBreaker) -> None:
         async with breaker:
             with anyio.fail_after(0):
                 await anyio.sleep_forever()
-    assert breaker.state is BreakerState.OPEN
+    assert state_of(breaker) is BreakerState.OPEN
 
 
 async def test_a_refusal_further_in_is_no_failure(breaker: CircuitBreaker) -> None:
     await fail(breaker, RateLimitedError("per subject"))
-    await fail(
-        breaker, ExceptionGroup("all refused", [BreakerOpenError("inner", None)])
-    )
-    assert breaker.state is BreakerState.CLOSED
+    await fail(breaker, ExceptionGroup("all refused", [BreakerOpenError("inner", None)]))
+    assert state_of(breaker) is BreakerState.CLOSED
 
 
 @pytest.mark.parametrize(
@@ -160,11 +155,9 @@ async def test_failures_are_what_the_user_says(
     await fail(breaker, ValueError("the caller's fault"))
     await fail(breaker, ExceptionGroup("answers", [ValueError("one"), KeyError("two")]))
     await fail(breaker, KeyboardInterrupt())
-    assert breaker.state is BreakerState.CLOSED
-    await fail(
-        breaker, ExceptionGroup("mixed", [ValueError("one"), ConnectionError("two")])
-    )
-    assert breaker.state is BreakerState.OPEN
+    assert state_of(breaker) is BreakerState.CLOSED
+    await fail(breaker, ExceptionGroup("mixed", [ValueError("one"), ConnectionError("two")]))
+    assert state_of(breaker) is BreakerState.OPEN
 
 
 async def test_an_unlisted_exception_is_an_answer(clock: ManualClock) -> None:
@@ -172,7 +165,7 @@ async def test_an_unlisted_exception_is_an_answer(clock: ManualClock) -> None:
     await fail(breaker)
     clock.advance(10.0)
     await fail(breaker, ValueError("not found"))
-    assert breaker.state is BreakerState.CLOSED
+    assert state_of(breaker) is BreakerState.CLOSED
 
 
 async def test_decorates_coroutine_functions(breaker: CircuitBreaker) -> None:
@@ -194,26 +187,16 @@ def test_decorates_nothing_else(breaker: CircuitBreaker) -> None:
         breaker(len)  # type: ignore[arg-type]
 
 
-async def test_a_block_may_report_before_it_ends(breaker: CircuitBreaker) -> None:
-    async with breaker as permit:
-        permit.report(Outcome.FAILURE)
-    assert breaker.state is BreakerState.OPEN
-
-
-async def test_the_first_report_counts(
-    breaker: CircuitBreaker, clock: ManualClock
-) -> None:
+async def test_the_first_report_counts(breaker: CircuitBreaker, clock: ManualClock) -> None:
     await fail(breaker)
     clock.advance(10.0)
     permit = breaker.admit()
     permit.report(Outcome.ABANDONED)
     permit.report(Outcome.FAILURE)
-    assert breaker.state is BreakerState.HALF_OPEN
+    assert state_of(breaker) is BreakerState.HALF_OPEN
 
 
-async def test_late_reports_do_nothing(
-    breaker: CircuitBreaker, clock: ManualClock
-) -> None:
+async def test_late_reports_do_nothing(breaker: CircuitBreaker, clock: ManualClock) -> None:
     late = breaker.admit()
     await fail(breaker)
     clock.advance(10.0)
@@ -224,11 +207,9 @@ async def test_late_reports_do_nothing(
 
 async def test_blocks_nest_and_run_side_by_side(breaker: CircuitBreaker) -> None:
     other = CircuitBreaker("payments", SETTINGS)
-    permits: list[Permit] = []
 
     async def use(turn: anyio.Event, done: anyio.Event) -> None:
-        async with breaker as outer, other, breaker as inner:
-            permits.extend([outer, inner])
+        async with breaker, other, breaker:
             await turn.wait()
         done.set()
 
@@ -239,8 +220,9 @@ async def test_blocks_nest_and_run_side_by_side(breaker: CircuitBreaker) -> None
         for turn, done in turns:
             turn.set()
             await done.wait()
-    assert len(set(permits)) == 6
     assert breaker.state is other.state is BreakerState.CLOSED
+    await fail(breaker)
+    assert state_of(breaker) is BreakerState.OPEN
 
 
 async def test_blocks_may_interleave(breaker: CircuitBreaker) -> None:
@@ -267,7 +249,7 @@ async def test_a_hand_may_hold_it(breaker: CircuitBreaker) -> None:
     assert caught.value.retry_after is None
     breaker.force_closed()
     await fail(breaker)
-    assert breaker.state is BreakerState.CLOSED
+    assert state_of(breaker) is BreakerState.CLOSED
     breaker.reset()
     assert not breaker.snapshot().forced
     await fail(breaker)

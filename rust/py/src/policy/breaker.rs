@@ -49,6 +49,13 @@ impl Breaker {
         }
     }
 
+    fn admit_if_closed(&self) -> i64 {
+        match self.core.lock().permit_if_closed() {
+            Some(permit) => i64::try_from(permit.generation()).unwrap_or(i64::MAX),
+            None => UNKNOWN,
+        }
+    }
+
     #[pyo3(signature = (permit, outcome, now_ns))]
     fn complete(&self, permit: u64, outcome: u8, now_ns: u64) -> PyResult<()> {
         let outcome = self::outcome(outcome)?;
@@ -56,6 +63,12 @@ impl Breaker {
             .lock()
             .handle_complete(Permit::from_generation(permit), outcome, now_ns);
         Ok(())
+    }
+
+    fn succeed(&self, permit: u64) {
+        self.core
+            .lock()
+            .handle_success(Permit::from_generation(permit));
     }
 
     fn force_open(&self) {
