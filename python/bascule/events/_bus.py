@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 
 import anyio
@@ -67,10 +66,9 @@ class MemoryEventBus:
         self._queues: dict[str, dict[str, MemoryObjectSendStream[Event[Any]]]] = {}
         self._receivers: list[MemoryObjectReceiveStream[Event[Any]]] = []
         self._tasks: TaskGroup | None = None
-        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
+        self._tasks = await anyio.create_task_group().__aenter__()
         return self
 
     async def __aexit__(
@@ -88,7 +86,12 @@ class MemoryEventBus:
         # The group ends when its subscribers have emptied their queues, or at this deadline.
         tasks.cancel_scope.deadline = anyio.current_time() + self._grace
         try:
-            return await self._stack.__aexit__(exc_type, exc, traceback)
+            return await tasks.__aexit__(exc_type, exc, traceback)
+        except BaseExceptionGroup as group:
+            # The body's own exception is not the bus's to wrap.
+            if exc is not None and group.exceptions == (exc,):
+                return False
+            raise
         finally:
             for receiver in self._receivers:
                 receiver.close()
