@@ -1,1 +1,1 @@
-"""The reference shop: gateway, user, order, product and payment on bascule."""
+"""The reference shop: gateway, user, order, product and payment on bascule. Start at :mod:`bascule_shop.app`."""

@@ -1,0 +1,302 @@
+"""The shop put together: four services, each behind its own server, in one process."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+
+from bascule.discovery import Endpoint, MemoryRegistry
+from bascule.errors import RpcError, Status
+from bascule.events import MemoryEventBus, OutboxRelay
+from bascule.resilience import BreakerSettings
+from bascule.rpc import Channel, HealthService, ReflectionService, Server, ServerInterceptor
+from bascule.saga import MemorySagaLog, SagaCoordinator
+from bascule_shop._caller import current_caller
+from bascule_shop._database import Database, Outbox
+from bascule_shop._generated.payment.services import PaymentServiceStub
+from bascule_shop._generated.product.services import ProductServiceStub
+from bascule_shop._generated.user.services import UserServiceStub
+from bascule_shop._seed import PRODUCTS, USERS
+from bascule_shop.order import ORDER_CREATED, OrderService, SqlOrderStore
+from bascule_shop.order import _store as order_tables
+from bascule_shop.payment import PaymentProvider, PaymentService, SimulatedProvider, SqlPaymentStore
+from bascule_shop.payment import _store as payment_tables
+from bascule_shop.product import ProductService, SqlProductStore
+from bascule_shop.product import _store as product_tables
+from bascule_shop.user import USER_CREATED, SqlUserStore, UserService
+from bascule_shop.user import _store as user_tables
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Awaitable, Callable, Mapping
+    from types import TracebackType
+
+    import sqlalchemy as sa
+    from anyio.abc import TaskGroup, TaskStatus
+    from argon2 import PasswordHasher
+
+    from bascule.rpc import CallContext, Servable
+
+__all__ = ["SERVICES", "Outage", "Shop", "ShopServer", "descriptor_set", "target"]
+
+SERVICES: Mapping[str, str] = {
+    "user": "user.UserService",
+    "product": "product.ProductService",
+    "payment": "payment.PaymentService",
+    "order": "order.OrderService",
+}
+"""The shop's services by short name, each after those that it calls."""
+
+
+def target(name: str) -> str:
+    """Give the target of a service, by short name, for channels on the shop's registry."""
+    return f"memory:///{name}-service"
+
+
+def descriptor_set() -> bytes:
+    """Give the services' ``FileDescriptorSet``, with their routes, for a gateway."""
+    return resources.files("bascule_shop").joinpath("_generated/descriptors.binpb").read_bytes()
+
+
+class Outage(ServerInterceptor):
+    """Makes a service fail on demand, to show what its callers make of it.
+
+    :ivar active: while true, every call is answered with UNAVAILABLE
+    """
+
+    def __init__(self) -> None:
+        self.active = False
+
+    async def unary(
+        self, call: CallContext, request: Any, proceed: Callable[[Any], Awaitable[Any]]
+    ) -> Any:
+        """Fail, or let the call through."""
+        if self.active:
+            raise RpcError(Status.UNAVAILABLE, "an outage is being simulated")
+        return await proceed(request)
+
+
+class ShopServer:
+    """One service of the shop behind its own server, registered while it serves.
+
+    :param name: short name
+    :param service: what to serve, beside health and reflection
+    :param listen: address; a restart binds the same port again
+    :param registry: where to register
+    :param grace: seconds that calls in progress have to finish when it stops
+    :ivar outage: makes it fail on demand
+    :ivar server: the current or last server; None before the first start
+    """
+
+    def __init__(
+        self, name: str, service: Servable, *, listen: str, registry: MemoryRegistry, grace: float
+    ) -> None:
+        self.name = name
+        self.outage = Outage()
+        self.server: Server | None = None
+        self._service = service
+        self._listen = listen
+        self._registry = registry
+        self._grace = grace
+        self._stop: anyio.Event | None = None
+        self._stopped = anyio.Event()
+
+    @property
+    def address(self) -> str:
+        """Where it serves, or will serve again."""
+        return self._listen
+
+    @property
+    def serving(self) -> bool:
+        """Whether it serves now."""
+        return self._stop is not None
+
+    async def start(self, tasks: TaskGroup) -> None:
+        """Serve in a task of a group; return when calls are taken.
+
+        :raises TransportError: if the address cannot be bound
+        """
+        if self._stop is None:
+            await tasks.start(self._serve, name=f"{self.name} service")
+
+    async def stop(self) -> None:
+        """Deregister, let calls in progress finish, and stop; return when that is done."""
+        if self._stop is not None:
+            self._stop.set()
+            await self._stopped.wait()
+
+    async def _serve(self, *, task_status: TaskStatus[None]) -> None:
+        full_name = SERVICES[self.name]
+        health = HealthService([full_name])
+        services = [self._service, health]
+        server = Server(
+            [*services, ReflectionService(services, descriptors=descriptor_set())],
+            listen=self._listen,
+            interceptors=[self.outage],
+            grace=self._grace,
+        )
+        self._stopped = anyio.Event()
+        try:
+            async with server:
+                self.server = server
+                self._listen = server.addresses[0]
+                self._stop = anyio.Event()
+                endpoint = Endpoint(self._listen)
+                self._registry.register(f"{self.name}-service", endpoint)
+                try:
+                    task_status.started()
+                    await self._stop.wait()
+                finally:
+                    self._registry.deregister(f"{self.name}-service", endpoint)
+                    health.shutdown()
+        finally:
+            self._stop = None
+            self._stopped.set()
+
+
+class _Tasks:
+    """A task group that does not wrap its body's own exception."""
+
+    async def __aenter__(self) -> TaskGroup:
+        self._group = await anyio.create_task_group().__aenter__()
+        return self._group
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        try:
+            return await self._group.__aexit__(exc_type, exc, traceback)
+        except BaseExceptionGroup as group:
+            if exc is not None and group.exceptions == (exc,):
+                return False
+            raise
+
+
+class Shop:
+    """The whole shop but its gateway. Use it with ``async with``.
+
+    :param data: folder of the databases; made, and filled with products and users, if there is none
+    :param listen: addresses by short name; a free port of this machine for those not named
+    :param registry: where the services register and find each other; None for one of its own
+    :param breaker: for each call between services
+    :param provider: who moves the money; None for a simulated one
+    :param hasher: of passwords; None for argon2id with its library's parameters
+    :param grace: seconds that calls in progress have to finish when the shop closes
+    :ivar servers: the services by short name
+    :ivar bus: where ``user.created`` and ``order.created`` are published
+    :ivar channels: the order service's channels by short name of the service called
+    """
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str],
+        *,
+        listen: Mapping[str, str] | None = None,
+        registry: MemoryRegistry | None = None,
+        breaker: BreakerSettings | None = None,
+        provider: PaymentProvider | None = None,
+        hasher: PasswordHasher | None = None,
+        grace: float = 10.0,
+    ) -> None:
+        self.registry = registry or MemoryRegistry()
+        self.provider: PaymentProvider = provider or SimulatedProvider()
+        self.bus = MemoryEventBus()
+        self.sagas = SagaCoordinator(MemorySagaLog())
+        self.servers: dict[str, ShopServer] = {}
+        self.channels: dict[str, Channel] = {}
+        self._data = Path(data)
+        self._listen = listen or {}
+        self._breaker = breaker or BreakerSettings()
+        self._hasher = hasher
+        self._grace = grace
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Open the databases, then start each service after those that it calls.
+
+        :raises TransportError: if an address cannot be bound
+        """
+        self._data.mkdir(parents=True, exist_ok=True)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.bus)
+            services = await self._open_services(stack)
+            self._tasks = await stack.enter_async_context(_Tasks())
+            for name, service in services.items():
+                server = self.servers[name] = ShopServer(
+                    name,
+                    service,
+                    listen=self._listen.get(name, "127.0.0.1:0"),
+                    registry=self.registry,
+                    grace=self._grace,
+                )
+                await self.start(name)
+                stack.push_async_callback(server.stop)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Stop each service before those that it calls, then publish the last events and close."""
+        return await self._stack.__aexit__(exc_type, exc, traceback)
+
+    async def start(self, name: str) -> None:
+        """Start a service again that was stopped, at its old address."""
+        await self.servers[name].start(self._tasks)
+
+    async def stop(self, name: str) -> None:
+        """Stop one service."""
+        await self.servers[name].stop()
+
+    async def ready(self) -> bool:
+        """Tell whether every service takes calls."""
+        return all(server.serving for server in self.servers.values())
+
+    async def _open_services(self, stack: AsyncExitStack) -> dict[str, Servable]:
+        users = await self._database(stack, "user", user_tables.METADATA)
+        user_outbox = Outbox(users, user_tables.OUTBOX, USER_CREATED)
+        user_relay = await stack.enter_async_context(OutboxRelay(user_outbox, self.bus))
+        user_store = SqlUserStore(users, user_outbox)
+        await user_store.seed(USERS)
+
+        products = await self._database(stack, "product", product_tables.METADATA)
+        product_store = SqlProductStore(products)
+        await product_store.seed(PRODUCTS)
+
+        payments = await self._database(stack, "payment", payment_tables.METADATA)
+
+        orders = await self._database(stack, "order", order_tables.METADATA)
+        order_outbox = Outbox(orders, order_tables.OUTBOX, ORDER_CREATED)
+        order_relay = await stack.enter_async_context(OutboxRelay(order_outbox, self.bus))
+        return {
+            "user": UserService(user_store, notify=user_relay.notify, hasher=self._hasher),
+            "product": ProductService(product_store),
+            "payment": PaymentService(SqlPaymentStore(payments), self.provider),
+            "order": OrderService(
+                SqlOrderStore(orders, order_outbox),
+                UserServiceStub(await self._channel(stack, "user")),
+                ProductServiceStub(await self._channel(stack, "product")),
+                PaymentServiceStub(await self._channel(stack, "payment")),
+                coordinator=self.sagas,
+                notify=order_relay.notify,
+                caller=current_caller,
+            ),
+        }
+
+    async def _database(self, stack: AsyncExitStack, name: str, metadata: sa.MetaData) -> Database:
+        return await stack.enter_async_context(Database(self._data / f"{name}.db", metadata))
+
+    async def _channel(self, stack: AsyncExitStack, name: str) -> Channel:
+        channel = Channel(target(name), registry=self.registry, breaker=self._breaker)
+        self.channels[name] = await stack.enter_async_context(channel)
+        return channel
