@@ -38,10 +38,7 @@ class WindowModel:
         if allowed and cost:
             self.admitted.append((now, cost))
         level = self._fullest(now)
-        if cost > self.burst:
-            retry_after = None
-        else:
-            retry_after = 0 if allowed else ceil(excess / self.rate)
+        retry_after = None if cost > self.burst else max(0, ceil(excess / self.rate))
         return Expected(allowed, floor(self.burst - level), ceil(level / self.rate), retry_after)
 
     def _fullest(self, now: int) -> Fraction:
@@ -69,10 +66,7 @@ class LeakModel:
         if allowed:
             self.admitted.append((now, cost))
         level = self._level(now)
-        if cost > self.burst:
-            retry_after = None
-        else:
-            retry_after = max(0, ceil(missing / self.rate))
+        retry_after = None if cost > self.burst else max(0, ceil(missing / self.rate))
         return Expected(allowed, floor(self.burst - level), ceil(level / self.rate), retry_after)
 
     def _level(self, now: int) -> Fraction:

@@ -14,9 +14,9 @@ from hypothesis.stateful import (
     multiple,
     rule,
 )
+from tests.models.breaker import BreakerModel, Outcome
 
 from bascule import _core
-from tests.models.breaker import BreakerModel, Outcome
 
 CODES: dict[Outcome, int] = {"success": 0, "failure": 1, "abandoned": 2}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -16,10 +16,12 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from tests.models.call_policy import CallPolicyModel
 
 from bascule import _core
-from tests.models.breaker import Outcome
-from tests.models.call_policy import CallPolicyModel
+
+if TYPE_CHECKING:
+    from tests.models.breaker import Outcome
 
 CODES: dict[Outcome, int] = {"success": 0, "failure": 1, "abandoned": 2}
 

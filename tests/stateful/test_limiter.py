@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.models.limiter import Expected, LeakModel, WindowModel
 
 from bascule import _core
-from tests.models.limiter import Expected, LeakModel, WindowModel
 
 SECOND = 1_000_000_000
 

@@ -9,12 +9,14 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from types import TracebackType
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from bascule import _core
 from bascule.errors import BreakerOpenError, RejectedError
 from bascule.resilience._time import Clock, count, span_ns
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import anyio
 
@@ -12,6 +11,9 @@ from bascule import _core
 from bascule._core import Decision
 from bascule.errors import ConfigurationError, RateLimitedError
 from bascule.resilience._time import Clock, count, span_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 __all__ = ["Decision", "GcraLimiter", "RateLimiter", "TokenBucketLimiter"]
 

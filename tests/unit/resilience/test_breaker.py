@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from tests.unit.resilience.clock import ManualClock
 
 from bascule.errors import BreakerOpenError, ConfigurationError, RateLimitedError
 from bascule.resilience import BreakerSettings, BreakerState, CircuitBreaker, Outcome
-from tests.unit.resilience.clock import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,10 +130,13 @@ async def test_a_lost_probe_is_replaced_in_time(
 
 
 async def test_a_deadline_inside_is_a_failure(breaker: CircuitBreaker) -> None:
+    @breaker
+    async def hang() -> None:
+        with anyio.fail_after(0):
+            await anyio.sleep_forever()
+
     with pytest.raises(TimeoutError):
-        async with breaker:
-            with anyio.fail_after(0):
-                await anyio.sleep_forever()
+        await hang()
     assert state_of(breaker) is BreakerState.OPEN
 
 

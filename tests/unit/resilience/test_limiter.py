@@ -9,10 +9,10 @@ from typing import Any
 
 import anyio
 import pytest
+from tests.unit.resilience.clock import ManualClock
 
 from bascule.errors import ConfigurationError, RateLimitedError
 from bascule.resilience import GcraLimiter, RateLimiter, TokenBucketLimiter
-from tests.unit.resilience.clock import ManualClock
 
 pytestmark = pytest.mark.anyio
 
