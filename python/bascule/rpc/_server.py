@@ -95,7 +95,7 @@ class Binding:
             direct = handler.direct
 
             async def serve(call: ServerCall) -> None:
-                call.reply = encode(await direct(decode(call.queue.messages.popleft())))
+                call.reply = encode(await direct(decode(call.request)))
 
             return serve
 
@@ -118,7 +118,7 @@ class Binding:
             chain = _around_unary(each, chain)
 
         async def serve_around(call: ServerCall) -> None:
-            reply = await chain(call, decode(call.queue.messages.popleft()))
+            reply = await chain(call, decode(call.request))
             if reply is not None:
                 call.reply = encode(reply)
 
@@ -196,6 +196,7 @@ class ServerCall(CallContext):
         "headers_sent",
         "queue",
         "reply",
+        "request",
         "scope",
         "session",
         "stream",
@@ -210,13 +211,14 @@ class ServerCall(CallContext):
         binding: Binding,
         headers: Headers | None,
         timeout_ns: int | None,
+        request: bytes | None,
     ) -> None:
         super().__init__(binding.path, session.link.peer, headers, session.link.tls)
         self.session = session
         self.stream = stream
         self.binding = binding
         self.timeout_ns = timeout_ns
-        self.queue = MessageQueue()
+        self.request = b"" if request is None else request
         self.reply: bytes | None = None
         self.error: GRPCError | None = None
         self.gone = False
@@ -224,7 +226,12 @@ class ServerCall(CallContext):
         self.scope: anyio.CancelScope | None = None
         self.writable: Future[None] | None = None
         if timeout_ns is not None:
-            self.deadline = anyio.current_time() + timeout_ns / 1e9
+            self.deadline = (session.driver.now_ns() + timeout_ns) / 1e9
+        if not (binding.unary_request and binding.unary_reply):
+            self.queue = MessageQueue()
+            if request is not None:
+                self.queue.put(request)
+                self.queue.end()
 
     async def run(self) -> None:
         """Run the handler in its cancel scope and answer, whatever happens."""
@@ -352,10 +359,8 @@ class ServerSession:
             kind = event[0]
             if kind == 0:
                 _, stream, method, headers, timeout_ns, message = event
-                call = ServerCall(self, stream, self._bindings[method], headers, timeout_ns)
-                if message is not None:
-                    call.queue.messages.append(message)
-                    call.queue.ended = True
+                binding = self._bindings[method]
+                call = ServerCall(self, stream, binding, headers, timeout_ns, message)
                 calls[stream] = call
                 self.driver.spawn(call.run)
             elif kind == 1:
