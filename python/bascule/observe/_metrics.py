@@ -1,0 +1,211 @@
+"""Prometheus metrics: read from the counters of the hot paths when somebody scrapes, never written through.
+
+``labels().inc()`` costs more than a fifth of a call, so servers, channels and gateways count by
+themselves; this collector turns their snapshots into families under stable names.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
+
+#: Statistics of one method: service, method, calls by status, calls by bucket, sum of seconds.
+CallRow = tuple[str, str, dict[str, int], list[int], float]
+
+# What the alert expects: 0 closed, 1 open, 2 half-open. A forced state counts as what it does.
+_BREAKER_STATES = {"closed": 0, "forced_closed": 0, "open": 1, "forced_open": 1, "half_open": 2}
+
+
+class CallStats(Protocol):
+    """What ``Server.stats`` and ``Channel.stats`` are: counted in Rust, read here."""
+
+    def snapshot(self) -> list[CallRow]:
+        """Return a row a method."""
+        ...
+
+
+class HttpRow(NamedTuple):
+    """Statistics of one gateway route: its template is the label, so the number of series is bounded."""
+
+    method: str
+    route: str
+    statuses: dict[int, int]
+    buckets: list[int]
+    seconds: float
+
+
+class HttpStats(Protocol):
+    """Requests as a gateway counts them."""
+
+    @property
+    def bounds(self) -> Sequence[float]:
+        """Upper bounds of the buckets in seconds, without infinity."""
+        ...
+
+    def snapshot(self) -> Iterable[HttpRow]:
+        """Return a row a route."""
+        ...
+
+    def decisions(self) -> Iterable[tuple[str, str, int]]:
+        """Return (limit, ``admitted`` or ``rejected``, count) of each limit."""
+        ...
+
+    def refused_tokens(self) -> Iterable[tuple[str, int]]:
+        """Return (reason, count)."""
+        ...
+
+
+class Metrics:
+    """Collects what servers, channels, breakers and gateways count, and renders it for Prometheus.
+
+    :param registry: where to register the collector; None for a registry of its own, which keeps two
+        gateways in one process apart
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        from prometheus_client import CollectorRegistry  # noqa: PLC0415 (40 ms that only scraped programs pay)
+
+        self.registry: CollectorRegistry = registry if registry is not None else CollectorRegistry()
+        self._calls: dict[str, list[tuple[CallStats, Sequence[float]]]] = {"server": [], "client": []}
+        self._breakers: list[Callable[[], Iterable[tuple[str, str]]]] = []
+        self._http: list[HttpStats] = []
+        self.registry.register(self)
+
+    def add_calls(self, stats: CallStats, *, side: str | None = None, bounds: Sequence[float] | None = None) -> None:
+        """Render the calls of a server (``grpc_*``) or a channel (``grpc_client_*``).
+
+        :param stats: ``Server.stats`` or ``Channel.stats``
+        :param side: ``"server"`` or ``"client"``; None to ask ``stats``
+        :param bounds: upper bounds of its buckets in seconds without infinity; None for the core's own
+        """
+        side = side or str(getattr(stats, "side", "server"))
+        self._calls[side].append((stats, bounds if bounds is not None else _core_bounds()))
+
+    def add_breakers(self, breakers: Callable[[], Iterable[tuple[str, str]]]) -> None:
+        """Render ``circuit_breaker_state``.
+
+        :param breakers: tells (name, state) of each breaker at the time of the scrape
+        """
+        self._breakers.append(breakers)
+
+    def add_http(self, stats: HttpStats) -> None:
+        """Render a gateway's requests, its limits' decisions and the tokens that it refused."""
+        self._http.append(stats)
+
+    def render(self) -> tuple[bytes, str]:
+        """Return the exposition text and its content type."""
+        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415
+
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: the registry must not scrape while it registers."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Turn the snapshots of this moment into metric families."""
+        yield from self._collect_calls("grpc", "server")
+        yield from self._collect_calls("grpc_client", "client")
+        yield from self._collect_breakers()
+        yield from self._collect_http()
+
+    def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily  # noqa: PLC0415
+
+        whose = "answered" if side == "server" else "made"
+        requests = CounterMetricFamily(
+            f"{prefix}_requests", f"gRPC calls {whose}", labels=("service", "method", "status")
+        )
+        duration = HistogramMetricFamily(
+            f"{prefix}_request_duration_seconds", f"Duration of gRPC calls {whose}", labels=("service", "method")
+        )
+        for (service, method), row in self._merged(side).items():
+            for status, count in row.statuses.items():
+                requests.add_metric((service, method, status), count)
+            duration.add_metric((service, method), _cumulative(row.bounds, row.buckets), row.seconds)
+        yield requests
+        yield duration
+
+    def _merged(self, side: str) -> dict[tuple[str, str], _Row]:
+        """Sum what several channels know of one method: two samples with the same labels are no exposition."""
+        rows: dict[tuple[str, str], _Row] = {}
+        for stats, bounds in self._calls[side]:
+            for service, method, statuses, buckets, seconds in stats.snapshot():
+                row = rows.setdefault((service, method), _Row(bounds))
+                row.add(statuses, buckets, seconds)
+        return rows
+
+    def _collect_breakers(self) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import GaugeMetricFamily  # noqa: PLC0415
+
+        states: dict[str, int] = {}
+        for breakers in self._breakers:
+            for name, state in breakers():
+                # Breakers that share a name show as the worst of them: open before half-open before closed.
+                value = _BREAKER_STATES[state]
+                states[name] = max(states.get(name, 0), value, key=(0, 2, 1).index)
+        family = GaugeMetricFamily("circuit_breaker_state", "0 closed, 1 open, 2 half-open", labels=("name",))
+        for name, value in states.items():
+            family.add_metric((name,), value)
+        yield family
+
+    def _collect_http(self) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily  # noqa: PLC0415
+
+        requests = CounterMetricFamily(
+            "http_requests", "HTTP requests answered by the gateway", labels=("method", "route", "status")
+        )
+        duration = HistogramMetricFamily(
+            "http_request_duration_seconds", "Duration of HTTP requests", labels=("method", "route")
+        )
+        decisions = CounterMetricFamily(
+            "rate_limit_decisions", "Decisions of the gateway's rate limits", labels=("limit", "outcome")
+        )
+        refused = CounterMetricFamily("auth_refused", "Bearer tokens refused by the gateway", labels=("reason",))
+        for stats in self._http:
+            for row in stats.snapshot():
+                for status, count in row.statuses.items():
+                    requests.add_metric((row.method, row.route, str(status)), count)
+                duration.add_metric((row.method, row.route), _cumulative(stats.bounds, row.buckets), row.seconds)
+            for limit, outcome, count in stats.decisions():
+                decisions.add_metric((limit, outcome), count)
+            for reason, count in stats.refused_tokens():
+                refused.add_metric((reason,), count)
+        yield requests
+        yield duration
+        yield decisions
+        yield refused
+
+
+class _Row:
+    __slots__ = ("bounds", "buckets", "seconds", "statuses")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.statuses: dict[str, int] = {}
+        self.buckets = [0] * (len(bounds) + 1)
+        self.seconds = 0.0
+
+    def add(self, statuses: dict[str, int], buckets: list[int], seconds: float) -> None:
+        for status, count in statuses.items():
+            self.statuses[status] = self.statuses.get(status, 0) + count
+        self.buckets = [have + more for have, more in zip(self.buckets, buckets, strict=True)]
+        self.seconds += seconds
+
+
+def _cumulative(bounds: Sequence[float], buckets: Sequence[int]) -> list[tuple[str, float]]:
+    limits = [*(f"{bound:g}" for bound in bounds), "+Inf"]
+    return list(zip(limits, accumulate(buckets), strict=True))
+
+
+def _core_bounds() -> Sequence[float]:
+    from bascule import _core  # noqa: PLC0415 (observe is usable without a compiled core)
+
+    bounds: Any = _core.CALL_BUCKETS
+    return tuple(bound for bound in bounds if bound != float("inf"))

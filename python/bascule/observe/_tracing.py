@@ -1,0 +1,104 @@
+"""W3C trace context: parse, format, carry by context variable. An exporter plugs in as a `Tracer`."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from random import getrandbits
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_HEX = "0123456789abcdef"
+# Version 00 is exactly this long: 2 + 1 + 32 + 1 + 16 + 1 + 2 (Trace Context, section 3.2.2).
+_LENGTH = 55
+# "Vendors SHOULD propagate at least 512 characters" (section 3.3.1.5); beyond it a peer only costs us memory.
+_STATE_LIMIT = 512
+
+
+class TraceContext(NamedTuple):
+    """Where a unit of work stands in its trace.
+
+    :ivar trace_id: 32 lower-case hexadecimal digits
+    :ivar span_id: 16 lower-case hexadecimal digits; the parent of whatever this work calls
+    :ivar sampled: whether somebody records this trace
+    :ivar state: the vendors' ``tracestate``, passed on as it came
+    """
+
+    trace_id: str
+    span_id: str
+    sampled: bool = False
+    state: str = ""
+
+    @property
+    def traceparent(self) -> str:
+        """The header value that makes the receiver's work a child of this one."""
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
+
+    def child(self) -> TraceContext:
+        """Return a context of the same trace with a span id of its own."""
+        return TraceContext(self.trace_id, f"{getrandbits(64) or 1:016x}", self.sampled, self.state)
+
+    @classmethod
+    def root(cls, *, sampled: bool = False) -> TraceContext:
+        """Begin a trace."""
+        return cls(f"{getrandbits(128) or 1:032x}", f"{getrandbits(64) or 1:016x}", sampled)
+
+    @classmethod
+    def parse(cls, traceparent: str, tracestate: str = "") -> TraceContext | None:
+        """Read the two headers; None if ``traceparent`` is malformed, when a new trace begins instead.
+
+        A version above 00 is read as far as version 00 goes, as the specification demands.
+        """
+        if len(traceparent) != _LENGTH and not (
+            len(traceparent) > _LENGTH and traceparent[_LENGTH] == "-" and not traceparent.startswith("00")
+        ):
+            return None
+        version, trace_id, span_id, flags = traceparent[:2], traceparent[3:35], traceparent[36:52], traceparent[53:55]
+        well_formed = (
+            traceparent[2] == traceparent[35] == traceparent[52] == "-"
+            and not (version + trace_id + span_id + flags).strip(_HEX)
+            and version != "ff"
+            and trace_id.strip("0")
+            and span_id.strip("0")
+        )
+        if not well_formed:
+            return None
+        return cls(trace_id, span_id, bool(int(flags, 16) & 1), tracestate if len(tracestate) <= _STATE_LIMIT else "")
+
+
+_current: ContextVar[TraceContext | None] = ContextVar("bascule_trace", default=None)
+
+
+def current_trace() -> TraceContext | None:
+    """Return the context of the work in progress, None outside of any."""
+    return _current.get()
+
+
+#: The variable itself, for those who open spans: set it, and reset it by the token when the span ends.
+trace_variable = _current
+
+
+class Span(Protocol):
+    """One unit of work under way."""
+
+    @property
+    def context(self) -> TraceContext:
+        """What calls made by this work pass on."""
+        ...
+
+    def end(self, attributes: Mapping[str, str | int], error: BaseException | None) -> None:
+        """Finish the span. Called exactly once, also when the work was cancelled.
+
+        :param attributes: what is known only at the end, such as ``http.response.status_code``
+        :param error: what ended the work early, None if it ran to its end
+        """
+        ...
+
+
+class Tracer(Protocol):
+    """Where spans go. Both methods run on the event loop: they must not block."""
+
+    def start(self, name: str, parent: TraceContext | None, attributes: Mapping[str, str | int]) -> Span:
+        """Begin a span under ``parent``, or a trace if there is none."""
+        ...
