@@ -8,12 +8,14 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 __all__ = [
+    "AuthenticationError",
     "BasculeError",
     "BreakerOpenError",
     "ClosedError",
     "ConfigurationError",
     "DecodeError",
     "EncodeError",
+    "KeysUnavailableError",
     "MethodNotAllowedError",
     "NoEndpointError",
     "RateLimitedError",
@@ -85,6 +87,30 @@ class NoEndpointError(RejectedError):
 
     def __str__(self) -> str:
         return f"no endpoint for {self.target!r}{self._hint()}"
+
+
+class KeysUnavailableError(RejectedError):
+    """The keys that verify tokens cannot be fetched, and the last ones are too old."""
+
+    def __str__(self) -> str:
+        return f"verification keys of {self.target!r} are unavailable{self._hint()}"
+
+
+class AuthenticationError(BasculeError):
+    """Credentials that prove nothing (HTTP 401).
+
+    :ivar reason: one of ``scheme``, ``malformed``, ``algorithm``, ``key``, ``signature``, ``expired``,
+        ``not_yet_valid``, ``issuer``, ``audience``, ``subject``: bounded, so fit for metric labels
+    :ivar message: what is wrong, fit to be shown to the sender
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class RpcError(BasculeError, GRPCError):

@@ -6,8 +6,9 @@ themselves; this collector turns their snapshots into families under stable name
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -30,14 +31,20 @@ class CallStats(Protocol):
         ...
 
 
-class HttpRow(NamedTuple):
-    """Statistics of one gateway route: its template is the label, so the number of series is bounded."""
+@dataclass(slots=True)
+class HttpRow:
+    """Statistics of one gateway route: its template is the label, so the number of series is bounded.
+
+    :ivar statuses: requests by HTTP status
+    :ivar buckets: requests by duration, not cumulative, the last without an upper bound
+    :ivar seconds: sum of all durations
+    """
 
     method: str
     route: str
     statuses: dict[int, int]
     buckets: list[int]
-    seconds: float
+    seconds: float = 0.0
 
 
 class HttpStats(Protocol):
