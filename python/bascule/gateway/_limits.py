@@ -36,8 +36,9 @@ class RateLimit:
         self.name = name
         self.admitted = 0
         self.rejected = 0
-        burst = config.burst or config.requests
-        self.check = (admission or GcraLimiter(config.requests, config.per, burst, max_keys=config.max_keys)).check
+        if admission is None:
+            admission = GcraLimiter(config.requests, config.per, burst=config.burst, max_keys=config.max_keys)
+        self.check = admission.check
         #: draft-ietf-httpapi-ratelimit-headers-10: the quota in requests, the window in seconds
         self.policy = ("ratelimit-policy", f'"{name}";q={config.requests};w={math.ceil(config.per)}')
         self._prefix = f'"{name}";r='

@@ -1,0 +1,57 @@
+"""W3C trace context, by the examples and rules of the specification."""
+
+from __future__ import annotations
+
+import pytest
+
+from bascule.observe import TraceContext
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+def test_a_traceparent_survives_the_round_trip() -> None:
+    context = TraceContext.parse(f"00-{TRACE}-{SPAN}-01", "vendor=1")
+    assert context == TraceContext(TRACE, SPAN, sampled=True, state="vendor=1")
+    assert context.traceparent == f"00-{TRACE}-{SPAN}-01"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "00",
+        f"00-{TRACE}-{SPAN}",
+        f"00-{TRACE}-{SPAN}-01-",
+        f"00-{TRACE}-{SPAN}-01-more",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{TRACE.upper()}-{SPAN}-01",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE}-{SPAN}-0x",
+        f"00_{TRACE}_{SPAN}_01",
+        f"00-{TRACE[:-1]}\n-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-01".replace("4", "\u0664"),
+    ],
+)
+def test_a_malformed_traceparent_is_no_parent(value: str) -> None:
+    assert TraceContext.parse(value) is None
+
+
+def test_a_later_version_is_read_as_far_as_it_is_known() -> None:
+    context = TraceContext.parse(f"cc-{TRACE}-{SPAN}-03-what-the-future-brings")
+    assert context == TraceContext(TRACE, SPAN, sampled=True)
+    assert context.traceparent.startswith("00-")
+
+
+def test_a_long_tracestate_is_dropped_and_the_trace_kept() -> None:
+    context = TraceContext.parse(f"00-{TRACE}-{SPAN}-00", "a" * 513)
+    assert context == TraceContext(TRACE, SPAN)
+
+
+def test_a_child_stays_in_the_trace_and_a_root_begins_one() -> None:
+    root = TraceContext.root(sampled=True)
+    child = root.child()
+    assert (child.trace_id, child.sampled) == (root.trace_id, True)
+    assert child.span_id != root.span_id
+    assert TraceContext.parse(root.traceparent) == root
+    assert TraceContext.root().trace_id != root.trace_id
