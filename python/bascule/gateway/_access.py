@@ -26,7 +26,7 @@ _INTERVAL = 0.05
 _MOST_PENDING = 20_000
 
 
-class AccessEntry(msgspec.Struct, gc=False, omit_defaults=True):
+class AccessEntry(msgspec.Struct, tag_field="event", tag="request", gc=False, omit_defaults=True):
     """What is known of a request when it is over.
 
     :ivar timestamp: its end, with a zone
@@ -47,8 +47,6 @@ class AccessEntry(msgspec.Struct, gc=False, omit_defaults=True):
     route: str = ""
     subject: str = ""
     sent: int = 0
-    event: str = "request"
-    level: str = "info"
 
 
 class AccessLog(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +43,15 @@ class VerificationKey:
         :raises ConfigurationError: if its type or curve is unsupported, it is too short, is not for
             signatures, or its ``alg`` contradicts its type
         """
-        from joserfc.errors import JoseError  # noqa: PLC0415 (cryptography loads with the first key)
+        from joserfc.errors import JoseError, SecurityWarning  # noqa: PLC0415 (cryptography loads with the first key)
         from joserfc.jwk import import_key  # noqa: PLC0415
 
         name = repr(jwk.get("kid", "without kid"))
         try:
-            return cls.from_key(import_key(cast("Any", dict(jwk))))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SecurityWarning)  # short keys are refused below
+                key = import_key(cast("Any", dict(jwk)))
+            return cls.from_key(key)
         except ConfigurationError:
             raise
         except (JoseError, ValueError, TypeError, KeyError) as error:

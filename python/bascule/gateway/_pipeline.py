@@ -94,9 +94,6 @@ class Pipeline:
                 response = problem_for(raised, realm=self._realm) or self._unexpected(raised, exchange)
             response.headers.append(("x-request-id", exchange.request_id))
             response.headers.extend(exchange.answer_headers)
-            if request.method == "HEAD":  # RFC 9110, 9.3.2: the same answer without its content
-                response.headers.append(("content-length", str(len(response.body))))
-                response.body = b""
             return response
         except BaseException as cancelled:
             error = cancelled
