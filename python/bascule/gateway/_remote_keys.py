@@ -108,12 +108,10 @@ class RemoteKeys:
         # Before the fetch: a cancelled or failed one must not be repeated at once either.
         self._tried_at = self._clock()
         try:
-            async with httpx.AsyncClient(
-                verify=self._tls if self._tls is not None else True, timeout=_TIMEOUT, trust_env=False
-            ) as client:
+            async with httpx.AsyncClient(verify=self._tls or True, timeout=_TIMEOUT, trust_env=False) as client:
                 document = await self._fetch(client)
             entries = jwk_entries(json.loads(document))
-        except (httpx.HTTPError, ValueError, RecursionError) as error:
+        except (httpx.HTTPError, TimeoutError, ValueError, RecursionError) as error:
             _log.warning("key set cannot be fetched; the last one is kept", extra={"url": self._url, "error": repr(error)})
             return
         self._keys = {}
@@ -129,11 +127,14 @@ class RemoteKeys:
         self._fetched_at = self._tried_at
 
     async def _fetch(self, client: httpx.AsyncClient) -> bytes:
-        async with client.stream("GET", self._url, headers={"accept": "application/json"}) as response:
-            response.raise_for_status()
-            document = b""
-            async for chunk in response.aiter_bytes():
-                document += chunk
-                if len(document) > _LARGEST_SET:
-                    raise ValueError(f"the key set has more than {_LARGEST_SET} bytes")
+        document = b""
+        with anyio.fail_after(_TIMEOUT):
+            async with client.stream("GET", self._url, headers={"accept": "application/json"}) as response:
+                response.raise_for_status()
+                # Read to the end, or to the deadline: leaving midway would leave httpx's generators behind.
+                async for chunk in response.aiter_bytes():
+                    if len(document) <= _LARGEST_SET:
+                        document += chunk
+        if len(document) > _LARGEST_SET:
+            raise ValueError(f"the key set has more than {_LARGEST_SET} bytes")
         return document
