@@ -23,7 +23,7 @@ from bascule.observe import Metrics
 from bascule.rpc import Channel, Method
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from types import TracebackType
 
     from bascule.discovery import MemoryRegistry
@@ -104,6 +104,7 @@ class Gateway:
         self.metrics.add_http(stats)
         for channel in self._channels.values():
             self.metrics.add_calls(channel.stats, side="client")
+        self.metrics.add_breakers(self._breakers)
         #: the handler itself: ``async (HttpRequest) -> HttpResponse``, of use without a listener too
         self.handle: Callable[[HttpRequest], Awaitable[HttpResponse]] = Pipeline(
             self.router,
@@ -183,6 +184,13 @@ class Gateway:
             self.router.get(config.ready_path, readiness(self._is_ready))
         if config.metrics_path is not None:
             self.router.get(config.metrics_path, metrics_text(self.metrics))
+
+    def _breakers(self) -> Iterable[tuple[str, str]]:
+        """Name and state of each endpoint's breaker: as many as there are endpoints."""
+        for service, channel in self._channels.items():
+            if self.config.upstream(service).breaker is not None:
+                for address, _, _, _, state in channel.snapshot():
+                    yield f"{service}@{address}", state
 
     async def _is_ready(self) -> bool:
         return self._serving and (self._ready is None or await self._ready())

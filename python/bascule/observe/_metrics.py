@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 #: Statistics of one method: service, method, calls by status, calls by bucket, sum of seconds.
-CallRow = tuple[str, str, dict[str, int], list[int], float]
+CallRow = tuple[str, str, list[tuple[str, int]], list[int], float]
 
 # What the alert expects: 0 closed, 1 open, 2 half-open. A forced state counts as what it does.
 _BREAKER_STATES = {"closed": 0, "forced_closed": 0, "open": 1, "forced_open": 1, "half_open": 2}
@@ -84,15 +84,15 @@ class Metrics:
         self._http: list[HttpStats] = []
         self.registry.register(self)
 
-    def add_calls(self, stats: CallStats, *, side: str | None = None, bounds: Sequence[float] | None = None) -> None:
+    def add_calls(
+        self, stats: CallStats, *, side: Literal["server", "client"] = "server", bounds: Sequence[float] | None = None
+    ) -> None:
         """Render the calls of a server (``grpc_*``) or a channel (``grpc_client_*``).
 
         :param stats: ``Server.stats`` or ``Channel.stats``
-        :param side: ``"server"`` or ``"client"``; None to ask ``stats``
-        :param bounds: upper bounds of its buckets in seconds without infinity; None for the core's own
+        :param bounds: upper bounds of its buckets in seconds, without infinity; None for the core's own
         """
-        side = side or str(getattr(stats, "side", "server"))
-        self._calls[side].append((stats, bounds if bounds is not None else _core_bounds()))
+        self._calls[side].append((stats, _core_bounds() if bounds is None else bounds))
 
     def add_breakers(self, breakers: Callable[[], Iterable[tuple[str, str]]]) -> None:
         """Render ``circuit_breaker_state``.
@@ -199,8 +199,8 @@ class _Row:
         self.buckets = [0] * (len(bounds) + 1)
         self.seconds = 0.0
 
-    def add(self, statuses: dict[str, int], buckets: list[int], seconds: float) -> None:
-        for status, count in statuses.items():
+    def add(self, statuses: Iterable[tuple[str, int]], buckets: Sequence[int], seconds: float) -> None:
+        for status, count in statuses:
             self.statuses[status] = self.statuses.get(status, 0) + count
         self.buckets = [have + more for have, more in zip(self.buckets, buckets, strict=True)]
         self.seconds += seconds
@@ -212,7 +212,6 @@ def _cumulative(bounds: Sequence[float], buckets: Sequence[int]) -> list[tuple[s
 
 
 def _core_bounds() -> Sequence[float]:
-    from bascule import _core  # noqa: PLC0415 (observe is usable without a compiled core)
+    from bascule import _core  # noqa: PLC0415 (what only gateways count needs no core)
 
-    bounds: Any = _core.CALL_BUCKETS
-    return tuple(bound for bound in bounds if bound != float("inf"))
+    return _core.CALL_BUCKETS

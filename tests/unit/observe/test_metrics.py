@@ -14,10 +14,10 @@ BOUNDS = (0.01, 0.1)
 class Calls:
     """A snapshot, as Server.stats and Channel.stats give it."""
 
-    def __init__(self, *rows: tuple[str, str, dict[str, int], list[int], float]) -> None:
+    def __init__(self, *rows: tuple[str, str, list[tuple[str, int]], list[int], float]) -> None:
         self._rows = list(rows)
 
-    def snapshot(self) -> list[tuple[str, str, dict[str, int], list[int], float]]:
+    def snapshot(self) -> list[tuple[str, str, list[tuple[str, int]], list[int], float]]:
         return self._rows
 
 
@@ -40,7 +40,7 @@ def labels(**values: str) -> tuple[tuple[str, str], ...]:
 def test_calls_of_a_server_have_the_names_of_the_alerts() -> None:
     metrics = Metrics()
     metrics.add_calls(
-        Calls(("user.UserService", "GetUser", {"OK": 3, "NOT_FOUND": 1}, [2, 1, 1], 0.5)), side="server", bounds=BOUNDS
+        Calls(("user.UserService", "GetUser", [("OK", 3), ("NOT_FOUND", 1)], [2, 1, 1], 0.5)), side="server", bounds=BOUNDS
     )
     found = samples(metrics)
     method = {"service": "user.UserService", "method": "GetUser"}
@@ -55,7 +55,7 @@ def test_calls_of_a_server_have_the_names_of_the_alerts() -> None:
 def test_two_channels_to_one_service_are_one_series() -> None:
     metrics = Metrics(CollectorRegistry())
     for _ in range(2):
-        metrics.add_calls(Calls(("a.B", "C", {"OK": 1}, [0, 1, 0], 0.05)), side="client", bounds=BOUNDS)
+        metrics.add_calls(Calls(("a.B", "C", [("OK", 1)], [0, 1, 0], 0.05)), side="client", bounds=BOUNDS)
     found = samples(metrics)
     assert found["grpc_client_requests_total", labels(service="a.B", method="C", status="OK")] == 2
     assert found["grpc_client_request_duration_seconds_sum", labels(service="a.B", method="C")] == 0.1

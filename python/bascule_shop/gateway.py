@@ -1,0 +1,90 @@
+"""The shop's front door: which routes it has, who may use them, and for how long.
+
+Anybody may look at the products and open an account. Users and orders are for those who have a token;
+whose orders they see is decided by the services, which are told the verified subject.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from bascule.gateway import Created, Gateway, GatewayConfig, LimitConfig, RouteConfig, UpstreamConfig
+from bascule.resilience import BreakerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from bascule.discovery import MemoryRegistry
+    from bascule.gateway import AccessLog, AuthConfig
+    from bascule.net import ServerTLS
+    from bascule.observe import Metrics, Tracer
+
+__all__ = ["ROUTES", "SERVICES", "shop_gateway"]
+
+#: The services that have routes.
+SERVICES = ("user.UserService", "order.OrderService", "product.ProductService")
+
+_PUBLIC = RouteConfig(public=True)
+_SUBJECT_LIMIT = LimitConfig(requests=1000, per=60.0)
+# Coarse: a household or an office shares an address.
+_ADDRESS_LIMIT = LimitConfig(requests=6000, per=60.0)
+
+#: Routes that are served otherwise than "with a token, in 15 s".
+ROUTES: Mapping[str, RouteConfig] = {
+    "/product.ProductService/*": _PUBLIC,
+    # argon2id takes its time, on purpose.
+    "/user.UserService/CreateUser": RouteConfig(public=True, created=Created("/api/v1/users/{id}")),
+    "/order.OrderService/CreateOrder": RouteConfig(created=Created("/api/v1/orders/{id}")),
+}
+
+
+def shop_gateway(  # noqa: PLR0913 (each has its default)
+    auth: AuthConfig,
+    *,
+    listen: str | tuple[str, ...] = "127.0.0.1:8443",
+    tls: ServerTLS | None = None,
+    targets: Mapping[str, str] | None = None,
+    registry: MemoryRegistry | None = None,
+    subject_limit: LimitConfig | None = _SUBJECT_LIMIT,
+    address_limit: LimitConfig | None = _ADDRESS_LIMIT,
+    access_log: AccessLog | None = None,
+    metrics: Metrics | None = None,
+    tracer: Tracer | None = None,
+    ready: Callable[[], Awaitable[bool]] | None = None,
+    grace: float = 30.0,
+) -> Gateway:
+    """Put the shop's gateway together; ``async with`` starts it.
+
+    :param auth: which tokens are believed: ``DevelopmentKey(directory).auth`` for the tour
+    :param listen: address or addresses
+    :param tls: certificate and key; None for plain HTTP
+    :param targets: where each service is; ``memory:///`` and its name if not given
+    :param registry: resolves ``memory:///`` targets; None for the process-wide one
+    :param subject_limit: for each subject; None for none
+    :param address_limit: for each address; None for none
+    :param access_log: where a line for each request goes; None for standard error
+    :param metrics: what ``/metrics`` shows
+    :param tracer: where spans go
+    :param ready: asked by ``/readyz``
+    :param grace: seconds that requests in progress have to finish when it stops
+    """
+    breaker = BreakerSettings()
+    upstreams = {
+        service: UpstreamConfig((targets or {}).get(service, f"memory:///{service}"), breaker=breaker)
+        for service in SERVICES
+    }
+    config = GatewayConfig(
+        upstreams,
+        listen=listen,
+        tls=tls,
+        auth=auth,
+        routes=ROUTES,
+        subject_limit=subject_limit,
+        address_limit=address_limit,
+        grace=grace,
+    )
+    descriptors = (files("bascule_shop._generated") / "descriptors.binpb").read_bytes()
+    return Gateway(
+        config, descriptors, access_log=access_log, metrics=metrics, tracer=tracer, ready=ready, registry=registry
+    )
