@@ -101,7 +101,8 @@ def encode_fault(error: RpcError) -> bytes:
     status = status_pb2.Status(code=error.status.value, message=error.message or "")
     for detail in error.details or ():
         status.details.add().Pack(detail)
-    return status.SerializeToString()
+    data: bytes = status.SerializeToString()
+    return data
 
 
 def decode_fault(data: bytes) -> RpcError:

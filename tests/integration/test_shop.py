@@ -9,7 +9,6 @@ import pytest
 from argon2 import PasswordHasher
 
 from bascule.errors import RejectedError, RpcError, Status, TransportError
-from bascule.events import Event
 from bascule.resilience import BreakerSettings
 from bascule.rpc import Channel
 from bascule_shop._generated.order import (
@@ -33,6 +32,8 @@ from bascule_shop.user import USER_CREATED, UserCreated
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from bascule.events import Event
 
 pytestmark = pytest.mark.anyio
 

@@ -188,7 +188,7 @@ class OrderService(OrderServiceBase):
                     return _answer_again(known, placed.fingerprint)
             answer = answer_to(error.cause)
             if answer.status is Status.INTERNAL:
-                _logger.error("order %s failed", placed.order_id, exc_info=error)
+                _logger.exception("order %s failed", placed.order_id)
             raise answer from error
         except SagaParkedError as error:
             raise fault(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from bascule_shop._generated.shop import Money
@@ -50,7 +50,7 @@ class SimulatedProvider:
     :ivar down: while true, it does not answer
     """
 
-    REFUSALS = {
+    REFUSALS: ClassVar = {
         "tok_declined": ("CARD_DECLINED", "the card was declined"),
         "tok_expired": ("CARD_EXPIRED", "the card has expired"),
         "tok_insufficient": ("INSUFFICIENT_FUNDS", "the account does not cover the amount"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import anyio
 import pytest
 
@@ -9,7 +11,9 @@ from bascule.errors import RpcError, Status
 from bascule_shop._generated.payment import ChargeRequest, PaymentState, RefundRequest
 from bascule_shop._generated.shop import Money
 from bascule_shop.payment import PaymentService, SimulatedProvider
-from tests.unit.shop.conftest import JoinedShop
+
+if TYPE_CHECKING:
+    from tests.unit.shop.conftest import JoinedShop
 
 pytestmark = pytest.mark.anyio
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import anyio
 import pytest
 
@@ -16,7 +18,9 @@ from bascule_shop._generated.product import (
     ReserveInventoryRequest,
 )
 from bascule_shop._seed import SOLD_OUT
-from tests.unit.shop.conftest import JoinedShop
+
+if TYPE_CHECKING:
+    from tests.unit.shop.conftest import JoinedShop
 
 pytestmark = pytest.mark.anyio
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 import sqlalchemy as sa
+from tests.unit.shop.conftest import FAST_HASHER, JoinedShop
 
 from bascule.errors import RpcError, Status
 from bascule_shop._database import Database
 from bascule_shop._generated.user import CreateUserRequest, GetUserRequest, ListUsersRequest
 from bascule_shop.user import UserCreated
 from bascule_shop.user import _store as user_tables
-from tests.unit.shop.conftest import FAST_HASHER, JoinedShop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,14 +49,13 @@ async def test_the_password_is_kept_as_an_argon2id_hash(shop: JoinedShop, tmp_pa
 
 
 async def test_an_address_belongs_to_one_user_whatever_its_case(shop: JoinedShop) -> None:
-    results: list[Status | None] = []
+    results: list[str | None] = []
 
     async def create(email: str) -> None:
         try:
             await shop.users.create_user(request(email=email))
         except RpcError as error:
-            assert error.details[0].reason == "EMAIL_TAKEN"
-            results.append(error.status)
+            results.append(error.details[0].reason)
         else:
             results.append(None)
 
@@ -64,7 +63,7 @@ async def test_an_address_belongs_to_one_user_whatever_its_case(shop: JoinedShop
         for email in ("one@example.com", "ONE@example.com", " One@Example.com ", "two@example.com"):
             tasks.start_soon(create, email)
     assert results.count(None) == 2
-    assert results.count(Status.ALREADY_EXISTS) == 2
+    assert results.count("EMAIL_TAKEN") == 2
     assert len(await shop.user_outbox.pending(10)) == 2
 
 
