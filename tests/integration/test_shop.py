@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bascule.events import Event
+    from bascule_shop._generated.shop import Money
 
 pytestmark = pytest.mark.anyio
 
@@ -168,6 +169,42 @@ async def test_a_cancelled_order_is_given_back(client: Client) -> None:
     cancelled = await client.orders.cancel_order(CancelOrderRequest(id=made.id))
     assert cancelled.status is OrderStatus.CANCELLED
     assert await client.stock("prd_001") == 100
+
+
+class HangingProvider(SimulatedProvider):
+    """Never answers a charge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.charging = anyio.Event()
+
+    async def charge(self, key: str, amount: Money, token: str) -> str:
+        self.charging.set()
+        await anyio.sleep_forever()
+        return await super().charge(key, amount, token)
+
+
+async def test_a_caller_that_gives_up_has_its_order_undone(tmp_path: Path) -> None:
+    provider = HangingProvider()
+    async with (
+        open_shop(tmp_path, provider=provider) as shop,
+        Channel(target("order"), registry=shop.registry) as orders,
+        Channel(target("product"), registry=shop.registry) as products,
+    ):
+
+        async def stock() -> int:
+            request = GetProductRequest(id="prd_001")
+            return (await ProductServiceStub(products).get_product(request)).stock
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(OrderServiceStub(orders).create_order, order())
+            with anyio.fail_after(5):
+                await provider.charging.wait()
+            assert await stock() == 98
+            tasks.cancel_scope.cancel()
+        # The server waits for its handler, which undoes the order before it ends.
+        await shop.stop("order")
+        assert await stock() == 100
 
 
 async def test_a_provider_outage_opens_the_breaker_and_passes(client: Client) -> None:

@@ -290,6 +290,8 @@ class ServerCall(CallContext):
     def _finish(self, *, returned: bool) -> None:
         session = self.session
         present = session.calls.pop(self.stream, None) is not None
+        if session.ended and not session.calls:
+            session.forget()
         machine, now_ns = session.machine, session.driver.now_ns()
         trailing = list(self._trailing_metadata.items()) if self._trailing_metadata else None
         error = self.error
@@ -351,6 +353,8 @@ class ServerSession:
         self.calls: dict[int, ServerCall] = {}
         self._bindings = server.bindings
         self._lost = server.serving.lost
+        #: The link is gone; handlers may still clean up after their calls.
+        self.ended = False
 
     def handle_events(self, events: list[Event]) -> None:
         """React to what the machine reports; kinds are those of ``_core.ServerConnection``."""
@@ -384,6 +388,12 @@ class ServerSession:
 
     def handle_lost(self) -> None:
         """The socket is gone; the machine has reported every call as reset."""
+        self.ended = True
+        if not self.calls:
+            self.forget()
+
+    def forget(self) -> None:
+        """Nothing is left of this connection: the server need not wait for it."""
         self._lost(self)
 
     def cancel_calls(self) -> None:
