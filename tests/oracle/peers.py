@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h2.config
 import h2.connection
 import h2.events
 import h2.settings
-from bascule import _core
 from hyperframe.frame import Frame
+
+from bascule import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: The time that stands still unless a test moves it, in nanoseconds.
 NOW = 1_000_000_000_000
@@ -50,6 +54,11 @@ def frames(data: bytes) -> list[Frame]:
         found.append(parsed)
         rest = rest[9 + length :]
     return found
+
+
+def texts(headers: Iterable[Any]) -> list[tuple[str, str]]:
+    """Header fields, which this configuration of the library decodes."""
+    return [(name, value) for name, value in headers]
 
 
 def table() -> tuple[_core.CallTable, dict[str, int]]:
@@ -91,7 +100,7 @@ class Peer:
     """The `h2` library on one end of a connection, and what it saw."""
 
     def __init__(
-        self, *, client: bool, machine: Any, settings: dict[int, int] | None = None
+        self, *, client: bool, machine: Any, settings: dict[Any, int] | None = None
     ) -> None:
         config = h2.config.H2Configuration(
             client_side=client,
@@ -148,9 +157,9 @@ class Peer:
             self.events.append(event)
             match event:
                 case h2.events.RequestReceived() | h2.events.ResponseReceived():
-                    self.streams[event.stream_id].headers.append(list(event.headers))
+                    self.streams[event.stream_id].headers.append(texts(event.headers))
                 case h2.events.TrailersReceived():
-                    self.streams[event.stream_id].trailers = list(event.headers)
+                    self.streams[event.stream_id].trailers = texts(event.headers)
                 case h2.events.DataReceived():
                     self.streams[event.stream_id].data += event.data
                     if self.reads and event.flow_controlled_length:
@@ -177,14 +186,18 @@ class ClientPeer(Peer):
     """The `h2` library as a client of our server, which answers like an echo."""
 
     def __init__(
-        self, *, answers: bool = True, settings: dict[int, int] | None = None, **limits: int
+        self,
+        *,
+        answers: bool = True,
+        settings: dict[Any, int] | None = None,
+        **limits: int,
     ) -> None:
         calls, self.methods = table()
         #: Whether handlers answer by themselves, or the test answers for them.
         self.answers = answers
         self.requests: dict[int, list[bytes]] = defaultdict(list)
         self.running: dict[int, int] = {}
-        config = _core.ServerConfig(calls=calls, **limits)  # type: ignore[arg-type]
+        config = _core.ServerConfig(calls=calls, **limits)
         machine = _core.ServerConnection(config, NOW)
         super().__init__(client=True, machine=machine, settings=settings)
 
@@ -255,9 +268,11 @@ class ClientPeer(Peer):
 class ServerPeer(Peer):
     """The `h2` library as a server of our client; the test answers."""
 
-    def __init__(self, settings: dict[int, int] | None = None, **limits: int) -> None:
+    def __init__(self, settings: dict[Any, int] | None = None, max_message: int = 1 << 22) -> None:
         calls, self.methods = table()
-        machine = _core.ClientConnection(calls, "test:1", NOW, user_agent="tests", **limits)
+        machine = _core.ClientConnection(
+            calls, "test:1", NOW, user_agent="tests", max_message=max_message
+        )
         super().__init__(client=False, machine=machine, settings=settings)
         #: Whether our side's application takes messages as they come.
         self.consumes = True

@@ -8,7 +8,6 @@ import h2.events
 import h2.settings
 import pytest
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, PingFrame
-
 from tests.oracle.peers import (
     DRAINING,
     LOST,

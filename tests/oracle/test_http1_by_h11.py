@@ -8,9 +8,9 @@ import h11
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from tests.oracle.peers import CLOSED, HTTP, NOW
 
 from bascule import _core
-from tests.oracle.peers import CLOSED, HTTP, NOW
 
 Request = tuple[str, str, list[tuple[str, str]], bytes]
 
@@ -94,11 +94,11 @@ def written(request: Request, chunks: list[bytes] | None) -> bytes:
     """The request as `h11` writes it."""
     method, target, fields, body = request
     client = h11.Connection(h11.CLIENT)
-    headers = [(name, text.encode("latin-1")) for name, text in fields]
+    headers = [(name.encode(), text.encode("latin-1")) for name, text in fields]
     if chunks is not None:
-        headers.append(("transfer-encoding", b"chunked"))
+        headers.append((b"transfer-encoding", b"chunked"))
     elif body:
-        headers.append(("content-length", str(len(body)).encode()))
+        headers.append((b"content-length", str(len(body)).encode()))
     data = client.send(h11.Request(method=method, target=target, headers=headers)) or b""
     for chunk in chunks if chunks is not None else [body]:
         data += client.send(h11.Data(data=chunk)) or b""
@@ -224,7 +224,8 @@ def test_what_we_accept_h11_reads_the_same_way(data: bytes) -> None:
     try:
         others = read_by_h11(data, len(server.requests))
     except h11.RemoteProtocolError as error:
-        assert "no request line received" in str(error)
+        if "no request line received" not in str(error):  # an empty line between two requests
+            raise
         return
     assert len(others) == len(server.requests)
     for ours, theirs in zip(server.requests, others, strict=True):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from bascule.errors import ConfigurationError
 from bascule.net._devcert import development_certificate
 from bascule.net._tls import ServerTLS
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
+
 from bascule.errors import ConfigurationError
 from bascule.net._devcert import development_certificate
 from bascule.net._tls import ClientTLS, ServerTLS
-from cryptography.hazmat.primitives import serialization
 
 
 class Files:
@@ -102,7 +103,7 @@ def test_nothing_older_than_tls_1_2_is_offered(files: Files) -> None:
 
 def test_a_client_checks_authority_and_name(files: Files) -> None:
     server = ServerTLS(files.certificate, files.key).context([])
-    with pytest.raises(ssl.SSLCertVerificationError, match="self-signed|unable to get"):
+    with pytest.raises(ssl.SSLCertVerificationError, match=r"self-signed|unable to get"):
         handshake(server, ClientTLS().context([]))
     with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
         handshake(server, ClientTLS(ca=files.ca).context([]), "elsewhere.example")
