@@ -9,7 +9,14 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from bascule.gateway import Created, Gateway, GatewayConfig, LimitConfig, RouteConfig, UpstreamConfig
+from bascule.gateway import (
+    Created,
+    Gateway,
+    GatewayConfig,
+    LimitConfig,
+    RouteConfig,
+    UpstreamConfig,
+)
 from bascule.resilience import BreakerSettings
 
 if TYPE_CHECKING:
@@ -39,7 +46,7 @@ ROUTES: Mapping[str, RouteConfig] = {
 }
 
 
-def shop_gateway(  # noqa: PLR0913 (each has its default)
+def shop_gateway(
     auth: AuthConfig,
     *,
     listen: str | tuple[str, ...] = "127.0.0.1:8443",
@@ -71,7 +78,9 @@ def shop_gateway(  # noqa: PLR0913 (each has its default)
     """
     breaker = BreakerSettings()
     upstreams = {
-        service: UpstreamConfig((targets or {}).get(service, f"memory:///{service}"), breaker=breaker)
+        service: UpstreamConfig(
+            (targets or {}).get(service, f"memory:///{service}"), breaker=breaker
+        )
         for service in SERVICES
     }
     config = GatewayConfig(
@@ -86,5 +95,11 @@ def shop_gateway(  # noqa: PLR0913 (each has its default)
     )
     descriptors = (files("bascule_shop._generated") / "descriptors.binpb").read_bytes()
     return Gateway(
-        config, descriptors, access_log=access_log, metrics=metrics, tracer=tracer, ready=ready, registry=registry
+        config,
+        descriptors,
+        access_log=access_log,
+        metrics=metrics,
+        tracer=tracer,
+        ready=ready,
+        registry=registry,
     )

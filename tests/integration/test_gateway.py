@@ -68,19 +68,30 @@ class Users(UserServiceBase):
     async def create_user(self, request: user.CreateUserRequest) -> user.User:
         if not request.email:
             violation = BadRequest.FieldViolation(field="email", description="must not be empty")
-            raise RpcError(Status.INVALID_ARGUMENT, "1 field is invalid", [BadRequest(field_violations=[violation])])
+            raise RpcError(
+                Status.INVALID_ARGUMENT,
+                "1 field is invalid",
+                [BadRequest(field_violations=[violation])],
+            )
         return user.User(id="a b/c", email=request.email)
 
 
 class Products(ProductServiceBase):
-    async def list_products(self, request: product.ListProductsRequest) -> product.ListProductsResponse:
-        return product.ListProductsResponse(products=[product.Product(id=str(n)) for n in range(request.page_size)])
+    async def list_products(
+        self, request: product.ListProductsRequest
+    ) -> product.ListProductsResponse:
+        return product.ListProductsResponse(
+            products=[product.Product(id=str(n)) for n in range(request.page_size)]
+        )
 
 
 class Orders(OrderServiceBase):
     async def create_order(self, request: order.CreateOrderRequest) -> order.Order:
         subject = call_context().metadata["x-bascule-subject"]
-        lines = [order.OrderLine(product_id=item.product_id, quantity=item.quantity) for item in request.items]
+        lines = [
+            order.OrderLine(product_id=item.product_id, quantity=item.quantity)
+            for item in request.items
+        ]
         return order.Order(id="o-1", user_id=str(subject), lines=lines)
 
 
@@ -109,12 +120,22 @@ class Shop:
         body = b""
         if document is not None:
             body = document if isinstance(document, bytes) else json.dumps(document).encode()
-            fields = [("content-type", "application/json"), *fields] if "content_type" not in headers else fields
-        response = await self.gateway.handle(HttpRequest(method, target, fields, body, peer, "https", "2", problem))
+            fields = (
+                [("content-type", "application/json"), *fields]
+                if "content_type" not in headers
+                else fields
+            )
+        response = await self.gateway.handle(
+            HttpRequest(method, target, fields, body, peer, "https", "2", problem)
+        )
         answered = dict(response.headers)
         assert len(answered) == len(response.headers), "no header comes twice"
         text = answered["content-type"].startswith("text/")
-        return response.status, answered, response.body.decode() if text else json.loads(response.body)
+        return (
+            response.status,
+            answered,
+            response.body.decode() if text else json.loads(response.body),
+        )
 
 
 @asynccontextmanager
@@ -126,9 +147,17 @@ async def running(tmp_path: Path, **settings: Any) -> AsyncIterator[Shop]:
         for service in SERVICES:
             registry.register(service, Endpoint(server.addresses[0]))
         gateway = shop_gateway(
-            key.auth, listen="127.0.0.1:0", registry=registry, access_log=LineLog(log), grace=0.0, **settings
+            key.auth,
+            listen="127.0.0.1:0",
+            registry=registry,
+            access_log=LineLog(log),
+            grace=0.0,
+            **settings,
         )
-        gateway.router.get("/api/v1/python/{name}", HandlerEndpoint(handler, RouteConfig(scopes=frozenset({"a", "b"}))))
+        gateway.router.get(
+            "/api/v1/python/{name}",
+            HandlerEndpoint(handler, RouteConfig(scopes=frozenset({"a", "b"}))),
+        )
         async with gateway:
             yield Shop(gateway, users, key.mint_token("user-1"), key, log)
 
@@ -202,19 +231,26 @@ async def test_a_query_reaches_the_message(shop: Shop) -> None:
     assert (status, body["products"]) == (200, [{"id": "0"}, {"id": "1"}])
 
 
-@pytest.mark.parametrize(("status", "http"), [("NOT_FOUND", 404), ("ALREADY_EXISTS", 409), ("FAILED_PRECONDITION", 400), ("INTERNAL", 500)])
+@pytest.mark.parametrize(
+    ("status", "http"),
+    [("NOT_FOUND", 404), ("ALREADY_EXISTS", 409), ("FAILED_PRECONDITION", 400), ("INTERNAL", 500)],
+)
 async def test_a_status_of_the_service_is_mapped(shop: Shop, status: str, http: int) -> None:
     answer = await shop.ask("GET", f"/api/v1/users/{status}", token=shop.token)
     assert answer[0] == http
     assert answer[1]["retry-after"] == "7"
     assert answer[2]["message"] == f"as asked: {status}"
-    assert answer[2]["details"] == [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"}]
+    assert answer[2]["details"] == [
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"}
+    ]
 
 
 async def test_field_violations_of_the_service_arrive(shop: Shop) -> None:
     status, _, body = await shop.ask("POST", "/api/v1/users", {"displayName": "x"})
     assert status == 400
-    assert body["details"][0]["fieldViolations"] == [{"field": "email", "description": "must not be empty"}]
+    assert body["details"][0]["fieldViolations"] == [
+        {"field": "email", "description": "must not be empty"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +266,9 @@ async def test_field_violations_of_the_service_arrive(shop: Shop) -> None:
         ([], ""),
     ],
 )
-async def test_a_bad_document_is_a_400_that_names_the_field(shop: Shop, document: Any, field_name: str) -> None:
+async def test_a_bad_document_is_a_400_that_names_the_field(
+    shop: Shop, document: Any, field_name: str
+) -> None:
     status, _, body = await shop.ask("POST", "/api/v1/orders", document, token=shop.token)
     assert (status, body["code"]) == (400, 3)
     assert body["details"][0]["@type"] == "type.googleapis.com/google.rpc.BadRequest"
@@ -261,7 +299,9 @@ async def test_head_is_answered_as_get(shop: Shop) -> None:
     ],
 )
 async def test_only_json_bodies_are_read(shop: Shop, content_type: str, status: int) -> None:
-    answer = await shop.ask("POST", "/api/v1/users", {"email": "a@b.example"}, content_type=content_type)
+    answer = await shop.ask(
+        "POST", "/api/v1/users", {"email": "a@b.example"}, content_type=content_type
+    )
     assert answer[0] == status
     assert (answer[1].get("accept") == "application/json") == (status == 415)
 
@@ -284,9 +324,12 @@ async def test_only_json_is_answered(shop: Shop, accept: str, status: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("problem", "http"), [("malformed", 400), ("body_too_large", 413), ("headers_too_large", 431), ("timeout", 408)]
+    ("problem", "http"),
+    [("malformed", 400), ("body_too_large", 413), ("headers_too_large", 431), ("timeout", 408)],
 )
-async def test_what_the_engine_could_not_take_is_worded(shop: Shop, problem: str, http: int) -> None:
+async def test_what_the_engine_could_not_take_is_worded(
+    shop: Shop, problem: str, http: int
+) -> None:
     assert (await shop.ask("", "", problem=problem))[0] == http
 
 
@@ -315,7 +358,9 @@ async def test_a_python_handler_has_the_same_middleware(shop: Shop) -> None:
     assert headers["ratelimit"].startswith('"subject";r=999')
 
 
-async def test_a_fault_of_ours_tells_the_client_nothing(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_fault_of_ours_tells_the_client_nothing(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
     token = shop.key.mint_token("user-2", scopes=["a", "b"])
     status, headers, body = await shop.ask("GET", "/api/v1/python/fails", token=token)
     assert (status, body["code"]) == (500, 13)
@@ -365,14 +410,18 @@ async def test_a_client_may_have_less_time_but_not_more(shop: Shop) -> None:
 
 
 async def test_a_service_that_is_late_is_504(shop: Shop) -> None:
-    status, _, body = await shop.ask("GET", "/api/v1/users/hang", token=shop.token, x_request_timeout="0.05")
+    status, _, body = await shop.ask(
+        "GET", "/api/v1/users/hang", token=shop.token, x_request_timeout="0.05"
+    )
     assert (status, body["code"]) == (504, 4)
     await shop.users.cancelled.wait()
 
 
 async def test_a_client_that_leaves_cancels_the_call_and_is_logged(shop: Shop) -> None:
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lambda: shop.ask("GET", "/api/v1/users/hang", token=shop.token, x_request_id="left"))
+        tasks.start_soon(
+            lambda: shop.ask("GET", "/api/v1/users/hang", token=shop.token, x_request_id="left")
+        )
         await shop.users.begun.wait()
         tasks.cancel_scope.cancel()
     await shop.users.cancelled.wait()
@@ -383,7 +432,11 @@ async def test_a_client_that_leaves_cancels_the_call_and_is_logged(shop: Shop) -
 async def test_a_service_without_instances_is_unavailable(tmp_path: Path) -> None:
     key = DevelopmentKey(tmp_path)
     gateway = shop_gateway(
-        key.auth, listen="127.0.0.1:0", registry=MemoryRegistry(), access_log=LineLog(io.BytesIO()), grace=0.0
+        key.auth,
+        listen="127.0.0.1:0",
+        registry=MemoryRegistry(),
+        access_log=LineLog(io.BytesIO()),
+        grace=0.0,
     )
     async with gateway:
         status, headers, body = await Shop(gateway, Users(), "", key).ask("GET", "/api/v1/products")
@@ -424,7 +477,11 @@ async def test_every_request_leaves_one_line(tmp_path: Path) -> None:
         await shop.ask("GET", "/a\r\nb\x1b", x_request_id="x\r\ny")
         await shop.ask("", "", problem="malformed")
     first, second, third = (json.loads(line) for line in shop.log.getvalue().splitlines())
-    assert (first["event"], first["status"], first["route"]) == ("request", 200, "/api/v1/users/{id}")
+    assert (first["event"], first["status"], first["route"]) == (
+        "request",
+        200,
+        "/api/v1/users/{id}",
+    )
     assert (first["subject"], first["trace_id"]) == ("user-1", PARENT.split("-")[1])
     assert second["status"] == 400
     assert len(second["request_id"]) == 32
@@ -433,7 +490,9 @@ async def test_every_request_leaves_one_line(tmp_path: Path) -> None:
 
 async def test_not_ready_before_it_listens_and_after(tmp_path: Path) -> None:
     key = DevelopmentKey(tmp_path)
-    gateway = shop_gateway(key.auth, listen="127.0.0.1:0", registry=MemoryRegistry(), access_log=LineLog(io.BytesIO()))
+    gateway = shop_gateway(
+        key.auth, listen="127.0.0.1:0", registry=MemoryRegistry(), access_log=LineLog(io.BytesIO())
+    )
     shop = Shop(gateway, Users(), "", key)
     assert (await shop.ask("GET", "/readyz"))[0] == 503
     async with gateway:

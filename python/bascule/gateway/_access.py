@@ -106,7 +106,12 @@ class LineLog:
         batch, self._pending = self._pending, []
         lines = self._encode(batch)
         if self._lost:
-            lines += msgspec.json.encode({"event": "access log overflow", "level": "error", "lost": self._lost}) + b"\n"
+            lines += (
+                msgspec.json.encode(
+                    {"event": "access log overflow", "level": "error", "lost": self._lost}
+                )
+                + b"\n"
+            )
             self._lost = 0
         return lines
 

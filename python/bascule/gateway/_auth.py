@@ -57,10 +57,14 @@ class JwtAuthenticator:
         """Verify the token of a header: see :meth:`Authenticator.verify`."""
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
-            raise AuthenticationError("scheme", "the Authorization header is not of the form 'Bearer TOKEN'")
+            raise AuthenticationError(
+                "scheme", "the Authorization header is not of the form 'Bearer TOKEN'"
+            )
         now = self._clock()
         identity = await verify_token(token, self._config, now)
-        self._remember(authorization, identity, min(identity.expires_at, now + self._config.cache_seconds))
+        self._remember(
+            authorization, identity, min(identity.expires_at, now + self._config.cache_seconds)
+        )
         return identity
 
     def _remember(self, authorization: str, identity: Identity, until: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from string import Formatter
 from typing import TYPE_CHECKING
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING
 from bascule.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bascule.gateway._keys import KeySource
     from bascule.net import ClientTLS, HttpLimits, ServerTLS
     from bascule.resilience import BreakerSettings
@@ -20,18 +21,33 @@ __all__ = ["AuthConfig", "Created", "GatewayConfig", "LimitConfig", "RouteConfig
 _ALGORITHMS = frozenset({"RS256", "ES256", "EdDSA", "HS256"})
 # RFC 9110, 7.6.1, and what older proxies add: these speak to the next hop only.
 _HOP_BY_HOP = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
-    "transfer-encoding upgrade http2-settings host content-length content-type".split()
+    [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+        "host",
+        "content-length",
+        "content-type",
+    ]
 )
 
 
-def _require(condition: bool, message: str) -> None:  # noqa: FBT001 (reads as a sentence at its callers)
+def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigurationError(message)
 
 
 def _require_positive(name: str, value: float) -> None:
-    _require(math.isfinite(value) and value > 0, f"{name} is {value!r}: it must be a positive number")
+    _require(
+        math.isfinite(value) and value > 0, f"{name} is {value!r}: it must be a positive number"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +85,13 @@ class Created:
     location: str | None = None
 
     def __post_init__(self) -> None:
-        fields = [name for _, name, _, _ in Formatter().parse(self.location or "") if name is not None]
-        _require(all(map(str.isidentifier, fields)), f"Created.location {self.location!r}: braces hold a field's name")
+        fields = [
+            name for _, name, _, _ in Formatter().parse(self.location or "") if name is not None
+        ]
+        _require(
+            all(map(str.isidentifier, fields)),
+            f"Created.location {self.location!r}: braces hold a field's name",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +112,10 @@ class RouteConfig:
 
     def __post_init__(self) -> None:
         _require_positive("RouteConfig.timeout", self.timeout)
-        _require(not (self.public and self.scopes), "a public route cannot ask for scopes: nobody need have a token")
+        _require(
+            not (self.public and self.scopes),
+            "a public route cannot ask for scopes: nobody need have a token",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +144,19 @@ class AuthConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.issuer), "AuthConfig.issuer is empty: name who makes the tokens")
-        _require(bool(self.audience), "AuthConfig.audience is empty: name whom the tokens are meant for")
+        _require(
+            bool(self.audience), "AuthConfig.audience is empty: name whom the tokens are meant for"
+        )
         unknown = set(self.algorithms) - _ALGORITHMS
         _require(
             bool(self.algorithms) and not unknown,
             f"AuthConfig.algorithms has {sorted(unknown)}: choose from {sorted(_ALGORITHMS)}",
         )
-        _require(0 <= self.leeway <= 300, f"AuthConfig.leeway is {self.leeway!r} s: use 0 to 300")  # noqa: PLR2004
-        _require(self.cache_seconds >= 0, f"AuthConfig.cache_seconds is {self.cache_seconds!r}: use 0 or more")
+        _require(0 <= self.leeway <= 300, f"AuthConfig.leeway is {self.leeway!r} s: use 0 to 300")
+        _require(
+            self.cache_seconds >= 0,
+            f"AuthConfig.cache_seconds is {self.cache_seconds!r}: use 0 or more",
+        )
         _require_positive("AuthConfig.cache_size", self.cache_size)
         _require(
             self.realm.isascii() and self.realm.isprintable() and not set(self.realm) & set('"\\'),
@@ -193,7 +222,10 @@ class GatewayConfig:
             _check_forwarded(name)
         for name in ("health_path", "ready_path", "metrics_path"):
             path = getattr(self, name)
-            _require(path is None or path.startswith("/"), f"GatewayConfig.{name} is {path!r}: it starts with a slash")
+            _require(
+                path is None or path.startswith("/"),
+                f"GatewayConfig.{name} is {path!r}: it starts with a slash",
+            )
         _require(self.grace >= 0, f"GatewayConfig.grace is {self.grace!r}: use 0 or more seconds")
 
     def upstream(self, service: str) -> UpstreamConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -57,16 +58,20 @@ class DevelopmentKey:
     def auth(self) -> AuthConfig:
         """The configuration of a gateway that believes this key's tokens, and no others."""
         key = VerificationKey.from_jwk(self._key.as_dict(private=False))
-        return AuthConfig(self.issuer, self.audience, StaticKeys([key]), algorithms=frozenset({"ES256"}))
+        return AuthConfig(
+            self.issuer, self.audience, StaticKeys([key]), algorithms=frozenset({"ES256"})
+        )
 
-    def mint_token(self, subject: str, *, scopes: Iterable[str] = (), lifetime: float = 3600.0) -> str:
+    def mint_token(
+        self, subject: str, *, scopes: Iterable[str] = (), lifetime: float = 3600.0
+    ) -> str:
         """Sign a token.
 
         :param subject: who its bearer is
         :param scopes: what it permits
         :param lifetime: seconds until it expires
         """
-        from joserfc import jwt  # noqa: PLC0415 (cryptography loads with the first key)
+        from joserfc import jwt
 
         now = int(time.time())
         claims = {
@@ -78,16 +83,20 @@ class DevelopmentKey:
             "jti": secrets.token_hex(8),
             "scope": " ".join(scopes),
         }
-        return jwt.encode({"alg": "ES256", "kid": self._key.kid}, claims, self._key, algorithms=["ES256"])
+        return jwt.encode(
+            {"alg": "ES256", "kid": self._key.kid}, claims, self._key, algorithms=["ES256"]
+        )
 
 
 def _load_or_make(path: Path) -> ECKey:
-    from joserfc.errors import JoseError  # noqa: PLC0415
-    from joserfc.jwk import ECKey  # noqa: PLC0415
+    from joserfc.errors import JoseError
+    from joserfc.jwk import ECKey
 
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256", "kid": f"dev-{secrets.token_hex(4)}"})
+        key = ECKey.generate_key(
+            "P-256", {"use": "sig", "alg": "ES256", "kid": f"dev-{secrets.token_hex(4)}"}
+        )
         _publish(path, json.dumps(key.as_dict(private=True)).encode())
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
@@ -112,9 +121,7 @@ def _publish(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        try:
+        with contextlib.suppress(FileExistsError):
             os.link(name, path)
-        except FileExistsError:
-            pass
     finally:
         Path(name).unlink()

@@ -53,7 +53,7 @@ class Endpoint(Protocol):
 class Transcoding(Protocol):
     """Translation of one route's messages, by its index. A later data path in Rust needs none of it here."""
 
-    def request(self, binding: int, values: Sequence[str], query: str, body: bytes) -> bytes:
+    def request(self, binding: int, values: tuple[str, ...], query: str, body: bytes) -> bytes:
         """JSON to protobuf.
 
         :raises TranscodeError: if the request does not fit the route's message
@@ -68,7 +68,9 @@ class Transcoding(Protocol):
 class Upstream(Protocol):
     """Calls one gRPC method with encoded messages."""
 
-    def __call__(self, message: bytes, timeout: float, metadata: Mapping[str, str], /) -> Awaitable[bytes]:
+    def __call__(
+        self, message: bytes, timeout: float, metadata: Mapping[str, str], /
+    ) -> Awaitable[bytes]:
         """Make the call.
 
         :param timeout: seconds until it fails with DEADLINE_EXCEEDED
@@ -109,7 +111,7 @@ class DeclaredEndpoint:
 
     limited = True
 
-    def __init__(  # noqa: PLR0913 (put together in one place only)
+    def __init__(
         self,
         binding: int,
         name: str,
@@ -137,7 +139,9 @@ class DeclaredEndpoint:
         if body and not _is_json(headers.get("content-type", "")):
             return _unsupported()
         if not _takes_json(headers.get("accept", "*/*")):
-            return problem(Status.INVALID_ARGUMENT, "this gateway answers with application/json only", http=406)
+            return problem(
+                Status.INVALID_ARGUMENT, "this gateway answers with application/json only", http=406
+            )
         found = exchange.found
         assert found is not None  # noqa: S101 (the pipeline found this endpoint by it)
         message = self._request(self._binding, found.values, found.query, body)
@@ -190,7 +194,11 @@ def _created(rule: Created, document: bytes) -> HttpResponse:
     headers = [_JSON]
     if rule.location is not None:
         fields: dict[str, Any] = msgspec.json.decode(document)
-        escaped = {name: quote(str(value), safe="") for name, value in fields.items() if isinstance(value, str | int)}
+        escaped = {
+            name: quote(str(value), safe="")
+            for name, value in fields.items()
+            if isinstance(value, str | int)
+        }
         # What was created stays created: an answer without the field only lacks the header.
         with suppress(KeyError):
             headers.append(("location", rule.location.format_map(escaped)))
@@ -208,7 +216,11 @@ def _unsupported() -> HttpResponse:
 def _is_json(content_type: str) -> bool:
     kind, _, parameters = content_type.partition(";")
     charset = parameters.strip().lower()
-    return kind.strip().lower() == "application/json" and charset in {"", "charset=utf-8", 'charset="utf-8"'}
+    return kind.strip().lower() == "application/json" and charset in {
+        "",
+        "charset=utf-8",
+        'charset="utf-8"',
+    }
 
 
 @lru_cache(maxsize=64)

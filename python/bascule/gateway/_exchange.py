@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from bascule.observe import TraceContext
 
 if TYPE_CHECKING:
-    from bascule.gateway._router import Found
     from bascule.gateway._endpoints import Endpoint
+    from bascule.gateway._router import Found
     from bascule.gateway._tokens import Identity
     from bascule.net import HttpRequest
 
@@ -19,7 +19,9 @@ __all__ = ["Exchange"]
 _ID_CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.:/+="
 _LONGEST_ID = 128
 # A second one of these could make two readers believe different things (RFC 9110, 5.3: they are no lists).
-_SINGLE = frozenset({"authorization", "content-type", "host", "content-length", "traceparent", "x-request-id"})
+_SINGLE = frozenset(
+    {"authorization", "content-type", "host", "content-length", "traceparent", "x-request-id"}
+)
 
 
 class Exchange:
@@ -43,10 +45,19 @@ class Exchange:
             headers = _joined(request.headers)
         self.headers = headers
         parent = headers.get("traceparent")
-        context = TraceContext.parse(parent, headers.get("tracestate", "")) if parent is not None else None
+        context = (
+            TraceContext.parse(parent, headers.get("tracestate", ""))
+            if parent is not None
+            else None
+        )
         self.trace = TraceContext.root() if context is None else context
         request_id = headers.get("x-request-id")
-        if request_id is None or len(request_id) > _LONGEST_ID or not request_id or request_id.strip(_ID_CHARACTERS):
+        if (
+            request_id is None
+            or len(request_id) > _LONGEST_ID
+            or not request_id
+            or request_id.strip(_ID_CHARACTERS)
+        ):
             # A trace of our own serves as the id: one number to look for in all logs.
             request_id = self.trace.trace_id if context is None else f"{getrandbits(128):032x}"
         self.request_id = request_id

@@ -63,7 +63,7 @@ class Gateway:
         tokens that nobody could verify, or ``config.routes`` names none
     """
 
-    def __init__(  # noqa: PLR0913 (each is one seam, with its default)
+    def __init__(
         self,
         config: GatewayConfig,
         descriptor_set: bytes,
@@ -84,21 +84,29 @@ class Gateway:
         self._server: HttpServer | None = None
         self._access_log = access_log if access_log is not None else LineLog()
         self._channels = {
-            service: Channel(upstream.target, registry=registry, tls=upstream.tls, breaker=upstream.breaker)
+            service: Channel(
+                upstream.target, registry=registry, tls=upstream.tls, breaker=upstream.breaker
+            )
             for service in config.upstreams
             for upstream in [config.upstream(service)]
         }
         if authenticator is None and config.auth is not None:
             authenticator = JwtAuthenticator(config.auth)
-        transcoder = Transcoder(descriptor_set, services=config.upstreams, max_depth=config.max_json_depth)
+        transcoder = Transcoder(
+            descriptor_set, services=config.upstreams, max_depth=config.max_json_depth
+        )
         _check(config, transcoder, authenticated=authenticator is not None)
         #: declared routes and Python handlers; add handlers before the gateway starts
         self.router: Router[Endpoint] = Router()
         self._declare(transcoder)
         self._add_operations()
-        address = RateLimit("address", config.address_limit) if config.address_limit is not None else None
+        address = (
+            RateLimit("address", config.address_limit) if config.address_limit is not None else None
+        )
         subject = (
-            RateLimit("subject", config.subject_limit, subject_admission) if config.subject_limit is not None else None
+            RateLimit("subject", config.subject_limit, subject_admission)
+            if config.subject_limit is not None
+            else None
         )
         stats = GatewayStats([limit for limit in (address, subject) if limit is not None])
         self.metrics.add_http(stats)
@@ -154,7 +162,10 @@ class Gateway:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Stop accepting, let requests finish for ``config.grace`` seconds, close the channels."""
         await self._stack.__aexit__(kind, error, traceback)
@@ -202,23 +213,33 @@ def _check(config: GatewayConfig, transcoder: Transcoder, *, authenticated: bool
     declared = {binding.service for binding in bindings}
     bare = sorted(set(config.upstreams) - declared)
     if bare:
-        raise ConfigurationError(f"GatewayConfig.upstreams names {bare}: the descriptors declare no routes of them")
+        raise ConfigurationError(
+            f"GatewayConfig.upstreams names {bare}: the descriptors declare no routes of them"
+        )
     known = {binding.rpc_path for binding in bindings} | {f"/{service}/*" for service in declared}
     unknown = sorted(set(config.routes) - known)
     if unknown:
-        raise ConfigurationError(f"GatewayConfig.routes names {unknown}: the descriptors declare {sorted(known)}")
+        raise ConfigurationError(
+            f"GatewayConfig.routes names {unknown}: the descriptors declare {sorted(known)}"
+        )
     for binding in bindings:
         if binding.client_streaming or binding.server_streaming:
-            raise ConfigurationError(f"{binding.rpc_path} streams: the gateway serves unary methods only")
+            raise ConfigurationError(
+                f"{binding.rpc_path} streams: the gateway serves unary methods only"
+            )
         if not authenticated and not config.settings(binding.rpc_path).public:
-            raise ConfigurationError(f"{binding.rpc_path} needs a token: set GatewayConfig.auth, or make it public")
+            raise ConfigurationError(
+                f"{binding.rpc_path} needs a token: set GatewayConfig.auth, or make it public"
+            )
 
 
-def _upstream(channel: Channel, binding: Binding) -> Callable[[bytes, float, Mapping[str, str]], Awaitable[bytes]]:
+def _upstream(
+    channel: Channel, binding: Binding
+) -> Callable[[bytes, float, Mapping[str, str]], Awaitable[bytes]]:
     method = Method(binding.rpc_path, Cardinality.UNARY_UNARY, bytes, bytes)
     unary = channel.unary
 
-    def call(message: bytes, timeout: float, metadata: Mapping[str, str]) -> Awaitable[bytes]:  # noqa: ASYNC109
+    def call(message: bytes, timeout: float, metadata: Mapping[str, str]) -> Awaitable[bytes]:
         return unary(method, message, timeout=timeout, metadata=metadata)
 
     return call

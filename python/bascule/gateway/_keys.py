@@ -43,8 +43,8 @@ class VerificationKey:
         :raises ConfigurationError: if its type or curve is unsupported, it is too short, is not for
             signatures, or its ``alg`` contradicts its type
         """
-        from joserfc.errors import JoseError, SecurityWarning  # noqa: PLC0415 (cryptography loads with the first key)
-        from joserfc.jwk import import_key  # noqa: PLC0415
+        from joserfc.errors import JoseError, SecurityWarning
+        from joserfc.jwk import import_key
 
         name = repr(jwk.get("kid", "without kid"))
         try:
@@ -63,12 +63,16 @@ class VerificationKey:
         kid = key.kid
         name = f"JSON Web Key {kid!r}" if kid else "JSON Web Key without kid"
         if key.get("use", "sig") != "sig" or "verify" not in key.get("key_ops", ["verify"]):  # type: ignore[operator]
-            raise ConfigurationError(f"{name} is not meant to verify signatures (its use or key_ops)")
+            raise ConfigurationError(
+                f"{name} is not meant to verify signatures (its use or key_ops)"
+            )
         algorithms = _algorithms(key, name)
         declared = key.get("alg")
         if declared is not None:
             if declared not in algorithms:
-                raise ConfigurationError(f"{name} says alg {declared!r}, its type takes {sorted(algorithms)}")
+                raise ConfigurationError(
+                    f"{name} says alg {declared!r}, its type takes {sorted(algorithms)}"
+                )
             if key.key_type != "OKP":  # RFC 9864 renamed EdDSA: there, both names mean the same
                 algorithms = frozenset({str(declared)})
         return cls(kid, algorithms, key)
@@ -78,18 +82,24 @@ def _algorithms(key: Key, name: str) -> frozenset[str]:
     raw: Any = key.raw_value
     if key.key_type == "RSA":
         if raw.key_size < _LEAST_RSA_BITS:
-            raise ConfigurationError(f"{name} has {raw.key_size} bits, RSA needs {_LEAST_RSA_BITS} or more")
+            raise ConfigurationError(
+                f"{name} has {raw.key_size} bits, RSA needs {_LEAST_RSA_BITS} or more"
+            )
         return frozenset({"RS256"})
     if key.key_type == "oct":
         if len(raw) < _LEAST_SECRET_BYTES:
-            raise ConfigurationError(f"{name} has {len(raw)} bytes, HS256 needs {_LEAST_SECRET_BYTES} or more")
+            raise ConfigurationError(
+                f"{name} has {len(raw)} bytes, HS256 needs {_LEAST_SECRET_BYTES} or more"
+            )
         return frozenset({"HS256"})
     curve = getattr(key, "curve_name", None)
     if curve == "P-256":
         return frozenset({"ES256"})
     if curve == "Ed25519":
         return frozenset({"EdDSA", "Ed25519"})
-    raise ConfigurationError(f"{name} is of type {key.key_type!r}, curve {curve!r}: use RSA, P-256, Ed25519 or oct")
+    raise ConfigurationError(
+        f"{name} is of type {key.key_type!r}, curve {curve!r}: use RSA, P-256, Ed25519 or oct"
+    )
 
 
 class KeySource(Protocol):
@@ -116,7 +126,9 @@ class StaticKeys:
         names = [key.kid for key in keys]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise ConfigurationError(f"several keys are named {sorted(map(str, twice))}: give each its own kid")
+            raise ConfigurationError(
+                f"several keys are named {sorted(map(str, twice))}: give each its own kid"
+            )
         self._keys = tuple(keys)
         self._by_kid = {key.kid: (key,) for key in keys if key.kid is not None}
 
@@ -145,9 +157,11 @@ class StaticKeys:
 
         :raises ConfigurationError: if it has less than 32 bytes
         """
-        from joserfc.jwk import OctKey  # noqa: PLC0415
+        from joserfc.jwk import OctKey
 
-        return cls([VerificationKey.from_key(OctKey.import_key(secret, {"kid": kid} if kid else None))])
+        return cls(
+            [VerificationKey.from_key(OctKey.import_key(secret, {"kid": kid} if kid else None))]
+        )
 
     async def find(self, kid: str | None) -> Sequence[VerificationKey]:
         """Return the keys with this name; all keys if the token names none."""
@@ -161,5 +175,7 @@ def jwk_entries(document: object) -> Sequence[Mapping[str, Any]]:
     """
     entries = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        raise ConfigurationError('a JSON Web Key Set is an object with a list of objects under "keys"')
+        raise ConfigurationError(
+            'a JSON Web Key Set is an object with a list of objects under "keys"'
+        )
     return entries

@@ -37,15 +37,23 @@ class RateLimit:
         self.admitted = 0
         self.rejected = 0
         if admission is None:
-            admission = GcraLimiter(config.requests, config.per, burst=config.burst, max_keys=config.max_keys)
+            admission = GcraLimiter(
+                config.requests, config.per, burst=config.burst, max_keys=config.max_keys
+            )
         self.check = admission.check
         #: draft-ietf-httpapi-ratelimit-headers-10: the quota in requests, the window in seconds
-        self.policy = ("ratelimit-policy", f'"{name}";q={config.requests};w={math.ceil(config.per)}')
+        self.policy = (
+            "ratelimit-policy",
+            f'"{name}";q={config.requests};w={math.ceil(config.per)}',
+        )
         self._prefix = f'"{name}";r='
 
     def header(self, decision: Decision) -> tuple[str, str]:
         """The ``RateLimit`` header: what is left, and in how many seconds all of it is back."""
-        return ("ratelimit", f"{self._prefix}{decision.remaining};t={math.ceil(decision.reset_after)}")
+        return (
+            "ratelimit",
+            f"{self._prefix}{decision.remaining};t={math.ceil(decision.reset_after)}",
+        )
 
     def refusal(self, decision: Decision) -> HttpResponse:
         """429, saying when to come back."""
@@ -65,7 +73,7 @@ def address_of(peer: str) -> str:
     """
     if not peer.startswith("["):
         return peer.rpartition(":")[0] or peer
-    from ipaddress import IPv6Address  # noqa: PLC0415 (IPv6 peers only)
+    from ipaddress import IPv6Address
 
     host = peer[1:].partition("]")[0].partition("%")[0]
     address = IPv6Address(host)

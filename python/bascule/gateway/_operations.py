@@ -34,7 +34,7 @@ class Operation:
     def __repr__(self) -> str:
         return self._name
 
-    async def answer(self, exchange: Exchange) -> HttpResponse:  # noqa: ARG002 (an endpoint's signature)
+    async def answer(self, exchange: Exchange) -> HttpResponse:
         """Report."""
         return await self._report()
 
@@ -54,10 +54,14 @@ def readiness(ready: Callable[[], Awaitable[bool]]) -> Operation:
     async def report() -> HttpResponse:
         try:
             answer = await ready()
-        except Exception:
+        except Exception:  # noqa: BLE001 (whatever fails is a no)
             _log.exception("readiness check failed")
             answer = False
-        return HttpResponse(200, [_TEXT], b"ready\n") if answer else HttpResponse(503, [_TEXT], b"not ready\n")
+        return (
+            HttpResponse(200, [_TEXT], b"ready\n")
+            if answer
+            else HttpResponse(503, [_TEXT], b"not ready\n")
+        )
 
     return Operation("readiness", report)
 

@@ -11,7 +11,13 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
-from bascule.errors import AuthenticationError, MethodNotAllowedError, RouteNotFoundError, Status, TranscodeError
+from bascule.errors import (
+    AuthenticationError,
+    MethodNotAllowedError,
+    RouteNotFoundError,
+    Status,
+    TranscodeError,
+)
 from bascule.gateway._access import AccessEntry
 from bascule.gateway._exchange import Exchange
 from bascule.gateway._limits import address_of
@@ -22,7 +28,6 @@ from bascule.gateway._problems import (
     problem_of_listener,
     unauthenticated,
 )
-from bascule.net import HttpResponse
 from bascule.observe import trace_variable
 
 if TYPE_CHECKING:
@@ -32,7 +37,7 @@ if TYPE_CHECKING:
     from bascule.gateway._limits import RateLimit
     from bascule.gateway._router import Found
     from bascule.gateway._stats import GatewayStats
-    from bascule.net import HttpRequest
+    from bascule.net import HttpRequest, HttpResponse
     from bascule.observe import Span, Tracer
 
 __all__ = ["Matching", "Pipeline"]
@@ -57,7 +62,7 @@ class Matching(Protocol):
 class Pipeline:
     """Takes a request through the middleware to its endpoint; never raises but when cancelled."""
 
-    def __init__(  # noqa: PLR0913 (put together in one place only)
+    def __init__(
         self,
         matching: Matching,
         stats: GatewayStats,
@@ -91,7 +96,9 @@ class Pipeline:
                 response = await self._respond(exchange)
             except Exception as raised:  # noqa: BLE001 (each becomes an answer)
                 error = raised
-                response = problem_for(raised, realm=self._realm) or self._unexpected(raised, exchange)
+                response = problem_for(raised, realm=self._realm) or self._unexpected(
+                    raised, exchange
+                )
             response.headers.append(("x-request-id", exchange.request_id))
             response.headers.extend(exchange.answer_headers)
             return response
@@ -102,7 +109,10 @@ class Pipeline:
             trace_variable.reset(token)
             self._finish(exchange, response, perf_counter() - begun)
             if span is not None:
-                span.end({"http.response.status_code": response.status if response else _CLIENT_GONE}, error)
+                span.end(
+                    {"http.response.status_code": response.status if response else _CLIENT_GONE},
+                    error,
+                )
 
     async def _respond(self, exchange: Exchange) -> HttpResponse:
         request = exchange.request
@@ -111,11 +121,14 @@ class Pipeline:
         missed: Exception | None = None
         try:
             method = request.method
-            found = exchange.found = self._match("GET" if method == "HEAD" else method, request.target)
+            found = exchange.found = self._match(
+                "GET" if method == "HEAD" else method, request.target
+            )
         except (RouteNotFoundError, MethodNotAllowedError, TranscodeError) as error:
             missed = error
         else:
-            endpoint = found.endpoint
+            # The gateway's router has no transcoder of its own: its bindings are endpoints, too.
+            endpoint: Endpoint = found.endpoint  # type: ignore[assignment]
             if not endpoint.limited:
                 return await endpoint.answer(exchange)
         address = address_of(request.peer)
@@ -202,6 +215,10 @@ class Pipeline:
     def _unexpected(self, error: Exception, exchange: Exchange) -> HttpResponse:
         """A fault of ours: the log gets all of it, the client nothing that it could learn from."""
         _log.error(
-            "request failed", exc_info=error, extra={"request_id": exchange.request_id, "target": exchange.request.target}
+            "request failed",
+            exc_info=error,
+            extra={"request_id": exchange.request_id, "target": exchange.request.target},
         )
-        return problem(Status.INTERNAL, f"internal error; tell the operator this id: {exchange.request_id}")
+        return problem(
+            Status.INTERNAL, f"internal error; tell the operator this id: {exchange.request_id}"
+        )

@@ -53,8 +53,16 @@ _JSON = ("content-type", "application/json")
 # What the listener could not take: its word for it, the HTTP status, the code, and what to tell.
 _LISTENER = {
     "malformed": (400, Status.INVALID_ARGUMENT, "the request is malformed"),
-    "body_too_large": (413, Status.INVALID_ARGUMENT, "the request's body is larger than this gateway takes"),
-    "headers_too_large": (431, Status.INVALID_ARGUMENT, "the request's headers are larger than this gateway takes"),
+    "body_too_large": (
+        413,
+        Status.INVALID_ARGUMENT,
+        "the request's body is larger than this gateway takes",
+    ),
+    "headers_too_large": (
+        431,
+        Status.INVALID_ARGUMENT,
+        "the request's headers are larger than this gateway takes",
+    ),
     "timeout": (408, Status.DEADLINE_EXCEEDED, "the request did not arrive in time"),
 }
 
@@ -118,7 +126,9 @@ def problem_for(error: Exception, *, realm: str = "bascule") -> HttpResponse | N
         case RejectedError():
             return _rejected(error)
         case TransportError():
-            return problem(Status.UNAVAILABLE, "the service cannot be reached", headers=[retry_after(1)])
+            return problem(
+                Status.UNAVAILABLE, "the service cannot be reached", headers=[retry_after(1)]
+            )
         case TimeoutError():
             return problem(Status.DEADLINE_EXCEEDED, "the service did not answer in time")
     return None
@@ -142,14 +152,18 @@ def insufficient_scope(realm: str, missing: Iterable[str]) -> HttpResponse:
     scope = " ".join(sorted(missing))
     challenge = f'Bearer realm="{realm}", error="insufficient_scope", scope="{scope}"'
     return problem(
-        Status.PERMISSION_DENIED, f"the token does not permit {scope}", headers=[("www-authenticate", challenge)]
+        Status.PERMISSION_DENIED,
+        f"the token does not permit {scope}",
+        headers=[("www-authenticate", challenge)],
     )
 
 
 def _rejected(error: RejectedError) -> HttpResponse:
     """The gateway's own refusal. A limit of ours on an upstream is no fault of this client: 503, not 429."""
     seconds = error.retry_after if error.retry_after is not None else 1.0
-    message = "the service takes no more calls" if isinstance(error, RateLimitedError) else str(error)
+    message = (
+        "the service takes no more calls" if isinstance(error, RateLimitedError) else str(error)
+    )
     return problem(Status.UNAVAILABLE, message, headers=[retry_after(seconds)])
 
 
@@ -168,9 +182,9 @@ def _rpc(error: RpcError, realm: str) -> HttpResponse:
 
 def _any(detail: Any) -> dict[str, Any]:
     """Render one message of ``grpc-status-details-bin`` as ``Any`` is in JSON."""
-    from google.protobuf.any_pb2 import Any as AnyMessage  # noqa: PLC0415 (errors only)
-    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415
-    from google.rpc import error_details_pb2  # noqa: F401, PLC0415 (makes its types known)
+    from google.protobuf.any_pb2 import Any as AnyMessage
+    from google.protobuf.json_format import MessageToDict
+    from google.rpc import error_details_pb2  # noqa: F401 (makes its types known)
 
     if not isinstance(detail, AnyMessage):
         if not hasattr(detail, "DESCRIPTOR"):

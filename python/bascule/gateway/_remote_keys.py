@@ -45,7 +45,7 @@ class RemoteKeys:
     :raises ConfigurationError: if ``url`` is neither
     """
 
-    def __init__(  # noqa: PLR0913 (each has its default)
+    def __init__(
         self,
         url: str,
         *,
@@ -58,7 +58,9 @@ class RemoteKeys:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-            raise ConfigurationError(f"JWKS address {url!r}: use https, or http to localhost; anybody could answer else")
+            raise ConfigurationError(
+                f"JWKS address {url!r}: use https, or http to localhost; anybody could answer else"
+            )
         self._url = url
         self._fresh_for = fresh_for
         self._cool_down = cool_down
@@ -82,7 +84,9 @@ class RemoteKeys:
                     await self._refresh()
         age = self._clock() - self._fetched_at
         if age > self._fresh_for + self._stale_for:
-            raise KeysUnavailableError(self._url, max(0.0, self._tried_at + self._cool_down - self._clock()))
+            raise KeysUnavailableError(
+                self._url, max(0.0, self._tried_at + self._cool_down - self._clock())
+            )
         if kid is None:
             return [key for keys in self._keys.values() for key in keys]
         found = self._keys.get(kid, [])
@@ -103,23 +107,32 @@ class RemoteKeys:
         self._negative[kid] = None
 
     async def _refresh(self) -> None:
-        import httpx  # noqa: PLC0415 (only those who rotate keys need it)
+        import httpx
 
         # Before the fetch: a cancelled or failed one must not be repeated at once either.
         self._tried_at = self._clock()
         try:
-            async with httpx.AsyncClient(verify=self._tls or True, timeout=_TIMEOUT, trust_env=False) as client:
+            async with httpx.AsyncClient(
+                verify=self._tls or True, timeout=_TIMEOUT, trust_env=False
+            ) as client:
                 document = await self._fetch(client)
             entries = jwk_entries(json.loads(document))
         except (httpx.HTTPError, TimeoutError, ValueError, RecursionError) as error:
-            _log.warning("key set cannot be fetched; the last one is kept", extra={"url": self._url, "error": repr(error)})
+            _log.warning(
+                "key set cannot be fetched; the last one is kept",
+                extra={"url": self._url, "error": repr(error)},
+            )
             return
         self._keys = {}
         for entry in entries:
             try:
                 key = VerificationKey.from_jwk(entry)
-            except ConfigurationError as error:  # keys for encryption, curves of the future: not ours
-                _log.info("key of the set is not used", extra={"url": self._url, "error": str(error)})
+            except (
+                ConfigurationError
+            ) as error:  # keys for encryption, curves of the future: not ours
+                _log.info(
+                    "key of the set is not used", extra={"url": self._url, "error": str(error)}
+                )
                 continue
             if "HS256" not in key.algorithms:  # a secret that is published is none
                 self._keys.setdefault(key.kid, []).append(key)
@@ -129,7 +142,9 @@ class RemoteKeys:
     async def _fetch(self, client: httpx.AsyncClient) -> bytes:
         document = b""
         with anyio.fail_after(_TIMEOUT):
-            async with client.stream("GET", self._url, headers={"accept": "application/json"}) as response:
+            async with client.stream(
+                "GET", self._url, headers={"accept": "application/json"}
+            ) as response:
                 response.raise_for_status()
                 # Read to the end, or to the deadline: leaving midway would leave httpx's generators behind.
                 async for chunk in response.aiter_bytes():

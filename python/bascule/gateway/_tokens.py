@@ -56,7 +56,7 @@ async def verify_token(token: str, config: AuthConfig, now: float) -> Identity:
     if len(token) > _LONGEST_TOKEN or not token.isascii():
         _refuse("malformed", f"the token is longer than {_LONGEST_TOKEN} characters or not ASCII")
     segments = token.split(".")
-    if len(segments) != 3:  # noqa: PLR2004 (RFC 7515: header, payload, signature)
+    if len(segments) != 3:
         _refuse("malformed", "the token is no signed JWT: it needs three parts joined by dots")
     header = _object(segments[0], "header")
     algorithm, kid = _check_header(header, config.algorithms)
@@ -79,7 +79,9 @@ def _decode(segment: str, name: str) -> bytes:
 
 def _object(segment: str, name: str) -> dict[str, Any]:
     try:
-        document = json.loads(_decode(segment, name), object_pairs_hook=_unique, parse_constant=float)
+        document = json.loads(
+            _decode(segment, name), object_pairs_hook=_unique, parse_constant=float
+        )
     except (ValueError, RecursionError):
         _refuse("malformed", f"the token's {name} is not JSON")
     if not isinstance(document, dict):
@@ -125,8 +127,8 @@ def _pick(candidates: Collection[VerificationKey], algorithm: str) -> Verificati
 
 
 def _check_signature(key: VerificationKey, algorithm: str, segments: list[str]) -> None:
-    from joserfc.errors import JoseError  # noqa: PLC0415 (cryptography loads with the first token)
-    from joserfc.jwa import JWS_ALGORITHMS  # noqa: PLC0415
+    from joserfc.errors import JoseError
+    from joserfc.jwa import JWS_ALGORITHMS
 
     model = next(model for model in JWS_ALGORITHMS if model.name == algorithm)
     signature = _decode(segments[2], "signature")
@@ -160,7 +162,9 @@ def _identity(claims: dict[str, Any], config: AuthConfig, now: float) -> Identit
         or not (subject.isascii() and subject.isprintable())
         or subject != subject.strip()
     ):
-        _refuse("subject", "the token's sub claim is no printable ASCII string of 1 to 255 characters")
+        _refuse(
+            "subject", "the token's sub claim is no printable ASCII string of 1 to 255 characters"
+        )
     return Identity(subject, _scopes(claims), expires_at, claims)
 
 
@@ -169,7 +173,11 @@ def _time(claims: dict[str, Any], name: str) -> float | None:
     if value is None and name not in claims:
         return None
     # bool is an int in Python; NaN and the infinities fail the comparison.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _LATEST_TIME:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value < _LATEST_TIME
+    ):
         _refuse("malformed", f"the token's {name} claim is no time")
     return value
 

@@ -43,11 +43,13 @@ def configure_logging(
     :param stream: where to write; standard error by default
     :raises ConfigurationError: if ``level`` or ``format`` is unknown
     """
-    import structlog  # noqa: PLC0415 (heavy, and of use to main functions only)
+    import structlog
 
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
-        raise ConfigurationError(f"log level {level!r} is unknown: use debug, info, warning, error or critical")
+        raise ConfigurationError(
+            f"log level {level!r} is unknown: use debug, info, warning, error or critical"
+        )
     if format not in {"json", "console"}:
         raise ConfigurationError(f"log format {format!r} is unknown: use json or console")
     stream = stream or sys.stderr
@@ -84,14 +86,18 @@ def configure_logging(
     )
 
 
-def _add_trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _add_trace(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
     trace = current_trace()
     if trace is not None:
         event.setdefault("trace_id", trace.trace_id)
     return event
 
 
-def _escape_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _escape_values(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
     for key, value in event.items():
         if isinstance(value, str) and key != "exception":
             event[key] = escape(value)

@@ -76,16 +76,23 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        from prometheus_client import CollectorRegistry  # noqa: PLC0415 (40 ms that only scraped programs pay)
+        from prometheus_client import CollectorRegistry
 
         self.registry: CollectorRegistry = registry if registry is not None else CollectorRegistry()
-        self._calls: dict[str, list[tuple[CallStats, Sequence[float]]]] = {"server": [], "client": []}
+        self._calls: dict[str, list[tuple[CallStats, Sequence[float]]]] = {
+            "server": [],
+            "client": [],
+        }
         self._breakers: list[Callable[[], Iterable[tuple[str, str]]]] = []
         self._http: list[HttpStats] = []
         self.registry.register(self)
 
     def add_calls(
-        self, stats: CallStats, *, side: Literal["server", "client"] = "server", bounds: Sequence[float] | None = None
+        self,
+        stats: CallStats,
+        *,
+        side: Literal["server", "client"] = "server",
+        bounds: Sequence[float] | None = None,
     ) -> None:
         """Render the calls of a server (``grpc_*``) or a channel (``grpc_client_*``).
 
@@ -107,7 +114,7 @@ class Metrics:
 
     def render(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""
-        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415
+        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
@@ -123,19 +130,23 @@ class Metrics:
         yield from self._collect_http()
 
     def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
-        from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily  # noqa: PLC0415
+        from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
 
         whose = "answered" if side == "server" else "made"
         requests = CounterMetricFamily(
             f"{prefix}_requests", f"gRPC calls {whose}", labels=("service", "method", "status")
         )
         duration = HistogramMetricFamily(
-            f"{prefix}_request_duration_seconds", f"Duration of gRPC calls {whose}", labels=("service", "method")
+            f"{prefix}_request_duration_seconds",
+            f"Duration of gRPC calls {whose}",
+            labels=("service", "method"),
         )
         for (service, method), row in self._merged(side).items():
             for status, count in row.statuses.items():
                 requests.add_metric((service, method, status), count)
-            duration.add_metric((service, method), _cumulative(row.bounds, row.buckets), row.seconds)
+            duration.add_metric(
+                (service, method), _cumulative(row.bounds, row.buckets), row.seconds
+            )
         yield requests
         yield duration
 
@@ -149,7 +160,7 @@ class Metrics:
         return rows
 
     def _collect_breakers(self) -> Iterable[Metric]:
-        from prometheus_client.metrics_core import GaugeMetricFamily  # noqa: PLC0415
+        from prometheus_client.metrics_core import GaugeMetricFamily
 
         states: dict[str, int] = {}
         for breakers in self._breakers:
@@ -157,29 +168,39 @@ class Metrics:
                 # Breakers that share a name show as the worst of them: open before half-open before closed.
                 value = _BREAKER_STATES[state]
                 states[name] = max(states.get(name, 0), value, key=(0, 2, 1).index)
-        family = GaugeMetricFamily("circuit_breaker_state", "0 closed, 1 open, 2 half-open", labels=("name",))
+        family = GaugeMetricFamily(
+            "circuit_breaker_state", "0 closed, 1 open, 2 half-open", labels=("name",)
+        )
         for name, value in states.items():
             family.add_metric((name,), value)
         yield family
 
     def _collect_http(self) -> Iterable[Metric]:
-        from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily  # noqa: PLC0415
+        from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
 
         requests = CounterMetricFamily(
-            "http_requests", "HTTP requests answered by the gateway", labels=("method", "route", "status")
+            "http_requests",
+            "HTTP requests answered by the gateway",
+            labels=("method", "route", "status"),
         )
         duration = HistogramMetricFamily(
             "http_request_duration_seconds", "Duration of HTTP requests", labels=("method", "route")
         )
         decisions = CounterMetricFamily(
-            "rate_limit_decisions", "Decisions of the gateway's rate limits", labels=("limit", "outcome")
+            "rate_limit_decisions",
+            "Decisions of the gateway's rate limits",
+            labels=("limit", "outcome"),
         )
-        refused = CounterMetricFamily("auth_refused", "Bearer tokens refused by the gateway", labels=("reason",))
+        refused = CounterMetricFamily(
+            "auth_refused", "Bearer tokens refused by the gateway", labels=("reason",)
+        )
         for stats in self._http:
             for row in stats.snapshot():
                 for status, count in row.statuses.items():
                     requests.add_metric((row.method, row.route, str(status)), count)
-                duration.add_metric((row.method, row.route), _cumulative(stats.bounds, row.buckets), row.seconds)
+                duration.add_metric(
+                    (row.method, row.route), _cumulative(stats.bounds, row.buckets), row.seconds
+                )
             for limit, outcome, count in stats.decisions():
                 decisions.add_metric((limit, outcome), count)
             for reason, count in stats.refused_tokens():
@@ -199,7 +220,9 @@ class _Row:
         self.buckets = [0] * (len(bounds) + 1)
         self.seconds = 0.0
 
-    def add(self, statuses: Iterable[tuple[str, int]], buckets: Sequence[int], seconds: float) -> None:
+    def add(
+        self, statuses: Iterable[tuple[str, int]], buckets: Sequence[int], seconds: float
+    ) -> None:
         for status, count in statuses:
             self.statuses[status] = self.statuses.get(status, 0) + count
         self.buckets = [have + more for have, more in zip(self.buckets, buckets, strict=True)]
@@ -212,6 +235,6 @@ def _cumulative(bounds: Sequence[float], buckets: Sequence[int]) -> list[tuple[s
 
 
 def _core_bounds() -> Sequence[float]:
-    from bascule import _core  # noqa: PLC0415 (what only gateways count needs no core)
+    from bascule import _core
 
     return _core.CALL_BUCKETS

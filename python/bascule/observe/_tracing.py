@@ -51,10 +51,17 @@ class TraceContext(NamedTuple):
         A version above 00 is read as far as version 00 goes, as the specification demands.
         """
         if len(traceparent) != _LENGTH and not (
-            len(traceparent) > _LENGTH and traceparent[_LENGTH] == "-" and not traceparent.startswith("00")
+            len(traceparent) > _LENGTH
+            and traceparent[_LENGTH] == "-"
+            and not traceparent.startswith("00")
         ):
             return None
-        version, trace_id, span_id, flags = traceparent[:2], traceparent[3:35], traceparent[36:52], traceparent[53:55]
+        version, trace_id, span_id, flags = (
+            traceparent[:2],
+            traceparent[3:35],
+            traceparent[36:52],
+            traceparent[53:55],
+        )
         well_formed = (
             traceparent[2] == traceparent[35] == traceparent[52] == "-"
             and not (version + trace_id + span_id + flags).strip(_HEX)
@@ -64,7 +71,12 @@ class TraceContext(NamedTuple):
         )
         if not well_formed:
             return None
-        return cls(trace_id, span_id, bool(int(flags, 16) & 1), tracestate if len(tracestate) <= _STATE_LIMIT else "")
+        return cls(
+            trace_id,
+            span_id,
+            bool(int(flags, 16) & 1),
+            tracestate if len(tracestate) <= _STATE_LIMIT else "",
+        )
 
 
 _current: ContextVar[TraceContext | None] = ContextVar("bascule_trace", default=None)
@@ -99,6 +111,8 @@ class Span(Protocol):
 class Tracer(Protocol):
     """Where spans go. Both methods run on the event loop: they must not block."""
 
-    def start(self, name: str, parent: TraceContext | None, attributes: Mapping[str, str | int]) -> Span:
+    def start(
+        self, name: str, parent: TraceContext | None, attributes: Mapping[str, str | int]
+    ) -> Span:
         """Begin a span under ``parent``, or a trace if there is none."""
         ...

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.anyio
 
 def entry(target: str = "/", method: str = "GET") -> AccessEntry:
     now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    return AccessEntry(now, method, target, 200, 0.001, "127.0.0.1:1", "id", "trace", "2", "/", "user-1", 17)
+    return AccessEntry(
+        now, method, target, 200, 0.001, "127.0.0.1:1", "id", "trace", "2", "/", "user-1", 17
+    )
 
 
 async def test_what_was_recorded_is_written_at_the_end() -> None:
@@ -60,7 +62,9 @@ async def test_a_batch_is_written_while_the_gateway_runs() -> None:
     assert stream.getvalue().count(b"\n") == 100
 
 
-@pytest.mark.parametrize("hostile", ["/a\r\nGET /b", "/\x1b[2J", "/\x9b1m", "/\u2028", "/\x7f\u202e", '/"', "/\x00"])
+@pytest.mark.parametrize(
+    "hostile", ["/a\r\nGET /b", "/\x1b[2J", "/\x9b1m", "/\u2028", "/\x7f\u202e", '/"', "/\x00"]
+)
 async def test_one_line_whatever_the_target(hostile: str) -> None:
     stream = io.BytesIO()
     log = LineLog(stream)
@@ -75,7 +79,9 @@ async def test_one_line_whatever_the_target(hostile: str) -> None:
     assert not set(text) & set("\r\x1b\x9b\u2028\x00")
 
 
-async def test_a_log_that_nobody_reads_loses_lines_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_that_nobody_reads_loses_lines_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(access, "_MOST_PENDING", 2)
     stream = io.BytesIO()
     log = LineLog(stream)

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from bascule.errors import ConfigurationError
-from bascule.gateway import AuthConfig, Created, GatewayConfig, LimitConfig, RouteConfig, StaticKeys, UpstreamConfig
+from bascule.gateway import (
+    AuthConfig,
+    Created,
+    GatewayConfig,
+    LimitConfig,
+    RouteConfig,
+    StaticKeys,
+    UpstreamConfig,
+)
 
 KEYS = StaticKeys.from_secret(b"x" * 32)
 
@@ -24,8 +32,16 @@ KEYS = StaticKeys.from_secret(b"x" * 32)
         (Created, {"location": "/orders/{}"}, "braces"),
         (AuthConfig, {"issuer": "", "audience": "a", "keys": KEYS}, "issuer"),
         (AuthConfig, {"issuer": "a", "audience": "", "keys": KEYS}, "audience"),
-        (AuthConfig, {"issuer": "a", "audience": "a", "keys": KEYS, "algorithms": {"none"}}, "none"),
-        (AuthConfig, {"issuer": "a", "audience": "a", "keys": KEYS, "algorithms": {"RS512"}}, "RS512"),
+        (
+            AuthConfig,
+            {"issuer": "a", "audience": "a", "keys": KEYS, "algorithms": {"none"}},
+            "none",
+        ),
+        (
+            AuthConfig,
+            {"issuer": "a", "audience": "a", "keys": KEYS, "algorithms": {"RS512"}},
+            "RS512",
+        ),
         (AuthConfig, {"issuer": "a", "audience": "a", "keys": KEYS, "algorithms": set()}, "choose"),
         (AuthConfig, {"issuer": "a", "audience": "a", "keys": KEYS, "leeway": 3600.0}, "leeway"),
         (AuthConfig, {"issuer": "a", "audience": "a", "keys": KEYS, "realm": 'a"b'}, "realm"),
@@ -51,9 +67,17 @@ def test_a_header_that_must_not_travel_cannot_be_forwarded(name: str) -> None:
 
 
 def test_the_nearest_route_setting_holds() -> None:
-    one, service, rest = RouteConfig(timeout=1.0), RouteConfig(timeout=2.0), RouteConfig(timeout=3.0)
+    one, service, rest = (
+        RouteConfig(timeout=1.0),
+        RouteConfig(timeout=2.0),
+        RouteConfig(timeout=3.0),
+    )
     config = GatewayConfig({}, route=rest, routes={"/a.B/C": one, "/a.B/*": service})
-    assert [config.settings(path) for path in ("/a.B/C", "/a.B/D", "/b.B/C")] == [one, service, rest]
+    assert [config.settings(path) for path in ("/a.B/C", "/a.B/D", "/b.B/C")] == [
+        one,
+        service,
+        rest,
+    ]
 
 
 def test_a_target_alone_is_an_upstream() -> None:

@@ -19,7 +19,9 @@ def test_a_sane_request_id_is_kept(value: str) -> None:
     assert exchange(("x-request-id", value)).request_id == value
 
 
-@pytest.mark.parametrize("value", ["", "a" * 129, "a b", "a\nb", "a\r", "\x1b[2J", "\u00e9", "a,b", '"', "<script>"])
+@pytest.mark.parametrize(
+    "value", ["", "a" * 129, "a b", "a\nb", "a\r", "\x1b[2J", "\u00e9", "a,b", '"', "<script>"]
+)
 def test_another_one_is_replaced(value: str) -> None:
     made = exchange(("x-request-id", value)).request_id
     assert len(made) == 32

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +60,9 @@ def test_a_declared_algorithm_narrows_the_key() -> None:
     assert VerificationKey.from_key(secret).algorithms == {"HS256"}
 
 
-@pytest.mark.parametrize("document", [[], {}, {"keys": {}}, {"keys": [1]}, {"keys": []}, {"keys": [jwk(EC), jwk(EC)]}])
+@pytest.mark.parametrize(
+    "document", [[], {}, {"keys": {}}, {"keys": [1]}, {"keys": []}, {"keys": [jwk(EC), jwk(EC)]}]
+)
 def test_a_set_of_another_form_is_refused(document: Any) -> None:
     with pytest.raises(ConfigurationError):
         StaticKeys.from_jwks(document)
@@ -74,9 +75,9 @@ async def test_a_file_is_read_and_its_faults_name_it(tmp_path: Path) -> None:
     assert len(await keys.find("k")) == len(await keys.find(None)) == 1
     assert not await keys.find("other")
     path.write_text("{")
-    with pytest.raises(ConfigurationError, match="jwks.json"):
+    with pytest.raises(ConfigurationError, match="jwks"):
         StaticKeys.from_file(path)
-    with pytest.raises(ConfigurationError, match="absent.json"):
+    with pytest.raises(ConfigurationError, match="absent"):
         StaticKeys.from_file(tmp_path / "absent.json")
 
 
@@ -86,8 +87,9 @@ async def test_the_development_key_is_made_once_and_its_tokens_are_believed(tmp_
     again = DevelopmentKey(tmp_path / "new" / "state")
     token = first.mint_token("user-1", scopes=["a", "b"])
     identity = await JwtAuthenticator(again.auth).verify(f"Bearer {token}")
-    assert (identity.subject, identity.scopes) == ("user-1", {"a", "b"})
-    assert os.listdir(first.path.parent) == [first.path.name]
+    assert identity.subject == "user-1"
+    assert identity.scopes == {"a", "b"}
+    assert list(first.path.parent.iterdir()) == [first.path]
 
 
 def test_a_development_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
@@ -97,7 +99,9 @@ def test_a_development_key_that_others_may_read_is_refused(tmp_path: Path) -> No
         DevelopmentKey(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "{}", json.dumps(EC.as_dict(private=False)), '{"kty": "oct", "k": "AA"}'])
+@pytest.mark.parametrize(
+    "content", ["", "{}", json.dumps(EC.as_dict(private=False)), '{"kty": "oct", "k": "AA"}']
+)
 def test_a_damaged_development_key_is_refused(tmp_path: Path, content: str) -> None:
     path = DevelopmentKey(tmp_path).path
     path.write_text(content)

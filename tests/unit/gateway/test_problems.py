@@ -45,7 +45,9 @@ def test_each_status_has_its_http_status_and_body(status: Status) -> None:
 
 def test_details_are_rendered_as_any() -> None:
     details = [
-        BadRequest(field_violations=[BadRequest.FieldViolation(field="email", description="taken")]),
+        BadRequest(
+            field_violations=[BadRequest.FieldViolation(field="email", description="taken")]
+        ),
         ErrorInfo(reason="USER_MISSING", domain="shop"),
     ]
     _, _, body = answer(RpcError(Status.INVALID_ARGUMENT, "no", details))
@@ -54,7 +56,11 @@ def test_details_are_rendered_as_any() -> None:
             "@type": "type.googleapis.com/google.rpc.BadRequest",
             "fieldViolations": [{"field": "email", "description": "taken"}],
         },
-        {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "USER_MISSING", "domain": "shop"},
+        {
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": "USER_MISSING",
+            "domain": "shop",
+        },
     ]
 
 
@@ -74,7 +80,9 @@ def test_a_field_at_fault_is_named() -> None:
     http, _, body = answer(TranscodeError("wrong_type", "items[2].quantity", "is no number", 17))
     assert (http, body["code"]) == (400, 3)
     assert "items[2].quantity" in body["message"]
-    assert body["details"][0]["fieldViolations"] == [{"field": "items[2].quantity", "description": "is no number"}]
+    assert body["details"][0]["fieldViolations"] == [
+        {"field": "items[2].quantity", "description": "is no number"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -101,13 +109,20 @@ def test_the_rest() -> None:
     http, headers, _ = answer(AuthenticationError("expired", 'the "token"\\ has expired'))
     assert http == 401
     assert headers["www-authenticate"] == (
-        "Bearer realm=\"bascule\", error=\"invalid_token\", error_description=\"the 'token'/ has expired\""
+        'Bearer realm="bascule", error="invalid_token", error_description="the \'token\'/ has expired"'
     )
     assert problem_for(ValueError("a fault of ours")) is None
 
 
 @pytest.mark.parametrize(
-    ("word", "http"), [("malformed", 400), ("body_too_large", 413), ("headers_too_large", 431), ("timeout", 408), ("?", 400)]
+    ("word", "http"),
+    [
+        ("malformed", 400),
+        ("body_too_large", 413),
+        ("headers_too_large", 431),
+        ("timeout", 408),
+        ("?", 400),
+    ],
 )
 def test_what_the_listener_could_not_take(word: str, http: int) -> None:
     assert problem_of_listener(word).status == http

@@ -33,7 +33,9 @@ ED = OKPKey.generate_key("Ed25519", {"kid": "ed"})
 OCT = OctKey.import_key(SECRET, {"kid": "oct"})
 STRANGER = ECKey.generate_key("P-256", {"kid": "ec"})
 KEYS = StaticKeys([VerificationKey.from_key(key) for key in (RSA, EC, ED, OCT)])
-CONFIG = AuthConfig("https://issuer", "shop", KEYS, algorithms=frozenset({"RS256", "ES256", "EdDSA", "HS256"}))
+CONFIG = AuthConfig(
+    "https://issuer", "shop", KEYS, algorithms=frozenset({"RS256", "ES256", "EdDSA", "HS256"})
+)
 
 CLAIMS: dict[str, Any] = {
     "iss": "https://issuer",
@@ -47,7 +49,13 @@ CLAIMS: dict[str, Any] = {
 
 
 def b64(value: bytes | dict[str, Any] | str) -> str:
-    raw = value if isinstance(value, bytes) else json.dumps(value).encode() if isinstance(value, dict) else value.encode()
+    raw = (
+        value
+        if isinstance(value, bytes)
+        else json.dumps(value).encode()
+        if isinstance(value, dict)
+        else value.encode()
+    )
     return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
@@ -75,7 +83,9 @@ def unsigned(alg: object, **header: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("key", "alg"), [(RSA, "RS256"), (EC, "ES256"), (ED, "EdDSA"), (ED, "Ed25519"), (OCT, "HS256")], ids=str
+    ("key", "alg"),
+    [(RSA, "RS256"), (EC, "ES256"), (ED, "EdDSA"), (ED, "Ed25519"), (OCT, "HS256")],
+    ids=str,
 )
 async def test_a_good_token_of_each_algorithm_is_believed(key: Key, alg: str) -> None:
     identity = await verify_token(sign(CLAIMS, key, alg), CONFIG, NOW)
@@ -102,6 +112,7 @@ GOOD = sign(CLAIMS)
 HEADER, PAYLOAD, SIGNATURE = GOOD.split(".")
 RSA_PEM = RSA.as_pem(private=False)
 TWO_ALGORITHMS = '{"alg": "none", "alg": "ES256", "kid": "ec"}'
+assert EC.private_key is not None
 DER = EC.private_key.sign(f"{HEADER}.{PAYLOAD}".encode(), ECDSA(SHA256()))
 
 BAD: dict[str, str | Callable[[], str]] = {
@@ -131,7 +142,7 @@ BAD: dict[str, str | Callable[[], str]] = {
     "header a list": f"{b64('[1]')}.{PAYLOAD}.{SIGNATURE}",
     "header of 2,000 brackets": f"{b64('[' * 2000)}.{PAYLOAD}.{SIGNATURE}",
     "header with two alg": f"{b64(TWO_ALGORITHMS)}.{PAYLOAD}.{SIGNATURE}",
-    "header not UTF-8": f"{b64(bytes([0xff, 0xfe]))}.{PAYLOAD}.{SIGNATURE}",
+    "header not UTF-8": f"{b64(bytes([0xFF, 0xFE]))}.{PAYLOAD}.{SIGNATURE}",
     "payload no JSON": sign(b"hello"),
     "payload a list": sign(b"[]"),
     "payload of 2,000 brackets": sign(b"[" * 2000),
@@ -213,14 +224,17 @@ def test_there_are_enough_bad_tokens() -> None:
 
 async def test_an_algorithm_that_is_not_allowed_is_refused_with_a_good_key() -> None:
     config = AuthConfig("https://issuer", "shop", KEYS)
-    with pytest.raises(AuthenticationError, match="EdDSA, ES256, RS256|ES256, EdDSA, RS256"):
+    with pytest.raises(AuthenticationError, match="not one of ES256, EdDSA, RS256"):
         await verify_token(sign(CLAIMS, OCT, "HS256"), config, NOW)
 
 
 async def test_without_kid_only_a_single_fitting_key_is_tried() -> None:
     one = AuthConfig("https://issuer", "shop", StaticKeys([VerificationKey.from_key(EC)]))
     assert (await verify_token(sign(CLAIMS, kid=None), one, NOW)).subject == "user-1"
-    both = [VerificationKey.from_key(EC), VerificationKey.from_key(ECKey.generate_key("P-256", {"kid": "other"}))]
+    both = [
+        VerificationKey.from_key(EC),
+        VerificationKey.from_key(ECKey.generate_key("P-256", {"kid": "other"})),
+    ]
     two = AuthConfig("https://issuer", "shop", StaticKeys(both))
     with pytest.raises(AuthenticationError, match="names no key"):
         await verify_token(sign(CLAIMS, kid=None), two, NOW)
@@ -263,7 +277,9 @@ async def test_the_cache_is_bounded() -> None:
     assert [authenticator.known(header) is not None for header in headers] == [False, True, True]
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic dTpw", "Token x", "\0repeated", f"Bearer  {GOOD}"])
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Basic dTpw", "Token x", "\0repeated", f"Bearer  {GOOD}"]
+)
 async def test_another_scheme_is_refused(header: str) -> None:
     authenticator = JwtAuthenticator(CONFIG, clock=Clock())
     assert authenticator.known(header) is None

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 
 from bascule.errors import ConfigurationError
 from bascule.observe import TraceContext, configure_logging, escape, trace_variable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HOSTILE = "a\r\nlevel=error\x1b[2J\x9b1m\u2028b"
 

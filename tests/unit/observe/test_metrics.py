@@ -40,13 +40,18 @@ def labels(**values: str) -> tuple[tuple[str, str], ...]:
 def test_calls_of_a_server_have_the_names_of_the_alerts() -> None:
     metrics = Metrics()
     metrics.add_calls(
-        Calls(("user.UserService", "GetUser", [("OK", 3), ("NOT_FOUND", 1)], [2, 1, 1], 0.5)), side="server", bounds=BOUNDS
+        Calls(("user.UserService", "GetUser", [("OK", 3), ("NOT_FOUND", 1)], [2, 1, 1], 0.5)),
+        side="server",
+        bounds=BOUNDS,
     )
     found = samples(metrics)
     method = {"service": "user.UserService", "method": "GetUser"}
     assert found["grpc_requests_total", labels(**method, status="OK")] == 3
     assert found["grpc_requests_total", labels(**method, status="NOT_FOUND")] == 1
-    buckets = [found["grpc_request_duration_seconds_bucket", labels(**method, le=le)] for le in ("0.01", "0.1", "+Inf")]
+    buckets = [
+        found["grpc_request_duration_seconds_bucket", labels(**method, le=le)]
+        for le in ("0.01", "0.1", "+Inf")
+    ]
     assert buckets == [2, 3, 4]
     assert found["grpc_request_duration_seconds_count", labels(**method)] == 4
     assert found["grpc_request_duration_seconds_sum", labels(**method)] == 0.5
@@ -55,10 +60,14 @@ def test_calls_of_a_server_have_the_names_of_the_alerts() -> None:
 def test_two_channels_to_one_service_are_one_series() -> None:
     metrics = Metrics(CollectorRegistry())
     for _ in range(2):
-        metrics.add_calls(Calls(("a.B", "C", [("OK", 1)], [0, 1, 0], 0.05)), side="client", bounds=BOUNDS)
+        metrics.add_calls(
+            Calls(("a.B", "C", [("OK", 1)], [0, 1, 0], 0.05)), side="client", bounds=BOUNDS
+        )
     found = samples(metrics)
     assert found["grpc_client_requests_total", labels(service="a.B", method="C", status="OK")] == 2
-    assert found["grpc_client_request_duration_seconds_sum", labels(service="a.B", method="C")] == 0.1
+    assert (
+        found["grpc_client_request_duration_seconds_sum", labels(service="a.B", method="C")] == 0.1
+    )
 
 
 def test_breakers_show_as_the_alert_expects_the_worst_under_one_name() -> None:
@@ -78,8 +87,14 @@ def test_http_requests_are_counted_by_template_and_everything_unknown_is_one_ser
     metrics = Metrics()
     metrics.add_http(stats)
     found = samples(metrics)
-    assert found["http_requests_total", labels(method="GET", route="/api/v1/users/{id}", status="200")] == 1000
-    assert found["http_requests_total", labels(method="other", route="unmatched", status="405")] == 1000
+    assert (
+        found["http_requests_total", labels(method="GET", route="/api/v1/users/{id}", status="200")]
+        == 1000
+    )
+    assert (
+        found["http_requests_total", labels(method="other", route="unmatched", status="405")]
+        == 1000
+    )
     assert found["auth_refused_total", labels(reason="expired")] == 1
     assert sum(name == "http_requests_total" for name, _ in found) == 2
     route = labels(le="0.005", method="GET", route="/api/v1/users/{id}")
