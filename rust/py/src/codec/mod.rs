@@ -67,6 +67,7 @@ impl MessageCodec {
     }
 
     /// The bytes of a message, identical to `bytes(message)`.
+    #[pyo3(signature = (message, /))]
     fn encode<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
         let py = message.py();
         let mut encoder = Encoder {
@@ -87,6 +88,7 @@ impl MessageCodec {
     }
 
     /// The message that the bytes hold.
+    #[pyo3(signature = (data, /))]
     fn decode<'py>(&self, py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
         let mut decoder = Decoder {
             py,

@@ -5,16 +5,20 @@ from __future__ import annotations
 import datetime
 import math
 import struct
+from functools import cache
 from typing import Any
 
 import betterproto2
+import pytest
 from hypothesis import strategies as st
 
+from bascule.errors import EncodeError
+from bascule.rpc._codec import codec_for
 from tests.generated.codec import codec as messages
 from tests.generated.codec.google import protobuf as known
 
 #: Every class of tests/protos/codec.proto that can be made without a warning.
-CLASSES: list[type[betterproto2.Message]] = [
+CLASSES: list[Any] = [
     messages.Scalars,
     messages.Optionals,
     messages.Repeateds,
@@ -94,11 +98,12 @@ _WRAPPED: dict[type, st.SearchStrategy[Any]] = {
 }
 
 
-def messages_of(message_type: type[betterproto2.Message], depth: int = 2) -> st.SearchStrategy[Any]:
+@cache
+def messages_of(message_type: Any, depth: int = 2) -> st.SearchStrategy[Any]:
     """Make messages of a class, nested at most ``depth`` deep, at most one field of a oneof set."""
     groups: dict[str, list[str]] = {}
     fields: dict[str, st.SearchStrategy[Any]] = {}
-    meta = message_type._betterproto  # type: ignore[attr-defined]
+    meta = message_type._betterproto
     for name, field in meta.meta_by_field_name.items():
         if field.group:
             groups.setdefault(field.group, []).append(name)
@@ -106,7 +111,7 @@ def messages_of(message_type: type[betterproto2.Message], depth: int = 2) -> st.
         if values is not None:
             fields[name] = values if field.group else st.just(None) | values if field.optional else values
 
-    def build(values: dict[str, Any], chosen: tuple[str | None, ...], unknown: bytes) -> betterproto2.Message:
+    def build(values: dict[str, Any], chosen: tuple[str | None, ...], unknown: bytes) -> Any:
         unset = {name for names in groups.values() for name in names} - set(chosen)
         message = message_type(**{name: value for name, value in values.items() if name not in unset})
         message._unknown_fields = unknown
@@ -136,9 +141,9 @@ def _values(message_type: Any, name: str, depth: int) -> st.SearchStrategy[Any] 
     if field.map_meta:
         keys = SCALARS[field.map_meta[0].proto_type]
         values = _singles(field.map_meta[1], message_type._betterproto.cls_by_field[f"{name}.value"], depth)
-        return None if values is None else st.dictionaries(keys, values, max_size=3)
+        return None if values is None else st.dictionaries(keys, values, max_size=2)
     single = _singles(field, value_type, depth)
-    return st.lists(single, max_size=3) if field.repeated and single is not None else single
+    return st.lists(single, max_size=2) if field.repeated and single is not None else single
 
 
 def _singles(field: betterproto2.FieldMetadata, value_type: Any, depth: int) -> st.SearchStrategy[Any] | None:
@@ -172,3 +177,19 @@ def assert_same(left: object, right: object) -> None:
         assert left.tzinfo is right.tzinfo
     else:
         assert left == right
+
+
+def assert_encoded_as_betterproto2_does(message: Any) -> None:
+    """The same bytes as betterproto2, or EncodeError where it raises."""
+    codec: Any = codec_for(type(message))
+    expected: bytes | Exception
+    try:
+        expected = bytes(message)
+    except Exception as error:  # noqa: BLE001  # whatever it is
+        expected = error
+    if isinstance(expected, bytes):
+        assert codec.encode(message) == expected
+    else:
+        with pytest.raises(EncodeError) as caught:
+            codec.encode(message)
+        assert type(caught.value.__cause__) is type(expected)

@@ -14,7 +14,7 @@ from bascule.errors import BasculeError, DecodeError
 from bascule.rpc._codec import codec_for
 from tests.generated import codec_pb2
 from tests.generated.codec import codec as messages
-from tests.unit.rpc.codec.messages import assert_same, messages_of
+from tests.unit.rpc.codec.messages import assert_encoded_as_betterproto2_does, assert_same, messages_of
 
 #: No classes with times, durations or text wrapped in messages: Python refuses values that protobuf allows.
 JUDGED: list[Any] = [
@@ -48,7 +48,8 @@ def check(message_type: Any, data: bytes) -> None:
         assert "groups are not supported" in reason or not accepts(message_type, data)
         return
     assert accepts(message_type, data)
-    assert codec.encode(message) == bytes(message)
+    # an entry of a map without its message is None for betterproto2, which it cannot encode
+    assert_encoded_as_betterproto2_does(message)
     if not has_wrong_wire_type(message_type, data):
         assert_same(message, message_type.parse(data))
 
@@ -118,7 +119,7 @@ def test_mutated_known_types_raise_nothing_else(message: Any, at: int, byte: int
         decoded = codec.decode(bytes(encoded))
     except DecodeError:
         return
-    codec.encode(decoded)
+    assert_encoded_as_betterproto2_does(decoded)
 
 
 @judged

@@ -28,7 +28,7 @@ with warnings.catch_warnings(action="ignore"):  # betterproto2 0.10 writes what 
 
 def test_one_codec_for_each_class() -> None:
     assert codec_for(messages.Small) is codec_for(messages.Small)
-    assert codec_for(messages.Small) is not codec_for(messages.User)
+    assert len({id(codec_for(messages.Small)), id(codec_for(messages.User))}) == 2
 
 
 @pytest.mark.parametrize("wrong", [int, str, object, bytearray, messages.Level, betterproto2.Enum])
