@@ -10,7 +10,17 @@ from benches.peers import ROOT
 
 def test_a_quick_run_measures_every_client(tmp_path: Path) -> None:
     output = tmp_path / "latest.json"
-    command = [sys.executable, "-m", "benches", "--quick", "--no-gate", "--only", "client", "--output", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "benches",
+        "--quick",
+        "--no-gate",
+        "--only",
+        "client",
+        "--output",
+        str(output),
+    ]
 
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 

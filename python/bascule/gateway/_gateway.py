@@ -168,8 +168,14 @@ class Gateway:
         traceback: TracebackType | None,
     ) -> None:
         """Stop accepting, let requests finish for ``config.grace`` seconds, close the channels."""
-        await self._stack.__aexit__(kind, error, traceback)
-        self._server = None
+        try:
+            await self._stack.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as group:
+            # That a task group writes the log is no reason to wrap what the body raised.
+            if group.exceptions != (error,):
+                raise
+        finally:
+            self._server = None
 
     def _stop_serving(self) -> None:
         self._serving = False
