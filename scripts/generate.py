@@ -16,13 +16,18 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from betterproto2_compiler.lib.google.protobuf.compiler import CodeGeneratorRequest as Betterproto2Request
+from betterproto2_compiler.lib.google.protobuf.compiler import (
+    CodeGeneratorRequest as Betterproto2Request,
+)
 from betterproto2_compiler.plugin.parser import generate_code
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "python"))  # the plugin of this tree, whichever bascule is installed
@@ -39,7 +44,9 @@ OWN_PROTOS = {
     "grpc/reflection/v1alpha/reflection.proto": "reflection_v1alpha_pb2",
 }
 #: Only options refer to these; betterproto2 would make 3,000 lines of classes from them.
-OPTION_PROTOS = frozenset({"google/api/annotations.proto", "google/api/http.proto", "google/protobuf/descriptor.proto"})
+OPTION_PROTOS = frozenset(
+    {"google/api/annotations.proto", "google/api/http.proto", "google/protobuf/descriptor.proto"}
+)
 BETTERPROTO2_SERVICES = "client_generation=async,server_generation=async"
 
 Files = dict[Path, bytes]
@@ -48,7 +55,9 @@ Files = dict[Path, bytes]
 def main() -> int:
     """Write or check, and say what differs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if something is not current")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 if something is not current"
+    )
     check = parser.parse_args().check
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     wanted = {**shop(), **own(), **tests()}
@@ -64,7 +73,9 @@ def main() -> int:
         if not check:
             write(ROOT / path, wanted.get(path))
     if check and differing:
-        print(f"{len(differing)} of {len(wanted)} generated files are not current: run `make generate`")
+        print(
+            f"{len(differing)} of {len(wanted)} generated files are not current: run `make generate`"
+        )
         return 1
     print(f"{len(wanted)} generated files are current")
     return 0
@@ -99,7 +110,9 @@ def shop() -> Files:
     return {
         **betterproto2(SHOP, described, SHOP_PROTOS, BETTERPROTO2_SERVICES),
         **bascule(SHOP, described, SHOP_PROTOS, "messages=betterproto2"),
-        SHOP / "descriptors.binpb": without_comments(described).SerializeToString(deterministic=True),
+        SHOP / "descriptors.binpb": without_comments(described).SerializeToString(
+            deterministic=True
+        ),
     }
 
 
@@ -133,7 +146,10 @@ def tests() -> Files:
     roots = [f"{TESTS.as_posix()}=tests/protos"]
     echo = (TESTS / "echo.proto").as_posix()
     # What they show is names and layout, so their output is there to be read and type-checked.
-    odd = [(TESTS / "odd" / name).as_posix() for name in ("odd-names.proto", "rootless.proto", "shared.proto")]
+    odd = [
+        (TESTS / "odd" / name).as_posix()
+        for name in ("odd-names.proto", "rootless.proto", "shared.proto")
+    ]
     described = parse(roots, [echo])
     described_odd = parse(roots, odd)
     return {
@@ -141,7 +157,12 @@ def tests() -> Files:
         **protoc(roots, ["--grpc_python_out=.", "--grpclib_python_out=."], [echo]),
         **bascule(Path(), described, [echo], "messages=google"),
         **bascule(Path(), described_odd, odd, "messages=google"),
-        **betterproto2(TESTS / "better", described, [echo], f"{BETTERPROTO2_SERVICES},google_protobuf_descriptors"),
+        **betterproto2(
+            TESTS / "better",
+            described,
+            [echo],
+            f"{BETTERPROTO2_SERVICES},google_protobuf_descriptors",
+        ),
         **bascule(TESTS / "better", described, [echo], "messages=betterproto2"),
         **betterproto2(TESTS / "odd/better", described_odd, odd, "client_generation=none"),
         **bascule(TESTS / "odd/better", described_odd, odd, "messages=betterproto2"),
@@ -157,7 +178,12 @@ def codec_tests() -> Files:
     return {
         **protoc(roots, ["--python_out=.", "--pyi_out=."], [proto]),
         **betterproto2(TESTS / "codec", described, [proto], "client_generation=none"),
-        **betterproto2(TESTS / "codec_pydantic", described, [proto], "client_generation=none,pydantic_dataclasses"),
+        **betterproto2(
+            TESTS / "codec_pydantic",
+            described,
+            [proto],
+            "client_generation=none,pydantic_dataclasses",
+        ),
     }
 
 
@@ -170,7 +196,11 @@ def protoc(roots: Iterable[str], outputs: Iterable[str], protos: Iterable[str]) 
         if done.returncode:
             sys.exit(f"protoc failed:\n{done.stderr}")
         written = Path(folder)
-        return {file.relative_to(written): file.read_bytes() for file in written.rglob("*") if file.is_file()}
+        return {
+            file.relative_to(written): file.read_bytes()
+            for file in written.rglob("*")
+            if file.is_file()
+        }
 
 
 def absolute(root: str) -> str:
@@ -193,16 +223,22 @@ def without_comments(described: FileDescriptorSet) -> FileDescriptorSet:
     return bare
 
 
-def bascule(folder: Path, described: FileDescriptorSet, protos: Iterable[str], options: str) -> Files:
+def bascule(
+    folder: Path, described: FileDescriptorSet, protos: Iterable[str], options: str
+) -> Files:
     """Run bascule's plugin."""
-    request = CodeGeneratorRequest(file_to_generate=protos, parameter=options, proto_file=described.file)
+    request = CodeGeneratorRequest(
+        file_to_generate=protos, parameter=options, proto_file=described.file
+    )
     response = generate(request)
     if response.error:
         sys.exit(f"protoc-gen-bascule failed: {response.error}")
     return {folder / file.name: file.content.encode() for file in response.file}
 
 
-def betterproto2(folder: Path, described: FileDescriptorSet, protos: Iterable[str], options: str) -> Files:
+def betterproto2(
+    folder: Path, described: FileDescriptorSet, protos: Iterable[str], options: str
+) -> Files:
     """Run betterproto2's compiler without the files that only options refer to."""
     kept = copy.deepcopy([file for file in described.file if file.name not in OPTION_PROTOS])
     for file in kept:
@@ -210,7 +246,13 @@ def betterproto2(folder: Path, described: FileDescriptorSet, protos: Iterable[st
         file.ClearField("dependency")
         file.dependency.extend(imported)
     request = CodeGeneratorRequest(file_to_generate=protos, parameter=options, proto_file=kept)
-    with contextlib.redirect_stderr(io.StringIO()):
+    # It formats by the ruff configuration of the working directory, and tells what it writes.
+    with (
+        tempfile.TemporaryDirectory() as plain,
+        contextlib.chdir(plain),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        Path("ruff.toml").touch()
         response = generate_code(Betterproto2Request.parse(request.SerializeToString()))
     return {folder / file.name: file.content.encode() for file in response.file}
 

@@ -19,7 +19,12 @@ def test_generated_services_are_typed(tmp_path: Path) -> None:
     ]
     usage = str(Path(__file__).with_name("usage_of_generated.py"))
     # Only these files are checked: what other generators wrote is not strict.
-    options = ["--strict", "--follow-imports=silent", "--explicit-package-bases", "--no-error-summary"]
+    options = [
+        "--strict",
+        "--follow-imports=silent",
+        "--explicit-package-bases",
+        "--no-error-summary",
+    ]
     where = [f"--python-executable={sys.executable}", f"--cache-dir={tmp_path}", "--config-file="]
     out, err, status = api.run([*options, *where, *files, usage])
     assert (out, err, status) == ("", "", 0)

@@ -22,7 +22,9 @@ def test_the_committed_code_is_current() -> None:
 
 def test_a_difference_is_told_and_mended(tmp_path: Path) -> None:
     for folder in ("scripts", "protos", "tests/protos"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
     done = run(tmp_path)
     assert not done.returncode, done.stderr
     assert "  new      python/bascule_shop/_generated/descriptors.binpb\n" in done.stdout
@@ -34,7 +36,9 @@ def test_a_difference_is_told_and_mended(tmp_path: Path) -> None:
     (tmp_path / "tests/generated/old_pb2.py").write_text("")
     done = run(tmp_path, "--check")
     assert done.returncode == 1
-    assert "  changed  python/bascule_shop/_generated/user/services.py (+1 -1 lines)\n" in done.stdout
+    assert (
+        "  changed  python/bascule_shop/_generated/user/services.py (+1 -1 lines)\n" in done.stdout
+    )
     assert "  changed  python/bascule_shop/_generated/descriptors.binpb (1 -> " in done.stdout
     assert "  left over tests/generated/old_pb2.py\n" in done.stdout
     assert "3 of " in done.stdout

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from typing import TYPE_CHECKING
 
 from bascule.cli._protoc_model import GenerationError, Import, MessageType
 from bascule.cli._protoc_names import Namespace, betterproto2_class, is_name
 from bascule.cli._protoc_render import RUNTIME_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 
 class GoogleLayout:
@@ -22,7 +25,9 @@ class GoogleLayout:
     def __init__(self, imports: Mapping[str, str]) -> None:
         self._imports = sorted(imports.items(), key=lambda item: -len(item[0]))
 
-    def modules(self, files: Sequence[FileDescriptorProto]) -> Iterator[tuple[str, Sequence[FileDescriptorProto]]]:
+    def modules(
+        self, files: Sequence[FileDescriptorProto]
+    ) -> Iterator[tuple[str, Sequence[FileDescriptorProto]]]:
         """Yield a module for each file with services."""
         for file in files:
             if file.service:
@@ -43,7 +48,9 @@ class GoogleLayout:
                 if alias != name:
                     alias = aliases.claim(module.replace(".", "_"))
                 imports[module] = Import(package, name, alias)
-            expressions[message] = ".".join((imports[module].alias, *_checked(message.nested, message.file.name)))
+            expressions[message] = ".".join(
+                (imports[module].alias, *_checked(message.nested, message.file.name))
+            )
         return expressions, tuple(imports.values())
 
     def _module(self, proto: str) -> str:
@@ -65,9 +72,13 @@ class Betterproto2Layout:
         self._module = module
         self._packages = frozenset(packages)
 
-    def modules(self, files: Sequence[FileDescriptorProto]) -> Iterator[tuple[str, Sequence[FileDescriptorProto]]]:
+    def modules(
+        self, files: Sequence[FileDescriptorProto]
+    ) -> Iterator[tuple[str, Sequence[FileDescriptorProto]]]:
         """Yield a module for each package with services."""
-        with_services = sorted((file for file in files if file.service), key=lambda file: (file.package, file.name))
+        with_services = sorted(
+            (file for file in files if file.service), key=lambda file: (file.package, file.name)
+        )
         for package, group in groupby(with_services, key=lambda file: file.package):
             parts = package.split(".") if package else []
             inside = ".".join((*parts, self._module))
@@ -81,7 +92,12 @@ class Betterproto2Layout:
     ) -> tuple[dict[MessageType, str], tuple[Import, ...]]:
         """Refer to ``OuterInner`` in the module's own package, to ``other_package.OuterInner`` elsewhere."""
         home = files[0].package
-        classes = {f"{service.name}{end}" for file in files for service in file.service for end in ("Stub", "Base")}
+        classes = {
+            f"{service.name}{end}"
+            for file in files
+            for service in file.service
+            for end in ("Stub", "Base")
+        }
         names = Namespace({*RUNTIME_NAMES, *classes})
         to_root = "." * (len(home.split(".")) + 1 if home else 1)
         imports: dict[tuple[str, str], Import] = {}
@@ -92,13 +108,17 @@ class Betterproto2Layout:
             if package in {home, ""}:
                 key = (package, name)
                 if key not in imports:
-                    imports[key] = Import("." if package == home else to_root, name, names.claim(name))
+                    imports[key] = Import(
+                        "." if package == home else to_root, name, names.claim(name)
+                    )
                 expressions[message] = imports[key].alias
             else:
                 key = (package, "")
                 if key not in imports:
                     *above, last = _checked(package.split("."), message.file.name)
-                    imports[key] = Import(to_root + ".".join(above), last, names.claim("_".join((*above, last))))
+                    imports[key] = Import(
+                        to_root + ".".join(above), last, names.claim("_".join((*above, last)))
+                    )
                 expressions[message] = f"{imports[key].alias}.{name}"
         return expressions, tuple(imports.values())
 

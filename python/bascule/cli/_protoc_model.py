@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
@@ -14,6 +13,9 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from bascule.cli._protoc_names import Namespace, method_namespace, snake_case
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 _SERVICE_FIELD: Final = FileDescriptorProto.SERVICE_FIELD_NUMBER
 _METHOD_FIELD: Final = ServiceDescriptorProto.METHOD_FIELD_NUMBER
@@ -79,7 +81,9 @@ class ModuleModel:
 class Layout(Protocol):
     """How the classes of one message kind are laid out in modules."""
 
-    def modules(self, files: Sequence[FileDescriptorProto]) -> Iterator[tuple[str, Sequence[FileDescriptorProto]]]:
+    def modules(
+        self, files: Sequence[FileDescriptorProto]
+    ) -> Iterator[tuple[str, Sequence[FileDescriptorProto]]]:
         """Yield the path of each module to generate, and the proto files whose services go there."""
 
     def references(
@@ -101,7 +105,11 @@ class Index:
             self._add(file, prefix, (), file.message_type)
 
     def _add(
-        self, file: FileDescriptorProto, prefix: str, outer: tuple[str, ...], messages: Iterable[DescriptorProto]
+        self,
+        file: FileDescriptorProto,
+        prefix: str,
+        outer: tuple[str, ...],
+        messages: Iterable[DescriptorProto],
     ) -> None:
         for message in messages:
             nested = (*outer, message.name)
@@ -113,10 +121,14 @@ class Index:
         return self._types[full_name]
 
 
-def build_module(path: str, files: Sequence[FileDescriptorProto], index: Index, layout: Layout) -> ModuleModel:
+def build_module(
+    path: str, files: Sequence[FileDescriptorProto], index: Index, layout: Layout
+) -> ModuleModel:
     """Model the module at ``path`` with the services of ``files``."""
     methods = [method for file in files for service in file.service for method in service.method]
-    messages = dict.fromkeys(index[name] for method in methods for name in (method.input_type, method.output_type))
+    messages = dict.fromkeys(
+        index[name] for method in methods for name in (method.input_type, method.output_type)
+    )
     expressions, imports = layout.references(files, messages)
     builder = _Builder(index, expressions, [item.alias for item in imports])
     services = tuple(builder.service(file, at) for file in files for at in range(len(file.service)))
@@ -124,7 +136,9 @@ def build_module(path: str, files: Sequence[FileDescriptorProto], index: Index, 
 
 
 class _Builder:
-    def __init__(self, index: Index, expressions: dict[MessageType, str], modules: Sequence[str]) -> None:
+    def __init__(
+        self, index: Index, expressions: dict[MessageType, str], modules: Sequence[str]
+    ) -> None:
         self._index = index
         self._expressions = expressions
         self._modules = modules
@@ -146,7 +160,9 @@ class _Builder:
             )
             for number, method in enumerate(service.method)
         )
-        return ServiceModel(service.name, full_name, methods, comments.get((_SERVICE_FIELD, at), ""), deprecated)
+        return ServiceModel(
+            service.name, full_name, methods, comments.get((_SERVICE_FIELD, at), ""), deprecated
+        )
 
     def _method(
         self, path: str, constant: str, method: MethodDescriptorProto, names: Namespace, doc: str

@@ -5,7 +5,10 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: A method with one of these names would hide a type that annotations use, or replace part of the object protocol.
 _TAKEN_IN_CLASSES = frozenset({*dir(builtins), *dir(object), "__mapping__", "_channel"})
@@ -17,7 +20,9 @@ _PASCAL_WORD = re.compile(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z]+[0-9]*|[0-9]+")
 def snake_case(name: str) -> str:
     """``GetHTTPInfo`` -> ``get_http_info``, ``ListV2`` -> ``list_v2``."""
     if name.startswith("__"):
-        name = "_" + name.lstrip("_")  # else a class body would mangle it, and no subclass could override it
+        name = "_" + name.lstrip(
+            "_"
+        )  # else a class body would mangle it, and no subclass could override it
     return _SNAKE_BOUNDARY.sub("_", name).lower()
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from bascule.cli._protoc_model import Import, MethodModel, ModuleModel, ServiceModel
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from bascule.cli._protoc_model import Import, MethodModel, ModuleModel, ServiceModel
 
 #: Names that a generated module may import from elsewhere than the message modules.
 RUNTIME_NAMES: Final = frozenset(
@@ -53,12 +55,23 @@ def render(module: ModuleModel) -> str:
         *_imports(module),
         "",
         "__all__ = [",
-        *(f'    "{name}",' for name in sorted(_exports(module), key=lambda name: (not name.isupper(), name))),
+        *(
+            f'    "{name}",'
+            for name in sorted(_exports(module), key=lambda name: (not name.isupper(), name))
+        ),
         "]",
         "",
-        *(line for service in module.services for method in service.methods for line in _constant(method)),
+        *(
+            line
+            for service in module.services
+            for method in service.methods
+            for line in _constant(method)
+        ),
     ]
-    blocks = [head, *(list(part(service)) for service in module.services for part in (_stub, _base))]
+    blocks = [
+        head,
+        *(list(part(service)) for service in module.services for part in (_stub, _base)),
+    ]
     return "\n\n\n".join("\n".join(lines).rstrip() for lines in blocks) + "\n"
 
 
@@ -81,7 +94,10 @@ def _imports(module: ModuleModel) -> Iterator[str]:
         yield "from typing import Final"
         yield ""
     third_party: dict[str, Sequence[str]] = {"bascule.rpc": _import("bascule.rpc", runtime)}
-    if any(service.deprecated or any(m.deprecated for m in service.methods) for service in module.services):
+    if any(
+        service.deprecated or any(m.deprecated for m in service.methods)
+        for service in module.services
+    ):
         third_party["typing_extensions"] = _import("typing_extensions", ["deprecated"])
     others: dict[str, Sequence[str]] = {}
     for package in dict.fromkeys(item.module for item in module.imports):
@@ -133,7 +149,9 @@ def _stub(service: ServiceModel) -> Iterator[str]:
     for method in service.methods:
         yield ""
         if method.deprecated:
-            yield from _bracketed("    ", "@deprecated", ("(", ")"), [f'"{method.path} is deprecated"'], "")
+            yield from _bracketed(
+                "    ", "@deprecated", ("(", ")"), [f'"{method.path} is deprecated"'], ""
+            )
         yield from _stub_method(method)
 
 
@@ -141,7 +159,9 @@ def _stub_method(method: MethodModel) -> Iterator[str]:
     request = [] if method.client_streaming else [f"request: {method.request}"]
     parameters = ["self", *request, *_CALL_OPTIONS]
     if method.client_streaming or method.server_streaming:
-        yield from _signature(f"def {method.name}", parameters, "Stream", [method.request, method.reply])
+        yield from _signature(
+            f"def {method.name}", parameters, "Stream", [method.request, method.reply]
+        )
     else:
         yield from _signature(f"async def {method.name}", parameters, method.reply)
     yield from _docstring(method.doc or f"Call ``{method.path}``.", "        ")
@@ -151,7 +171,9 @@ def _stub_method(method: MethodModel) -> Iterator[str]:
         call, arguments = "return self._channel.server_stream", [method.constant, "request"]
     else:
         call, arguments = "return await self._channel.unary", [method.constant, "request"]
-    yield from _bracketed("        ", call, ("(", ")"), [*arguments, "timeout=timeout", "metadata=metadata"], "")
+    yield from _bracketed(
+        "        ", call, ("(", ")"), [*arguments, "timeout=timeout", "metadata=metadata"], ""
+    )
 
 
 def _base(service: ServiceModel) -> Iterator[str]:
@@ -170,7 +192,9 @@ def _base(service: ServiceModel) -> Iterator[str]:
     for method in service.methods:
         kind = _HANDLER[method.client_streaming, method.server_streaming]
         head = f"{method.constant}.path: MethodHandler.{kind}"
-        yield from _bracketed(" " * 12, head, ("(", ")"), [method.constant, f"self.{method.name}"], ",")
+        yield from _bracketed(
+            " " * 12, head, ("(", ")"), [method.constant, f"self.{method.name}"], ","
+        )
     yield "        }"
 
 
@@ -191,7 +215,9 @@ def _base_method(method: MethodModel) -> Iterator[str]:
     yield from _bracketed("        ", "raise RpcError", ("(", ")"), arguments, "")
 
 
-def _signature(head: str, parameters: Sequence[str], returns: str, of: Sequence[str] = ()) -> list[str]:
+def _signature(
+    head: str, parameters: Sequence[str], returns: str, of: Sequence[str] = ()
+) -> list[str]:
     """Lay out ``head(parameters) -> returns[of]:`` in a class body."""
     result = f" -> {returns}[{', '.join(of)}]:" if of else f" -> {returns}:"
     lines = _bracketed("    ", head, ("(", ")"), parameters, result)
@@ -201,7 +227,13 @@ def _signature(head: str, parameters: Sequence[str], returns: str, of: Sequence[
 
 
 def _bracketed(
-    indent: str, head: str, brackets: tuple[str, str], items: Sequence[str], tail: str, *, bare: bool = False
+    indent: str,
+    head: str,
+    brackets: tuple[str, str],
+    items: Sequence[str],
+    tail: str,
+    *,
+    bare: bool = False,
 ) -> list[str]:
     """Lay out ``head(items)tail`` on one line, or with an item a line (and a last comma, which keeps it so).
 
@@ -212,8 +244,14 @@ def _bracketed(
     if len(flat) <= _COLUMNS:
         return [flat]
     opening, closing = brackets
-    comma = "" if brackets == ("[", "]") and len(items) == 1 else ","  # X[T,] would be another type than X[T]
-    return [f"{indent}{head}{opening}", *(f"{indent}    {item}{comma}" for item in items), f"{indent}{closing}{tail}"]
+    comma = (
+        "" if brackets == ("[", "]") and len(items) == 1 else ","
+    )  # X[T,] would be another type than X[T]
+    return [
+        f"{indent}{head}{opening}",
+        *(f"{indent}    {item}{comma}" for item in items),
+        f"{indent}{closing}{tail}",
+    ]
 
 
 def _docstring(text: str, indent: str) -> list[str]:

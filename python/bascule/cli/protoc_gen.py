@@ -35,7 +35,9 @@ from bascule.cli._protoc_model import GenerationError, Index, Layout, build_modu
 from bascule.cli._protoc_names import is_name
 from bascule.cli._protoc_render import render
 
-_FEATURES: Final = CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL | CodeGeneratorResponse.FEATURE_SUPPORTS_EDITIONS
+_FEATURES: Final = (
+    CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL | CodeGeneratorResponse.FEATURE_SUPPORTS_EDITIONS
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,9 @@ def generate(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
         if options.messages == "google":
             layout = GoogleLayout(options.imports)
         else:
-            layout = Betterproto2Layout(options.module, {file.package for file in request.proto_file})
+            layout = Betterproto2Layout(
+                options.module, {file.package for file in request.proto_file}
+            )
         index = Index(request.proto_file)
         wanted = set(request.file_to_generate)
         files = [file for file in request.proto_file if file.name in wanted]

@@ -15,12 +15,12 @@ from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGenera
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from hypothesis import example, given
 from hypothesis import strategies as st
-
-from bascule.cli._protoc_names import betterproto2_class, snake_case
-from bascule.cli.protoc_gen import generate
 from tests.generated.better.echo import services as echo_better
 from tests.generated.odd import odd_names_bascule as odd
 from tests.generated.odd.better.odd.names import services as odd_better
+
+from bascule.cli._protoc_names import betterproto2_class, snake_case
+from bascule.cli.protoc_gen import generate
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[3]
@@ -64,7 +64,16 @@ def test_no_method_hides_another_or_a_part_of_python(module: Any) -> None:
     functions = dict(inspect.getmembers(module.NamesBase, inspect.isfunction))
     names = [name for name in functions if name != "__mapping__"]
     assert len(paths) == len(names) == 13
-    assert {"import_", "none", "float_", "str_", "get_http_info", "list_v2", "list_v2_", "list_v2__"} <= {*names}
+    assert {
+        "import_",
+        "none",
+        "float_",
+        "str_",
+        "get_http_info",
+        "list_v2",
+        "list_v2_",
+        "list_v2__",
+    } <= {*names}
     assert module.NAMES_IMPORT.path == "/odd.names.Names/Import"
     assert module.NAMES_IMPORT_SELF.path == "/odd.names.Names_Import/Self"
     assert module.NAMES_IMPORT_SELF_.path == "/odd.names.NamesImport/Self"
@@ -74,7 +83,10 @@ def test_no_method_hides_another_or_a_part_of_python(module: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
-        ("leading", "Leading,\n  indented in its second line,\n\nin two paragraphs. With a tab.\n\nTrailing too."),
+        (
+            "leading",
+            "Leading,\n  indented in its second line,\n\nin two paragraphs. With a tab.\n\nTrailing too.",
+        ),
         ("trailing", "Trailing only, ends with a backslash \\"),
         ("block", "A block\nof lines."),
         ("without", "Call ``/odd.names.Comments/Without``."),
@@ -121,7 +133,11 @@ def test_it_runs_as_a_plugin_of_protoc(tmp_path: Path) -> None:
     assert "class SStub:" in (tmp_path / "one_bascule.py").read_text()
 
     done = subprocess.run(
-        [*command, plugin, "--bascule_opt=messages=avro"], cwd=tmp_path, check=False, capture_output=True, text=True
+        [*command, plugin, "--bascule_opt=messages=avro"],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode
     assert "option messages='avro': give google or betterproto2" in done.stderr
@@ -133,13 +149,17 @@ def proto(name: str, package: str, *messages: str, service: str = "") -> FileDes
         file.message_type.add(name=message)
     if service:
         full_name = ".".join(("", *filter(None, (package, messages[0]))))
-        file.service.add(name=service).method.add(name="Do", input_type=full_name, output_type=full_name)
+        file.service.add(name=service).method.add(
+            name="Do", input_type=full_name, output_type=full_name
+        )
     return file
 
 
 def run(*files: FileDescriptorProto, parameter: str = "") -> CodeGeneratorResponse:
     names = [file.name for file in files]
-    return generate(CodeGeneratorRequest(file_to_generate=names, proto_file=files, parameter=parameter))
+    return generate(
+        CodeGeneratorRequest(file_to_generate=names, proto_file=files, parameter=parameter)
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,7 +169,10 @@ def run(*files: FileDescriptorProto, parameter: str = "") -> CodeGeneratorRespon
         ("messages=", "option messages='': give google or betterproto2"),
         ("module=a.b", "option module='a.b' is no name of a Python module"),
         ("imports=shop", "option 'imports=shop': give imports=PREFIX:PACKAGE"),
-        ("imports=shop/:acme.class", "option 'imports=shop/:acme.class': give imports=PREFIX:PACKAGE"),
+        (
+            "imports=shop/:acme.class",
+            "option 'imports=shop/:acme.class': give imports=PREFIX:PACKAGE",
+        ),
     ],
 )
 def test_a_bad_option_is_refused(parameter: str, error: str) -> None:
@@ -176,7 +199,10 @@ def test_google_modules_are_imported_by_path_or_as_mapped() -> None:
 
 
 def test_google_modules_of_one_name_get_their_whole_path_as_alias() -> None:
-    first, second = proto("a/types.proto", "a", "First", service="S"), proto("b/types.proto", "b", "Second")
+    first, second = (
+        proto("a/types.proto", "a", "First", service="S"),
+        proto("b/types.proto", "b", "Second"),
+    )
     first.service[0].method[0].output_type = ".b.Second"
     (module,) = run(first, second).file
     assert "\nfrom a import types_pb2\nfrom b import types_pb2 as b_types_pb2\n" in module.content
@@ -191,7 +217,10 @@ def test_a_top_level_google_module_is_imported_without_a_package() -> None:
 
 
 def test_betterproto2_services_of_a_package_share_a_module() -> None:
-    files = [proto("x/one.proto", "shop.v1", "A", service="One"), proto("x/two.proto", "shop.v1", "B", service="Two")]
+    files = [
+        proto("x/one.proto", "shop.v1", "A", service="One"),
+        proto("x/two.proto", "shop.v1", "B", service="Two"),
+    ]
     (module,) = run(*files, parameter="messages=betterproto2").file
     assert module.name == "shop/v1/services.py"
     assert "class OneStub:" in module.content
@@ -210,7 +239,10 @@ def test_betterproto2_messages_of_other_packages_are_imported_from_the_root() ->
 def test_a_services_module_that_would_hide_a_package_is_refused() -> None:
     files = [proto("a.proto", "shop", "A", service="S"), proto("b.proto", "shop.services.v1", "B")]
     error = run(*files, parameter="messages=betterproto2").error
-    assert error == "the services of package 'shop' would hide package 'shop.services': set the option module=NAME"
+    assert (
+        error
+        == "the services of package 'shop' would hide package 'shop.services': set the option module=NAME"
+    )
     (module,) = run(*files, parameter="messages=betterproto2,module=rpc").file
     assert module.name == "shop/rpc.py"
 
