@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benches.harness import machine
 from benches.harness.figures import Figures
-from benches.macro import client, memory, server
+from benches.macro import client, gateway, memory, server
 from benches.macro._settings import Settings
 from benches.peers import MissingToolError
 from benches.report import table
@@ -23,6 +23,7 @@ from benches.report.targets import Verdict, judge
 SUITES: Mapping[str, Callable[[Settings, Figures], None]] = {
     "server": server.measure,
     "client": client.measure,
+    "gateway": gateway.measure,
     "memory": memory.measure,
 }
 

@@ -23,6 +23,8 @@ def measure(settings: Settings, figures: Figures) -> None:
         servers = [
             Subject("grpcio.aio", process.python("benches.peers.serve", "grpcio", "asyncio"))
         ]
+    if settings.smoke:
+        del servers[1:]
     for _ in range(settings.rounds):
         for server in servers:
             with process.serving(server.command, settings.load_core) as running:

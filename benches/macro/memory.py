@@ -36,7 +36,7 @@ def measure(settings: Settings, figures: Figures) -> None:
             f"the limit of open files is below {settings.connections} (ulimit -Hn)",
         )
     try:
-        _streams(str(go_peer(build=settings.build)), settings, figures)
+        _streams(str(go_peer(build=not settings.smoke)), settings, figures)
     except MissingToolError as error:
         figures.skip("long streams", str(error))
 

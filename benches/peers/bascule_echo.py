@@ -2,6 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from grpclib.const import Cardinality
+
 from bascule.rpc import (
     CallContext,
     ClientCallContext,
@@ -10,8 +12,6 @@ from bascule.rpc import (
     MethodHandler,
     ServerInterceptor,
 )
-from grpclib.const import Cardinality
-
 from benches._generated.bench.echo_pb2 import Chunk, Message, Total
 from benches.peers import echo
 

@@ -26,11 +26,12 @@ _WARM_UP = 0.3  #: seconds
 @asynccontextmanager
 async def bascule_client(target: str) -> AsyncIterator[Call]:
     """Call through bascule with all on: deadline, breaker, balancer, interceptor, metrics."""
+    from bascule.resilience import BreakerSettings
     from bascule.rpc import Channel
-
     from benches.peers.bascule_echo import UNARY, ClientPassThrough
 
-    async with Channel(target, interceptors=[ClientPassThrough()]) as channel:
+    interceptors = [ClientPassThrough()]
+    async with Channel(target, interceptors=interceptors, breaker=BreakerSettings()) as channel:
 
         async def call() -> Message:
             return await channel.unary(UNARY, echo.REQUEST, timeout=_DEADLINE)

@@ -5,33 +5,14 @@ are so high that they decide on every request and refuse none.
 """
 
 import argparse
-import tempfile
-from importlib.resources import files
-from pathlib import Path
 
 import anyio
-from bascule.gateway import DevelopmentKey, Gateway, GatewayConfig, LimitConfig
-from grpc_tools import protoc
 
-from benches.peers import ROOT
+from bascule.gateway import DevelopmentKey, Gateway, GatewayConfig, LimitConfig
+from bascule_shop.app import descriptor_set
 from benches.peers.serve import ready, run
 
 _ENDLESS = LimitConfig(requests=100_000_000, per=60.0)
-
-
-def descriptors() -> bytes:
-    """Answer with the descriptor set of the user service.
-
-    :raises RuntimeError: if protoc fails
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "descriptors"
-        includes = [f"-I{ROOT / 'protos'}", f"-I{files('grpc_tools') / '_proto'}"]
-        options = ["--include_imports", f"--descriptor_set_out={output}"]
-        if protoc.main(["protoc", *includes, *options, "user/user.proto"]):
-            message = "protoc could not read protos/user/user.proto"
-            raise RuntimeError(message)
-        return output.read_bytes()
 
 
 async def serve(upstream: str, keys: str) -> None:
@@ -43,7 +24,7 @@ async def serve(upstream: str, keys: str) -> None:
         subject_limit=_ENDLESS,
         address_limit=_ENDLESS,
     )
-    async with Gateway(config, descriptors()) as gateway:
+    async with Gateway(config, descriptor_set()) as gateway:
         ready(gateway.addresses[0])
         await anyio.sleep_forever()
 

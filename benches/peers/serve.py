@@ -16,7 +16,6 @@ from benches.peers import echo
 async def serve_bascule() -> None:
     """Serve bascule with what a service has on: deadline, cancel scope, an interceptor, metrics."""
     from bascule.rpc import Server
-
     from benches.peers.bascule_echo import EchoService, PassThrough
 
     async with Server(

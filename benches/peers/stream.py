@@ -10,7 +10,6 @@ import json
 import time
 
 from bascule.rpc import Channel
-
 from benches._generated.bench.echo_pb2 import Chunk, Total
 from benches.harness import memory
 from benches.peers import echo

@@ -3,7 +3,6 @@
 import sys
 
 import pytest
-
 from benches.harness import h2load, process
 from benches.harness.figures import Figures, Key
 from benches.harness.h2load import Outcome, Shape
@@ -60,7 +59,7 @@ def _figures(bascule: float, grpcio: float) -> Figures:
 
 
 @pytest.mark.parametrize(("bascule", "met"), [(12_000.0, True), (11_990.0, False)])
-def test_a_ratio_is_judged_by_medians(bascule: float, met: bool) -> None:  # noqa: FBT001
+def test_a_ratio_is_judged_by_medians(bascule: float, met: bool) -> None:
     (verdict,) = judge(_figures(bascule, 1_000.0))
 
     assert verdict.met is met
@@ -96,7 +95,13 @@ def test_values_are_readable(value: float, unit: str, text: str) -> None:
 def test_a_run_is_published_as_markdown() -> None:
     figures = _figures(12_000, 1_000)
     report = {
-        "machine": {"cpu": "a CPU", "cores": 2, "system": "Linux", "python": "3.11.7", "packages": {}}
+        "machine": {
+            "cpu": "a CPU",
+            "cores": 2,
+            "system": "Linux",
+            "python": "3.11.7",
+            "packages": {},
+        }
         | {"go": "go 1.26", "rust": "rustc 1.95"},
         "settings": {"rounds": 3, "seconds": 2.0},
         "figures": [figure.as_dict() for figure in figures],
@@ -125,7 +130,10 @@ def test_the_readme_keeps_what_stands_around_its_table() -> None:
 def test_a_server_that_does_not_start_is_quoted() -> None:
     command = [sys.executable, "-c", "raise SystemExit('no such port')"]
 
-    with pytest.raises(RuntimeError, match="before it was ready") as raised, process.serving(command, None):
+    with (
+        pytest.raises(RuntimeError, match="before it was ready") as raised,
+        process.serving(command, None),
+    ):
         pass
 
     assert "no such port" in raised.value.__notes__[0]
