@@ -55,7 +55,8 @@ class StreamLink:
         parked = self._parked
         if parked is not None:
             self._parked = None
-            parked.set_result(None)
+            if not parked.done():
+                parked.set_result(None)
 
     def close(self) -> None:
         if not self._closed:
@@ -113,4 +114,5 @@ class StreamLink:
         readable = self._readable
         if readable is not None and (self._closed or self.machine.wants_read):
             self._readable = None
-            readable.set_result(None)
+            if not readable.done():
+                readable.set_result(None)

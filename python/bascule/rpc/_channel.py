@@ -281,6 +281,7 @@ class Channel:
     def limit(self, timeout: float | None) -> tuple[int | None, bool]:
         """The earlier of a timeout and the enclosing cancel scopes' deadline, in
         nanoseconds, and whether it is the scopes' own, which then end the call.
+        0 means that a scope is cancelled already.
         """
         scope_deadline = anyio.current_effective_deadline()
         if timeout is not None:
@@ -289,7 +290,7 @@ class Channel:
                 return own, False
         elif scope_deadline == _NEVER:
             return None, False
-        return max(int(scope_deadline * 1e9), 0), True
+        return int(max(scope_deadline, 0.0) * 1e9), True
 
     async def admit(self, deadline_ns: int | None) -> Slot:
         """Pick a connection and take a permit, waiting while endpoints connect.
@@ -334,6 +335,8 @@ class Channel:
             text = f"request of {len(data)} bytes is larger than the limit of {self._max_message}"
             raise RpcError(Status.RESOURCE_EXHAUSTED, text)
         deadline_ns, of_scope = self.limit(timeout)
+        if deadline_ns == 0:
+            await anyio.lowlevel.checkpoint()
         retried = False
         while True:
             slot = await self.admit(deadline_ns)

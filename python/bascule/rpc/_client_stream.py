@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import anyio
 from grpclib.exceptions import ProtocolError
@@ -13,7 +13,7 @@ from bascule.errors import DecodeError, RpcError, Status
 from bascule.rpc._streams import PREFIX, TURN, MessageQueue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from bascule.net._link import Event, Future
@@ -80,6 +80,8 @@ class Stream(Generic[Sent, Received]):
                 await self._stack.enter_async_context(each.stream(self._context))
             limit = self._channel.limit(self._context.timeout)
             self._deadline_ns, self._of_scope = limit
+            if self._deadline_ns == 0:
+                await anyio.lowlevel.checkpoint()
             if self._first is not None:
                 await self.send_message(self._first[0], end=True)
                 self._first = None
@@ -111,12 +113,14 @@ class Stream(Generic[Sent, Received]):
             raise error
         return swallowed
 
-    def __aiter__(self) -> AsyncIterator[Received]:
-        return self._messages()
+    def __aiter__(self) -> Self:
+        return self
 
-    async def _messages(self) -> AsyncIterator[Received]:
-        while (message := await self.recv_message()) is not None:
-            yield message
+    async def __anext__(self) -> Received:
+        message = await self.recv_message()
+        if message is None:
+            raise StopAsyncIteration
+        return message
 
     async def send_request(self, *, end: bool = False) -> None:
         """Start the call before there is a message to send.

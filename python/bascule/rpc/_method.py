@@ -101,7 +101,7 @@ class MethodHandler(Handler):
         """Many requests, one reply."""
 
         async def serve(stream: ServerStream[Any, Any]) -> None:
-            await stream.send_message(await function(stream.__aiter__()))
+            await stream.send_message(await function(stream))
 
         return cls._make_handler(serve, method, function)
 
@@ -114,7 +114,7 @@ class MethodHandler(Handler):
         """Many requests, many replies."""
 
         async def serve(stream: ServerStream[Any, Any]) -> None:
-            await _send_all(stream, function(stream.__aiter__()))
+            await _send_all(stream, function(stream))
 
         return cls._make_handler(serve, method, function)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import anyio
 from grpclib.exceptions import ProtocolError
@@ -14,8 +14,6 @@ from bascule.errors import RpcError, Status
 from bascule.rpc._context import pairs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from multidict import MultiDict
 
     from bascule.net._link import Future
@@ -110,12 +108,14 @@ class ServerStream(Generic[Received, Sent]):
         value = self._call.metadata.get("user-agent")
         return value if isinstance(value, str) else None
 
-    def __aiter__(self) -> AsyncIterator[Received]:
-        return self._messages()
+    def __aiter__(self) -> Self:
+        return self
 
-    async def _messages(self) -> AsyncIterator[Received]:
-        while (message := await self.recv_message()) is not None:
-            yield message
+    async def __anext__(self) -> Received:
+        message = await self.recv_message()
+        if message is None:
+            raise StopAsyncIteration
+        return message
 
     async def recv_message(self) -> Received | None:
         """The next request message, or None after the last.

@@ -49,7 +49,9 @@ _INT64 = st.integers(-(1 << 63), (1 << 63) - 1) | _INT32
 _UINT32 = st.integers(0, (1 << 32) - 1) | st.integers(0, 300)
 _UINT64 = st.integers(0, (1 << 64) - 1) | _UINT32
 _DOUBLE = st.floats(width=64) | st.sampled_from([0.0, -0.0])
-_TEXT = st.text(max_size=20) | st.sampled_from(["", "x" * 127, "x" * 128, "é" * 70, "\0", "\U0010ffff"])
+_TEXT = st.text(max_size=20) | st.sampled_from(
+    ["", "x" * 127, "x" * 128, "é" * 70, "\0", "\U0010ffff"]
+)
 _BYTES = st.binary(max_size=20) | st.sampled_from([b"", b"x" * 127, b"x" * 128, b"x" * 20_000])
 SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "bool": st.booleans(),
@@ -69,7 +71,9 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "bytes": _BYTES,
 }
 
-_ZONES = st.integers(-1439, 1439).map(lambda minutes: datetime.timezone(datetime.timedelta(minutes=minutes)))
+_ZONES = st.integers(-1439, 1439).map(
+    lambda minutes: datetime.timezone(datetime.timedelta(minutes=minutes))
+)
 # Two days away from the ends: UTC must not leave the calendar.
 _TIMES = st.datetimes(
     datetime.datetime(1, 1, 3), datetime.datetime(9999, 12, 29), timezones=st.just(UTC) | _ZONES
@@ -109,16 +113,22 @@ def messages_of(message_type: Any, depth: int = 2) -> st.SearchStrategy[Any]:
             groups.setdefault(field.group, []).append(name)
         values = _values(message_type, name, depth)
         if values is not None:
-            fields[name] = values if field.group else st.just(None) | values if field.optional else values
+            fields[name] = (
+                values if field.group else st.just(None) | values if field.optional else values
+            )
 
     def build(values: dict[str, Any], chosen: tuple[str | None, ...], unknown: bytes) -> Any:
         unset = {name for names in groups.values() for name in names} - set(chosen)
-        message = message_type(**{name: value for name, value in values.items() if name not in unset})
+        message = message_type(
+            **{name: value for name, value in values.items() if name not in unset}
+        )
         message._unknown_fields = unknown
         return message
 
     chosen = [st.none() | st.sampled_from(names) for names in groups.values()]
-    return st.builds(build, st.fixed_dictionaries({}, optional=fields), st.tuples(*chosen), unknown_fields())
+    return st.builds(
+        build, st.fixed_dictionaries({}, optional=fields), st.tuples(*chosen), unknown_fields()
+    )
 
 
 def unknown_fields() -> st.SearchStrategy[bytes]:
@@ -140,13 +150,17 @@ def _values(message_type: Any, name: str, depth: int) -> st.SearchStrategy[Any] 
     value_type = message_type._betterproto.cls_by_field[name]
     if field.map_meta:
         keys = SCALARS[field.map_meta[0].proto_type]
-        values = _singles(field.map_meta[1], message_type._betterproto.cls_by_field[f"{name}.value"], depth)
+        values = _singles(
+            field.map_meta[1], message_type._betterproto.cls_by_field[f"{name}.value"], depth
+        )
         return None if values is None else st.dictionaries(keys, values, max_size=2)
     single = _singles(field, value_type, depth)
     return st.lists(single, max_size=2) if field.repeated and single is not None else single
 
 
-def _singles(field: betterproto2.FieldMetadata, value_type: Any, depth: int) -> st.SearchStrategy[Any] | None:
+def _singles(
+    field: betterproto2.FieldMetadata, value_type: Any, depth: int
+) -> st.SearchStrategy[Any] | None:
     if field.unwrap is not None:
         return _WRAPPED[field.unwrap()]
     if field.proto_type == betterproto2.TYPE_ENUM:

@@ -14,7 +14,11 @@ from bascule.errors import BasculeError, DecodeError
 from bascule.rpc._codec import codec_for
 from tests.generated import codec_pb2
 from tests.generated.codec import codec as messages
-from tests.unit.rpc.codec.messages import assert_encoded_as_betterproto2_does, assert_same, messages_of
+from tests.unit.rpc.codec.messages import (
+    assert_encoded_as_betterproto2_does,
+    assert_same,
+    messages_of,
+)
 
 #: No classes with times, durations or text wrapped in messages: Python refuses values that protobuf allows.
 JUDGED: list[Any] = [
@@ -26,7 +30,9 @@ JUDGED: list[Any] = [
     messages.Numbers,
     messages.UserList,
 ]
-judged = pytest.mark.parametrize("message_type", JUDGED, ids=lambda message_type: message_type.__name__)
+judged = pytest.mark.parametrize(
+    "message_type", JUDGED, ids=lambda message_type: message_type.__name__
+)
 
 
 def accepts(message_type: Any, data: bytes) -> bool:
@@ -62,10 +68,16 @@ def has_wrong_wire_type(message_type: Any, data: bytes) -> bool:
         if name is None:
             continue
         field = meta.meta_by_field_name[name]
-        packed = field.repeated and field.proto_type in betterproto2.PACKED_TYPES and parsed.wire_type == 2
+        packed = (
+            field.repeated
+            and field.proto_type in betterproto2.PACKED_TYPES
+            and parsed.wire_type == 2
+        )
         if parsed.wire_type != wire_type(field.proto_type) and not packed:
             return True
-        if field.proto_type in {"message", "map"} and has_wrong_wire_type(meta.cls_by_field[name], parsed.value):
+        if field.proto_type in {"message", "map"} and has_wrong_wire_type(
+            meta.cls_by_field[name], parsed.value
+        ):
             return True
     return False
 
@@ -109,7 +121,11 @@ def test_mutated_messages(message_type: Any, data: st.DataObject) -> None:
     check(message_type, bytes(encoded))
 
 
-@given(messages_of(messages.WellKnown) | messages_of(messages.MapValues), st.integers(0, 10_000), st.integers(0, 255))
+@given(
+    messages_of(messages.WellKnown) | messages_of(messages.MapValues),
+    st.integers(0, 10_000),
+    st.integers(0, 255),
+)
 def test_mutated_known_types_raise_nothing_else(message: Any, at: int, byte: int) -> None:
     encoded = bytearray(bytes(message))
     if encoded:
@@ -137,7 +153,10 @@ def test_every_prefix(message_type: Any, data: st.DataObject) -> None:
         (b"\x72\x05abc", "Scalars.a_string: the bytes end in the middle of a value (byte 5 of 5)"),
         (b"\x08" + b"\x80" * 10, "Scalars.a_bool: a varint has more than 10 bytes (byte 1 of 11)"),
         (b"\x72\x02\xc3(", "Scalars.a_string: 'utf-8' codec can't decode byte 0xc3 in position 0"),
-        (b"\x72\x03\xed\xa0\x80", "Scalars.a_string: 'utf-8' codec can't decode byte 0xed in position 0"),
+        (
+            b"\x72\x03\xed\xa0\x80",
+            "Scalars.a_string: 'utf-8' codec can't decode byte 0xed in position 0",
+        ),
         (b"\x00\x01", "Scalars: a tag is outside 1 to 536870911 (byte 0 of 2)"),
         (b"\x80\x80\x80\x80\x10\x01", "Scalars: a tag is outside 1 to 536870911 (byte 0 of 6)"),
         (b"\x0b\x0c", "Scalars: groups are not supported (byte 1 of 2)"),
@@ -156,8 +175,14 @@ def test_the_error_says_what_and_where(data: bytes, reason: str) -> None:
 
 
 def test_the_error_names_the_path_of_fields() -> None:
-    data = bytes(messages.UserList(users=[messages.User(), messages.User(address=messages.Address(city="?"))]))
-    with pytest.raises(DecodeError, match=r"UserList\.users\.address\.city: 'utf-8' codec .* \(byte 8 of 9\)"):
+    data = bytes(
+        messages.UserList(
+            users=[messages.User(), messages.User(address=messages.Address(city="?"))]
+        )
+    )
+    with pytest.raises(
+        DecodeError, match=r"UserList\.users\.address\.city: 'utf-8' codec .* \(byte 8 of 9\)"
+    ):
         codec_for(messages.UserList).decode(data.replace(b"?", b"\xff"))
 
 

@@ -16,7 +16,9 @@ from tests.generated import codec_pb2
 from tests.generated.codec import codec as messages
 from tests.unit.rpc.codec.messages import CLASSES, assert_same, messages_of
 
-every_class = pytest.mark.parametrize("message_type", CLASSES, ids=lambda message_type: message_type.__name__)
+every_class = pytest.mark.parametrize(
+    "message_type", CLASSES, ids=lambda message_type: message_type.__name__
+)
 
 
 def parsed(message_type: Any, data: bytes) -> Any:
@@ -49,7 +51,9 @@ def test_bytes_are_identical_and_messages_equal(message_type: Any, data: st.Data
 
 @every_class
 @given(data=st.data())
-def test_what_google_writes_is_read_as_betterproto2_reads_it(message_type: Any, data: st.DataObject) -> None:
+def test_what_google_writes_is_read_as_betterproto2_reads_it(
+    message_type: Any, data: st.DataObject
+) -> None:
     google = getattr(codec_pb2, message_type.__name__)
     encoded = google.FromString(bytes(data.draw(messages_of(message_type)))).SerializeToString()
     expected = parsed(message_type, encoded)
@@ -65,7 +69,9 @@ def test_packed_and_unpacked_are_both_read(message: messages.Unpacked) -> None:
 
 
 @given(messages_of(messages.Repeateds), messages_of(messages.Repeateds))
-def test_repeated_fields_of_joined_messages_are_joined(left: messages.Repeateds, right: messages.Repeateds) -> None:
+def test_repeated_fields_of_joined_messages_are_joined(
+    left: messages.Repeateds, right: messages.Repeateds
+) -> None:
     joined = bytes(left) + bytes(right)
     assert_same(codec_for(messages.Repeateds).decode(joined), messages.Repeateds.parse(joined))
 
@@ -73,7 +79,9 @@ def test_repeated_fields_of_joined_messages_are_joined(left: messages.Repeateds,
 @every_class
 @given(data=st.data())
 def test_later_values_replace_earlier_ones(message_type: Any, data: st.DataObject) -> None:
-    joined = bytes(data.draw(messages_of(message_type))) + bytes(data.draw(messages_of(message_type)))
+    joined = bytes(data.draw(messages_of(message_type))) + bytes(
+        data.draw(messages_of(message_type))
+    )
     expected = parsed(message_type, joined)
     if expected is not None:
         assert_same(codec_for(message_type).decode(joined), expected)
@@ -85,12 +93,17 @@ def test_unknown_fields_are_kept(message: messages.Scalars) -> None:
     partial = codec.decode(bytes(message))
     assert_same(partial, messages.Partial.parse(bytes(message)))
     assert codec.encode(partial) == bytes(partial)
-    assert_same(codec_for(messages.Scalars).decode(codec.encode(partial)), messages.Scalars.parse(bytes(message)))
+    assert_same(
+        codec_for(messages.Scalars).decode(codec.encode(partial)),
+        messages.Scalars.parse(bytes(message)),
+    )
 
 
 def test_set_and_unset_are_told_apart() -> None:
     codec = codec_for(messages.Optionals)
-    zero = codec.decode(codec.encode(messages.Optionals(a_int32=0, a_string="", a_message=messages.Scalars())))
+    zero = codec.decode(
+        codec.encode(messages.Optionals(a_int32=0, a_string="", a_message=messages.Scalars()))
+    )
     assert zero.is_set("a_int32")
     assert zero.is_set("a_string")
     assert zero.a_message == messages.Scalars()

@@ -115,22 +115,36 @@ CLASSES: list[Any] = [
     messages.Oneofs,
     messages.WellKnown,
 ]
-FIELDS = [(message_type, name) for message_type in CLASSES for name in message_type._betterproto.meta_by_field_name]
+FIELDS = [
+    (message_type, name)
+    for message_type in CLASSES
+    for name in message_type._betterproto.meta_by_field_name
+]
 
 
 def too_large(message_type: Any, name: str, value: object) -> bool:
     """True for an int in place of a message: betterproto2 asks for ``bytes(value)``, that many zeros."""
     meta = message_type._betterproto.meta_by_field_name[name]
     values = value if isinstance(value, list) else [value]
-    return meta.proto_type in {"message", "map"} and any(isinstance(v, int) and 1 << 16 < v < 1 << 63 for v in values)
+    return meta.proto_type in {"message", "map"} and any(
+        isinstance(v, int) and 1 << 16 < v < 1 << 63 for v in values
+    )
 
 
-@pytest.mark.parametrize(("message_type", "name"), FIELDS, ids=lambda part: getattr(part, "__name__", part))
+@pytest.mark.parametrize(
+    ("message_type", "name"), FIELDS, ids=lambda part: getattr(part, "__name__", part)
+)
 def test_odd_values(message_type: Any, name: str) -> None:
     for value in ODD:
         if too_large(message_type, name, value):
             continue
-        for wrapped in (value, [value], {"key": value}, {1: value}, {value: 1} if _hashable(value) else value):
+        for wrapped in (
+            value,
+            [value],
+            {"key": value},
+            {1: value},
+            {value: 1} if _hashable(value) else value,
+        ):
             assert_encoded_as_betterproto2_does(message_type(**{name: wrapped}))
 
 
@@ -142,7 +156,10 @@ def _hashable(value: object) -> bool:
     return True
 
 
-@given(st.sampled_from(FIELDS), st.one_of(*SCALARS.values(), st.lists(st.one_of(*SCALARS.values()), max_size=3)))
+@given(
+    st.sampled_from(FIELDS),
+    st.one_of(*SCALARS.values(), st.lists(st.one_of(*SCALARS.values()), max_size=3)),
+)
 def test_values_of_another_type(field: tuple[Any, str], value: object) -> None:
     message_type, name = field
     assume(not too_large(message_type, name, value))
@@ -156,12 +173,16 @@ def test_a_message_of_a_subclass_is_encoded_as_itself() -> None:
 
     assert codec_for(messages.Scalars).encode(Special()) == b"\x72\x07special"
     assert_encoded_as_betterproto2_does(messages.Optionals(a_message=Special()))
-    assert_encoded_as_betterproto2_does(messages.Repeateds(a_message=[messages.Scalars(), Special()]))
+    assert_encoded_as_betterproto2_does(
+        messages.Repeateds(a_message=[messages.Scalars(), Special()])
+    )
 
 
 def test_a_message_of_another_class_is_refused() -> None:
     for other in (messages.Small(), None, b"bytes", messages.Scalars):
-        with pytest.raises(EncodeError, match=r"cannot encode tests\..*\.Scalars: got an object of type \w+$"):
+        with pytest.raises(
+            EncodeError, match=r"cannot encode tests\..*\.Scalars: got an object of type \w+$"
+        ):
             codec_for(messages.Scalars).encode(other)  # type: ignore[arg-type]
 
 
