@@ -13,8 +13,8 @@ from rich.console import Console
 
 from benches.harness import machine
 from benches.harness.figures import Figures
-from benches.macro import client, gateway, memory, server
-from benches.macro._settings import Settings
+from benches.macro import Settings, client, gateway, memory, server
+from benches.micro.suites import micro_suite
 from benches.peers import MissingToolError
 from benches.report import table
 from benches.report.render import MEASURED
@@ -25,6 +25,8 @@ SUITES: Mapping[str, Callable[[Settings, Figures], None]] = {
     "client": client.measure,
     "gateway": gateway.measure,
     "memory": memory.measure,
+    "codec": micro_suite("codec"),
+    "policy": micro_suite("policy"),
 }
 
 

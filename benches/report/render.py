@@ -20,7 +20,7 @@ PAGE = ROOT / "docs/reference/performance.md"
 _METRICS = {
     "calls_per_second": "calls/s",
     "requests_per_second": "requests/s",
-    "operations_per_second": "operations/s",
+    "seconds_per_operation": "one operation",
     "cpu_per_call": "CPU a call",
     "cpu_per_request": "CPU a request",
     "sequential_p50": "p50",
