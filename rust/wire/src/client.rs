@@ -1,15 +1,19 @@
 //! The client's side of an HTTP/2 connection that carries gRPC calls.
 
+mod call;
+mod replies;
+
+use self::call::{Call, Receiving, Waiting, ended_event, failed, outcome_of};
 use crate::credit::Credit;
-use crate::grpc::{self, Deframer, Violation, code};
+use crate::grpc::{self, Deframer, code};
 use crate::outbound::{Outbound, SEND_BUFFER};
 use crate::pipe::{INPUT_LIMIT, Pipe, ReadyList, StreamWaker};
 use crate::stats::{CallTable, MethodEntry};
 use bytes::Bytes;
-use h2::client::{Connection, ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream};
+use h2::Reason;
+use h2::client::{Connection, SendRequest};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -132,36 +136,6 @@ enum State {
 
 type Handshaking = Pin<Box<dyn Future<Output = Handshaked> + Send>>;
 type Handshaked = Result<(SendRequest<Bytes>, Connection<Pipe, Bytes>), h2::Error>;
-
-enum Receiving {
-    Headers(ResponseFuture),
-    Body(RecvStream),
-    Closed,
-}
-
-struct Call {
-    ready: Arc<StreamWaker>,
-    waker: Waker,
-    method: Arc<MethodEntry>,
-    started: Duration,
-    unary_reply: bool,
-    sending: Option<Outbound>,
-    receiving: Receiving,
-    headers: HeaderMap,
-    deframer: Deframer,
-    message: Option<Bytes>,
-    credit: Credit,
-}
-
-struct Waiting {
-    call: u32,
-    started: Duration,
-    start: Start,
-    /// What a streaming call sent meanwhile.
-    queue: Vec<Bytes>,
-    queued: usize,
-    ended: bool,
-}
 
 /// One connection. See the [crate's documentation](crate) for the order of calls.
 pub struct ClientConnection {
@@ -567,160 +541,6 @@ impl ClientConnection {
         }
     }
 
-    /// Polls one call for all it can give or take.
-    fn progress(&mut self, call: u32) {
-        let Some(mut entry) = self.calls.remove(&call) else {
-            return;
-        };
-        entry.ready.rearm();
-        match self.advance(call, &mut entry) {
-            Ok(None) => {
-                self.calls.insert(call, entry);
-            }
-            Ok(Some(outcome)) => {
-                if entry
-                    .sending
-                    .as_ref()
-                    .is_some_and(|sending| !sending.is_done())
-                {
-                    entry.reset(Reason::CANCEL);
-                }
-                self.report(call, &mut entry, outcome);
-            }
-            Err(Violation { status, message }) => {
-                entry.reset(Reason::CANCEL);
-                self.report(call, &mut entry, failed(status, &message));
-            }
-        }
-    }
-
-    fn advance(&mut self, call: u32, entry: &mut Call) -> Result<Option<Outcome>, Violation> {
-        let waker = entry.waker.clone();
-        let mut context = Context::from_waker(&waker);
-        if let Some(sending) = &mut entry.sending
-            && !sending.is_done()
-        {
-            let _ = sending.flush(&mut context);
-            if sending.take_writable() {
-                self.events.push_back(ClientEvent::Writable { call });
-            }
-        }
-        loop {
-            match &mut entry.receiving {
-                Receiving::Closed => return Ok(None),
-                Receiving::Headers(response) => match Pin::new(response).poll(&mut context) {
-                    Poll::Pending => return Ok(None),
-                    Poll::Ready(Err(error)) => return Ok(Some(outcome_of(&error, true))),
-                    Poll::Ready(Ok(response)) => {
-                        if let Some(outcome) = self.take_headers(call, entry, response) {
-                            return Ok(Some(outcome));
-                        }
-                    }
-                },
-                Receiving::Body(body) => match body.poll_data(&mut context) {
-                    Poll::Pending => return Ok(None),
-                    Poll::Ready(Some(Ok(data))) => self.take_data(call, entry, data)?,
-                    Poll::Ready(Some(Err(error))) => return Ok(Some(outcome_of(&error, false))),
-                    Poll::Ready(None) => match body.poll_trailers(&mut context) {
-                        Poll::Pending => return Ok(None),
-                        Poll::Ready(Err(error)) => return Ok(Some(outcome_of(&error, false))),
-                        Poll::Ready(Ok(trailers)) => {
-                            let whole = entry.deframer.is_empty();
-                            return Ok(Some(outcome_of_trailers(trailers, whole)));
-                        }
-                    },
-                },
-            }
-        }
-    }
-
-    /// `Some` for a trailers-only answer and for what is no gRPC answer at all.
-    fn take_headers(
-        &mut self,
-        call: u32,
-        entry: &mut Call,
-        response: Response<RecvStream>,
-    ) -> Option<Outcome> {
-        let (parts, body) = response.into_parts();
-        let grpc = parts
-            .headers
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        if parts.headers.contains_key("grpc-status") && body.is_end_stream() {
-            return Some(outcome_of_trailers(Some(parts.headers), true));
-        }
-        if parts.status != http::StatusCode::OK || !grpc {
-            let kind = parts.headers.get(header::CONTENT_TYPE);
-            entry.reset(Reason::CANCEL);
-            let status = if parts.status == http::StatusCode::OK {
-                code::UNKNOWN
-            } else {
-                grpc::status_from_http(parts.status)
-            };
-            let message = format!(
-                "the server answered HTTP {} with content-type {kind:?}",
-                parts.status
-            );
-            return Some(failed(status, &message));
-        }
-        entry.receiving = Receiving::Body(body);
-        if entry.unary_reply {
-            entry.headers = parts.headers;
-        } else {
-            self.events.push_back(ClientEvent::Headers {
-                call,
-                headers: parts.headers,
-            });
-        }
-        None
-    }
-
-    fn take_data(&mut self, call: u32, entry: &mut Call, data: Bytes) -> Result<(), Violation> {
-        entry.credit.received(data.len());
-        entry.deframer.push(data);
-        while let Some(message) = entry.deframer.next(self.limits.max_message)? {
-            if entry.unary_reply {
-                if entry.message.replace(message).is_some() {
-                    return Err(Violation::new(
-                        code::INTERNAL,
-                        "more than one message in a unary reply",
-                    ));
-                }
-            } else {
-                entry.credit.delivered(grpc::PREFIX + message.len());
-                self.events.push_back(ClientEvent::Message {
-                    call,
-                    data: message,
-                });
-            }
-        }
-        entry.settle();
-        Ok(())
-    }
-
-    fn report(&mut self, call: u32, entry: &mut Call, mut outcome: Outcome) {
-        if entry.unary_reply && outcome.status == code::OK && entry.message.is_none() {
-            outcome = Outcome {
-                trailers: outcome.trailers,
-                ..failed(code::INTERNAL, "OK without a reply message")
-            };
-        }
-        entry
-            .method
-            .record(outcome.status, self.now.saturating_sub(entry.started));
-        self.events.push_back(if entry.unary_reply {
-            let headers = std::mem::take(&mut entry.headers);
-            ClientEvent::Reply {
-                call,
-                headers,
-                message: entry.message.take(),
-                outcome,
-            }
-        } else {
-            ClientEvent::End { call, outcome }
-        });
-    }
-
     fn report_waiting(&mut self, waiting: &Waiting, outcome: Outcome) {
         if let Some(method) = self.table.get(waiting.start.method) {
             method.record(outcome.status, self.now.saturating_sub(waiting.started));
@@ -754,88 +574,5 @@ impl ClientConnection {
             self.report(call, &mut entry, failed(code::UNAVAILABLE, reason));
         }
         self.events.push_back(ClientEvent::Closed { error });
-    }
-}
-
-impl Call {
-    fn settle(&mut self) {
-        let back = self.credit.settle(self.deframer.len());
-        self.release(back);
-    }
-
-    fn release(&mut self, size: usize) {
-        if let Receiving::Body(body) = &mut self.receiving {
-            // Fails only for more than was received, which the counters exclude.
-            let _ = body.flow_control().release_capacity(size);
-        }
-    }
-
-    fn reset(&mut self, reason: Reason) {
-        if let Some(sending) = &mut self.sending {
-            sending.reset(reason);
-        }
-    }
-}
-
-fn ended_event(unary_reply: bool, call: u32, outcome: Outcome) -> ClientEvent {
-    if unary_reply {
-        ClientEvent::Reply {
-            call,
-            headers: HeaderMap::new(),
-            message: None,
-            outcome,
-        }
-    } else {
-        ClientEvent::End { call, outcome }
-    }
-}
-
-fn failed(status: u32, message: &str) -> Outcome {
-    Outcome {
-        status,
-        message: Some(message.to_owned()),
-        trailers: HeaderMap::new(),
-        unprocessed: false,
-    }
-}
-
-/// RFC 9113, 6.8 and 8.7: streams beyond a GOAWAY's last id and refused streams
-/// were not processed.
-fn outcome_of(error: &h2::Error, before_headers: bool) -> Outcome {
-    let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-    let beyond_goaway = error.is_go_away() && error.is_remote() && before_headers;
-    let status = match error.reason() {
-        _ if beyond_goaway || error.is_io() => code::UNAVAILABLE,
-        Some(reason) if error.is_reset() => grpc::status_from_reset(reason.into()),
-        _ => code::UNAVAILABLE,
-    };
-    let mut outcome = failed(status, &error.to_string());
-    outcome.unprocessed = refused || beyond_goaway;
-    outcome
-}
-
-fn outcome_of_trailers(trailers: Option<HeaderMap>, whole: bool) -> Outcome {
-    let Some(trailers) = trailers else {
-        return failed(code::INTERNAL, "the answer ended without grpc-status");
-    };
-    let status = trailers
-        .get("grpc-status")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse::<u32>().ok());
-    let Some(status) = status else {
-        return failed(code::UNKNOWN, "the answer has no valid grpc-status");
-    };
-    if status == code::OK && !whole {
-        return failed(code::INTERNAL, "the answer ended inside a message");
-    }
-    let message = trailers
-        .get("grpc-message")
-        .map(|value| grpc::decode_message(value.as_bytes()));
-    let status = if status > 16 { code::UNKNOWN } else { status };
-    Outcome {
-        status,
-        message,
-        trailers,
-        unprocessed: false,
     }
 }

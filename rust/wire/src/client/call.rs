@@ -1,0 +1,128 @@
+//! One call of a client connection, and how it can end.
+
+use super::{ClientEvent, Outcome, Start};
+use crate::credit::Credit;
+use crate::grpc::{self, Deframer, code};
+use crate::outbound::Outbound;
+use crate::pipe::StreamWaker;
+use crate::stats::MethodEntry;
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream};
+use http::HeaderMap;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+pub(super) enum Receiving {
+    Headers(ResponseFuture),
+    Body(RecvStream),
+    Closed,
+}
+
+pub(super) struct Call {
+    pub(super) ready: Arc<StreamWaker>,
+    pub(super) waker: Waker,
+    pub(super) method: Arc<MethodEntry>,
+    pub(super) started: Duration,
+    pub(super) unary_reply: bool,
+    pub(super) sending: Option<Outbound>,
+    pub(super) receiving: Receiving,
+    pub(super) headers: HeaderMap,
+    pub(super) deframer: Deframer,
+    pub(super) message: Option<Bytes>,
+    pub(super) credit: Credit,
+}
+
+pub(super) struct Waiting {
+    pub(super) call: u32,
+    pub(super) started: Duration,
+    pub(super) start: Start,
+    /// What a streaming call sent meanwhile.
+    pub(super) queue: Vec<Bytes>,
+    pub(super) queued: usize,
+    pub(super) ended: bool,
+}
+
+impl Call {
+    pub(super) fn settle(&mut self) {
+        let back = self.credit.settle(self.deframer.len());
+        self.release(back);
+    }
+
+    pub(super) fn release(&mut self, size: usize) {
+        if let Receiving::Body(body) = &mut self.receiving {
+            // Fails only for more than was received, which the counters exclude.
+            let _ = body.flow_control().release_capacity(size);
+        }
+    }
+
+    pub(super) fn reset(&mut self, reason: Reason) {
+        if let Some(sending) = &mut self.sending {
+            sending.reset(reason);
+        }
+    }
+}
+
+pub(super) fn ended_event(unary_reply: bool, call: u32, outcome: Outcome) -> ClientEvent {
+    if unary_reply {
+        ClientEvent::Reply {
+            call,
+            headers: HeaderMap::new(),
+            message: None,
+            outcome,
+        }
+    } else {
+        ClientEvent::End { call, outcome }
+    }
+}
+
+pub(super) fn failed(status: u32, message: &str) -> Outcome {
+    Outcome {
+        status,
+        message: Some(message.to_owned()),
+        trailers: HeaderMap::new(),
+        unprocessed: false,
+    }
+}
+
+/// RFC 9113, 6.8 and 8.7: streams beyond a GOAWAY's last id and refused streams
+/// were not processed.
+pub(super) fn outcome_of(error: &h2::Error, before_headers: bool) -> Outcome {
+    let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    let beyond_goaway = error.is_go_away() && error.is_remote() && before_headers;
+    let status = match error.reason() {
+        _ if beyond_goaway || error.is_io() => code::UNAVAILABLE,
+        Some(reason) if error.is_reset() => grpc::status_from_reset(reason.into()),
+        _ => code::UNAVAILABLE,
+    };
+    let mut outcome = failed(status, &error.to_string());
+    outcome.unprocessed = refused || beyond_goaway;
+    outcome
+}
+
+pub(super) fn outcome_of_trailers(trailers: Option<HeaderMap>, whole: bool) -> Outcome {
+    let Some(trailers) = trailers else {
+        return failed(code::INTERNAL, "the answer ended without grpc-status");
+    };
+    let status = trailers
+        .get("grpc-status")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<u32>().ok());
+    let Some(status) = status else {
+        return failed(code::UNKNOWN, "the answer has no valid grpc-status");
+    };
+    if status == code::OK && !whole {
+        return failed(code::INTERNAL, "the answer ended inside a message");
+    }
+    let message = trailers
+        .get("grpc-message")
+        .map(|value| grpc::decode_message(value.as_bytes()));
+    let status = if status > 16 { code::UNKNOWN } else { status };
+    Outcome {
+        status,
+        message,
+        trailers,
+        unprocessed: false,
+    }
+}

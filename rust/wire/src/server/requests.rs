@@ -1,0 +1,311 @@
+//! From the frames of a stream to the events of a request.
+
+use super::stream::{
+    Gone, Kind, Phase, Refusal, SKIP_LIMIT, Sending, Stream, grpc_headers, grpc_kind,
+    is_grpc_content_type,
+};
+use super::{ServerConnection, ServerEvent};
+use crate::credit::Credit;
+use crate::grpc::{self, Deframer, Violation, code};
+use crate::message::{HttpRequest, Problem};
+use crate::pipe::StreamWaker;
+use bytes::{Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use std::task::{Context, Poll};
+
+impl ServerConnection {
+    pub(super) fn accept(
+        &mut self,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        let (parts, body) = request.into_parts();
+        let stream = respond.stream_id().as_u32();
+        if self.live as usize >= self.config.limits.max_streams as usize
+            || self.streams.len() >= 2 * self.config.limits.max_streams as usize
+        {
+            respond.send_reset(Reason::REFUSED_STREAM);
+            return self.count_reset();
+        }
+        self.since = self.now;
+        let (ready, waker) = StreamWaker::new(stream, &self.ready);
+        let is_grpc = parts
+            .headers
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| is_grpc_content_type(value.as_bytes()));
+        let mut headers = parts.headers;
+        let kind = match (&self.config.grpc, &self.config.http) {
+            (Some(table), _) if is_grpc => {
+                match grpc_kind(table, &parts.method, parts.uri.path(), &headers) {
+                    Ok(kind) => kind,
+                    Err(refusal) => return refusal.send(respond),
+                }
+            }
+            (_, Some(http)) => {
+                if !headers.contains_key(header::HOST) {
+                    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+                    if let Some(host) = authority.and_then(|host| HeaderValue::from_str(host).ok())
+                    {
+                        headers.insert(header::HOST, host);
+                    }
+                }
+                let target = parts.uri.path_and_query().map_or_else(
+                    || parts.uri.path().to_owned(),
+                    |target| target.as_str().to_owned(),
+                );
+                Kind::Http {
+                    method: parts.method,
+                    target,
+                    deadline: self.now + http.body_timeout,
+                }
+            }
+            _ => return Refusal::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE).send(respond),
+        };
+        self.live += 1;
+        let mut entry = Stream {
+            ready,
+            waker,
+            kind,
+            started: self.now,
+            headers: Some(headers),
+            receiving: Some(body),
+            deframer: Deframer::default(),
+            body: BytesMut::new(),
+            message: None,
+            credit: Credit::default(),
+            sending: Sending::Idle(respond),
+            phase: Phase::Arriving,
+            skipped: 0,
+        };
+        if let Kind::Grpc {
+            index,
+            method,
+            timeout,
+        } = &entry.kind
+            && !method.unary_request()
+        {
+            self.events.push_back(ServerEvent::Call {
+                stream,
+                method: *index,
+                headers: entry.headers.take().unwrap_or_default(),
+                timeout: *timeout,
+                message: None,
+            });
+            entry.phase = Phase::Handled;
+        }
+        if let (Kind::Http { .. }, Some(http), Some(headers)) =
+            (&entry.kind, &self.config.http, &entry.headers)
+            && headers.len() > http.max_headers
+        {
+            self.deliver_http(stream, &mut entry, Some(Problem::HeadersTooLarge));
+        }
+        self.streams.insert(stream, entry);
+        self.progress(stream);
+    }
+
+    /// Polls one stream for all it can give or take.
+    pub(super) fn progress(&mut self, stream: u32) {
+        let Some(mut entry) = self.streams.remove(&stream) else {
+            return;
+        };
+        entry.ready.rearm();
+        match self.advance(stream, &mut entry) {
+            Ok(()) => {
+                let ended = match &mut entry.sending {
+                    Sending::Body(body) => body.is_done(),
+                    Sending::Closed => true,
+                    Sending::Idle(_) => false,
+                };
+                if !ended || entry.phase == Phase::Handled || entry.is_skipping() {
+                    self.streams.insert(stream, entry);
+                }
+            }
+            Err(Gone::Reset) => {
+                self.count_reset();
+                self.give_up(stream, &entry, code::CANCELLED);
+            }
+            Err(Gone::Violation(violation)) => {
+                self.count_reset();
+                self.give_up(stream, &entry, violation.status);
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", HeaderValue::from(violation.status));
+                trailers.insert("grpc-message", grpc::encode_message(&violation.message));
+                if matches!(entry.sending, Sending::Idle(_)) {
+                    let mut headers = grpc_headers(HeaderMap::new());
+                    headers.extend(trailers);
+                    let _ = entry.respond_only(StatusCode::OK, headers);
+                    // The answer is complete; the rest of the request is not wanted (RFC 9113, 8.1).
+                    entry.stop_receiving();
+                } else {
+                    entry.reset(Reason::CANCEL);
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, stream: u32, entry: &mut Stream) -> Result<(), Gone> {
+        let waker = entry.waker.clone();
+        let mut context = Context::from_waker(&waker);
+        while let Some(receiving) = &mut entry.receiving {
+            match receiving.poll_data(&mut context) {
+                Poll::Pending => break,
+                Poll::Ready(Some(Ok(data))) => {
+                    if matches!(entry.kind, Kind::Http { .. }) {
+                        self.take_body(stream, entry, &data);
+                    } else {
+                        self.take_grpc(stream, entry, data)?;
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => return Err(Gone::Reset),
+                Poll::Ready(None) => {
+                    entry.receiving = None;
+                    self.end_request(stream, entry)?;
+                }
+            }
+        }
+        let reset = match &mut entry.sending {
+            Sending::Idle(respond) => respond.poll_reset(&mut context),
+            Sending::Body(body) if body.is_done() => return Ok(()),
+            Sending::Body(body) => {
+                body.flush(&mut context).map_err(|_| Gone::Reset)?;
+                if body.take_writable() {
+                    self.events.push_back(ServerEvent::Writable { stream });
+                }
+                body.poll_reset(&mut context)
+            }
+            Sending::Closed => return Ok(()),
+        };
+        if reset.is_ready() {
+            Err(Gone::Reset)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn take_grpc(&mut self, stream: u32, entry: &mut Stream, data: Bytes) -> Result<(), Gone> {
+        let Kind::Grpc { method, .. } = &entry.kind else {
+            return Ok(());
+        };
+        let unary = method.unary_request();
+        entry.credit.received(data.len());
+        entry.deframer.push(data);
+        while let Some(message) = entry.deframer.next(self.config.limits.max_message)? {
+            if unary {
+                if entry.message.replace(message).is_some() {
+                    return Err(Violation::new(
+                        code::INTERNAL,
+                        "more than one message in a unary request",
+                    )
+                    .into());
+                }
+            } else {
+                entry.credit.delivered(grpc::PREFIX + message.len());
+                self.events.push_back(ServerEvent::Message {
+                    stream,
+                    data: message,
+                });
+            }
+        }
+        entry.settle();
+        Ok(())
+    }
+
+    fn take_body(&mut self, stream: u32, entry: &mut Stream, data: &Bytes) {
+        entry.release(data.len());
+        let limit = self.config.http.as_ref().map_or(0, |http| http.max_body);
+        if entry.phase != Phase::Arriving {
+            entry.skipped += data.len();
+            if entry.skipped > SKIP_LIMIT {
+                entry.receiving = None;
+            }
+            return;
+        }
+        if entry.body.len() + data.len() > limit {
+            self.deliver_http(stream, entry, Some(Problem::BodyTooLarge));
+        } else {
+            entry.body.extend_from_slice(data);
+        }
+    }
+
+    fn end_request(&mut self, stream: u32, entry: &mut Stream) -> Result<(), Gone> {
+        if matches!(entry.kind, Kind::Http { .. }) {
+            if entry.phase == Phase::Arriving {
+                self.deliver_http(stream, entry, None);
+            }
+            return Ok(());
+        }
+        if !entry.deframer.is_empty() {
+            return Err(
+                Violation::new(code::INTERNAL, "the request ended inside a message").into(),
+            );
+        }
+        let Kind::Grpc {
+            index,
+            method,
+            timeout,
+        } = &entry.kind
+        else {
+            return Ok(());
+        };
+        if !method.unary_request() {
+            self.events.push_back(ServerEvent::End { stream });
+            return Ok(());
+        }
+        let Some(message) = entry.message.take() else {
+            return Err(Violation::new(code::INTERNAL, "a unary request without a message").into());
+        };
+        self.events.push_back(ServerEvent::Call {
+            stream,
+            method: *index,
+            headers: entry.headers.take().unwrap_or_default(),
+            timeout: *timeout,
+            message: Some(message),
+        });
+        entry.phase = Phase::Handled;
+        Ok(())
+    }
+
+    fn deliver_http(&mut self, stream: u32, entry: &mut Stream, problem: Option<Problem>) {
+        let Kind::Http { method, target, .. } = &entry.kind else {
+            return;
+        };
+        let body = std::mem::take(&mut entry.body).freeze();
+        self.events.push_back(ServerEvent::Http(HttpRequest {
+            stream,
+            method: method.clone(),
+            target: target.clone(),
+            headers: entry.headers.take().unwrap_or_default(),
+            body: if problem.is_none() {
+                body
+            } else {
+                Bytes::new()
+            },
+            version: http::Version::HTTP_2,
+            problem,
+        }));
+        entry.phase = Phase::Handled;
+    }
+
+    pub(super) fn expire_bodies(&mut self) {
+        let now = self.now;
+        let late: Vec<u32> = self
+            .streams
+            .iter()
+            .filter(|(_, entry)| {
+                (entry.phase == Phase::Arriving || entry.is_skipping())
+                    && matches!(&entry.kind, Kind::Http { deadline, .. } if *deadline < now)
+            })
+            .map(|(stream, _)| *stream)
+            .collect();
+        for stream in late {
+            if let Some(mut entry) = self.streams.remove(&stream)
+                && entry.phase == Phase::Arriving
+            {
+                self.deliver_http(stream, &mut entry, Some(Problem::Timeout));
+                self.streams.insert(stream, entry);
+            }
+        }
+    }
+}

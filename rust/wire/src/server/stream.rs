@@ -1,0 +1,227 @@
+//! One stream of a server connection, and how it is refused.
+
+use crate::credit::Credit;
+use crate::grpc::{self, Deframer, Violation, code};
+use crate::outbound::Outbound;
+use crate::pipe::StreamWaker;
+use crate::stats::{CallTable, MethodEntry};
+use bytes::{Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+pub(super) enum Sending {
+    /// No response headers yet.
+    Idle(SendResponse<Bytes>),
+    /// Response headers are out.
+    Body(Outbound),
+    Closed,
+}
+
+pub(super) enum Kind {
+    Grpc {
+        index: u32,
+        method: Arc<MethodEntry>,
+        timeout: Option<Duration>,
+    },
+    Http {
+        method: Method,
+        target: String,
+        deadline: Duration,
+    },
+}
+
+pub(super) struct Stream {
+    pub(super) ready: Arc<StreamWaker>,
+    pub(super) waker: Waker,
+    pub(super) kind: Kind,
+    pub(super) started: Duration,
+    /// Request headers, until the event takes them.
+    pub(super) headers: Option<HeaderMap>,
+    pub(super) receiving: Option<RecvStream>,
+    pub(super) deframer: Deframer,
+    pub(super) body: BytesMut,
+    pub(super) message: Option<Bytes>,
+    pub(super) credit: Credit,
+    pub(super) sending: Sending,
+    pub(super) phase: Phase,
+    /// Bytes of a plain request that came after its answer.
+    pub(super) skipped: usize,
+}
+
+/// Bytes of a plain request that are skipped after its answer before it is reset.
+pub(super) const SKIP_LIMIT: usize = 8 * 1024 * 1024;
+
+/// Where a stream is between the peer and the application.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The application does not know of it yet.
+    Arriving,
+    /// Its handler runs.
+    Handled,
+    /// Its handler has ended; the answer may still be on its way.
+    Answered,
+}
+
+pub(super) enum Gone {
+    Reset,
+    Violation(Violation),
+}
+
+impl From<Violation> for Gone {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+impl Stream {
+    /// Sends response headers unless they are out.
+    pub(super) fn start_response(
+        &mut self,
+        status: StatusCode,
+        headers: HeaderMap,
+    ) -> Result<(), h2::Error> {
+        if let Sending::Idle(respond) = &mut self.sending {
+            let stream = respond.send_response(response(status, headers), false)?;
+            self.sending = Sending::Body(Outbound::new(stream));
+        }
+        Ok(())
+    }
+
+    /// Sends a response that is headers only.
+    pub(super) fn respond_only(
+        &mut self,
+        status: StatusCode,
+        headers: HeaderMap,
+    ) -> Result<(), h2::Error> {
+        if let Sending::Idle(respond) = &mut self.sending {
+            respond.send_response(response(status, headers), true)?;
+            self.sending = Sending::Closed;
+        }
+        Ok(())
+    }
+
+    pub(super) fn reset(&mut self, reason: Reason) {
+        match &mut self.sending {
+            Sending::Idle(respond) => respond.send_reset(reason),
+            Sending::Body(body) => body.reset(reason),
+            Sending::Closed => {}
+        }
+    }
+
+    pub(super) fn settle(&mut self) {
+        let back = self.credit.settle(self.deframer.len());
+        self.release(back);
+    }
+
+    pub(super) fn release(&mut self, size: usize) {
+        if let Some(receiving) = &mut self.receiving {
+            // Fails only for more than was received, which the counters exclude.
+            let _ = receiving.flow_control().release_capacity(size);
+        }
+    }
+
+    /// Returns the credit of what nobody will read.
+    /// Whether the rest of a plain request still flows after its answer: many
+    /// clients send all of it before they look for one.
+    pub(super) fn is_skipping(&self) -> bool {
+        self.phase == Phase::Answered
+            && self.receiving.is_some()
+            && matches!(self.kind, Kind::Http { .. })
+    }
+
+    pub(super) fn stop_receiving(&mut self) {
+        let back = self.credit.abandon();
+        self.release(back);
+        self.receiving = None;
+    }
+
+    pub(super) fn record(&self, status: u32, now: Duration) {
+        if let Kind::Grpc { method, .. } = &self.kind {
+            method.record(status, now.saturating_sub(self.started));
+        }
+    }
+}
+
+pub(super) enum Refusal {
+    Http(StatusCode),
+    Grpc(Violation),
+}
+
+impl Refusal {
+    pub(super) fn send(self, mut respond: SendResponse<Bytes>) {
+        let answer = match self {
+            Self::Http(status) => response(status, HeaderMap::new()),
+            Self::Grpc(violation) => {
+                let mut headers = grpc_headers(HeaderMap::new());
+                headers.insert("grpc-status", HeaderValue::from(violation.status));
+                headers.insert("grpc-message", grpc::encode_message(&violation.message));
+                response(StatusCode::OK, headers)
+            }
+        };
+        // The peer may be gone already: then there is nobody to refuse.
+        let _ = respond.send_response(answer, true);
+    }
+}
+
+pub(super) fn grpc_kind(
+    table: &CallTable,
+    verb: &Method,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<Kind, Refusal> {
+    if verb != Method::POST {
+        return Err(Refusal::Http(StatusCode::METHOD_NOT_ALLOWED));
+    }
+    let refuse = |status, message: String| Err(Refusal::Grpc(Violation::new(status, message)));
+    let Some((index, method)) = table.find(path) else {
+        return refuse(
+            code::UNIMPLEMENTED,
+            format!("method {path} is not served here"),
+        );
+    };
+    let timeout = match headers.get("grpc-timeout") {
+        None => None,
+        Some(value) => match grpc::parse_timeout(value.as_bytes()) {
+            Some(timeout) => Some(timeout),
+            None => return refuse(code::INTERNAL, format!("malformed grpc-timeout: {value:?}")),
+        },
+    };
+    if let Some(encoding) = headers.get("grpc-encoding")
+        && encoding != "identity"
+    {
+        return refuse(
+            code::UNIMPLEMENTED,
+            format!("grpc-encoding {encoding:?} is not supported"),
+        );
+    }
+    Ok(Kind::Grpc {
+        index,
+        method,
+        timeout,
+    })
+}
+
+pub(super) fn is_grpc_content_type(value: &[u8]) -> bool {
+    value
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
+}
+
+pub(super) fn grpc_headers(mut headers: HeaderMap) -> HeaderMap {
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    headers
+}
+
+pub(super) fn response(status: StatusCode, headers: HeaderMap) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
