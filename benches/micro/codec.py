@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import betterproto2
 from rich.console import Console
 from rich.table import Table
+from tests.generated import codec_pb2
+from tests.generated.codec import codec as messages
 
 from bascule.rpc._codec import codec_for
 from benches.report.units import readable
-from tests.generated import codec_pb2
-from tests.generated.codec import codec as messages
 
 #: Seconds that one sample should take at least: thousands of times what reading the clock does.
 SAMPLE = 0.03

@@ -70,11 +70,9 @@ def _make(message_type: type) -> Codec[Any]:
     if issubclass(message_type, betterproto2.Message):
         plans = plan_for(message_type)
         _, how, _ = plans[0]
-        return (
-            _PythonCodec(message_type)
-            if how == "foreign"
-            else MessageCodec(_name(message_type), plans)
-        )
+        if how == "foreign":
+            return _PythonCodec(message_type)
+        return MessageCodec(_name(message_type), plans)
     if issubclass(message_type, google.protobuf.message.Message):
         return _ProtobufCodec(message_type)
     raise TypeError(

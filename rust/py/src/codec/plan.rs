@@ -256,7 +256,8 @@ impl Plan {
             dense: Vec::new(),
             sparse: FxHashMap::default(),
         };
-        for (spec, index) in specs.into_iter().zip(0..=u16::MAX) {
+        for (index, spec) in specs.into_iter().enumerate() {
+            let index = u16::try_from(index)?;
             let number = spec.1;
             native.fields.push(Field::build(py, spec, plans)?);
             if number < DENSE {

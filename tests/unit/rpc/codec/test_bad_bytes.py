@@ -9,9 +9,6 @@ import google.protobuf.message
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-
-from bascule.errors import BasculeError, DecodeError
-from bascule.rpc._codec import codec_for
 from tests.generated import codec_pb2
 from tests.generated.codec import codec as messages
 from tests.unit.rpc.codec.messages import (
@@ -19,6 +16,9 @@ from tests.unit.rpc.codec.messages import (
     assert_same,
     messages_of,
 )
+
+from bascule.errors import BasculeError, DecodeError
+from bascule.rpc._codec import codec_for
 
 #: No classes with times, durations or text wrapped in messages: Python refuses values that protobuf allows.
 JUDGED: list[Any] = [

@@ -8,13 +8,13 @@ import betterproto2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.generated import codec_pb2
+from tests.generated.codec import codec as messages
+from tests.unit.rpc.codec.messages import CLASSES, assert_same, messages_of
 
 from bascule._core import MessageCodec
 from bascule.errors import DecodeError
 from bascule.rpc._codec import codec_for
-from tests.generated import codec_pb2
-from tests.generated.codec import codec as messages
-from tests.unit.rpc.codec.messages import CLASSES, assert_same, messages_of
 
 every_class = pytest.mark.parametrize(
     "message_type", CLASSES, ids=lambda message_type: message_type.__name__

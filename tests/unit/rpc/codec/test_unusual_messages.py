@@ -13,12 +13,12 @@ import betterproto2
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-
-from bascule.errors import EncodeError
-from bascule.rpc._codec import codec_for
 from tests.generated.codec import codec as messages
 from tests.generated.codec.google.protobuf import Value
 from tests.unit.rpc.codec.messages import SCALARS, assert_encoded_as_betterproto2_does
+
+from bascule.errors import EncodeError
+from bascule.rpc._codec import codec_for
 
 
 class Text(str):
@@ -94,7 +94,7 @@ ODD: list[Any] = [
     defaultdict(int, {"key": 1}),
     OrderedDict({"key": 1}),
     range(3),
-    datetime.datetime(2024, 1, 1),
+    datetime.datetime(2024, 1, 1),  # noqa: DTZ001  # naive: refused
     datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC),
     datetime.datetime.max.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=-1))),
     datetime.datetime.min.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=1))),
