@@ -119,6 +119,17 @@ fn rested_keys_are_forgotten() {
     }
     assert_eq!(limiter.len(), 1);
     assert_eq!(limiter.displaced(), 0);
+    assert!(limiter.room() <= 1_024, "{}", limiter.room());
+}
+
+#[test]
+fn only_keys_that_lose_something_count_as_displaced() {
+    let mut limiter = gcra(1, SECOND, 1, 1);
+    limiter.handle_check("a", 1, 0);
+    limiter.handle_check("b", 1, SECOND);
+    assert_eq!((limiter.len(), limiter.displaced()), (1, 0));
+    limiter.handle_check("c", 1, 2 * SECOND - 1);
+    assert_eq!((limiter.len(), limiter.displaced()), (1, 1));
 }
 
 #[test]

@@ -93,6 +93,11 @@ impl<A: Algorithm> Keyed<A> {
         self.entries.is_empty()
     }
 
+    /// Keys that there is room for before memory has to grow.
+    pub fn room(&self) -> usize {
+        self.entries.capacity()
+    }
+
     /// Keys that were displaced before they had rested, because the memory was full.
     pub fn displaced(&self) -> u64 {
         self.displaced
