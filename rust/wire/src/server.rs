@@ -355,16 +355,18 @@ impl ServerConnection {
         let mut headers = headers;
         for name in [
             header::CONNECTION,
+            header::CONTENT_LENGTH,
             header::TRANSFER_ENCODING,
             header::UPGRADE,
         ] {
             headers.remove(name);
         }
-        if !headers.contains_key(header::CONTENT_LENGTH) && status != StatusCode::NO_CONTENT {
+        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if !bodiless {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
         entry.ready.rearm();
-        let result = if body.is_empty() || head {
+        let result = if body.is_empty() || head || bodiless {
             entry.respond_only(status, headers)
         } else {
             entry.start_response(status, headers).and_then(|()| {

@@ -1,7 +1,7 @@
 //! From the frames of a stream to the events of a request.
 
 use super::stream::{
-    Gone, Kind, Phase, Refusal, SKIP_LIMIT, Sending, Stream, grpc_headers, grpc_kind,
+    Gone, Kind, Phase, Refusal, SKIP_LIMIT, Sending, Stream, grpc_headers, grpc_kind, http_problem,
     is_grpc_content_type,
 };
 use super::{ServerConnection, ServerEvent};
@@ -36,6 +36,7 @@ impl ServerConnection {
             .get(header::CONTENT_TYPE)
             .is_some_and(|value| is_grpc_content_type(value.as_bytes()));
         let mut headers = parts.headers;
+        let mut problem = None;
         let kind = match (&self.config.grpc, &self.config.http) {
             (Some(table), _) if is_grpc => {
                 match grpc_kind(table, &parts.method, parts.uri.path(), &headers) {
@@ -44,12 +45,10 @@ impl ServerConnection {
                 }
             }
             (_, Some(http)) => {
-                if !headers.contains_key(header::HOST) {
-                    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
-                    if let Some(host) = authority.and_then(|host| HeaderValue::from_str(host).ok())
-                    {
-                        headers.insert(header::HOST, host);
-                    }
+                problem = http_problem(&parts.method, &parts.uri, &headers, http.max_headers);
+                let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+                if let Some(host) = authority.and_then(|host| HeaderValue::from_str(host).ok()) {
+                    headers.insert(header::HOST, host);
                 }
                 let target = parts.uri.path_and_query().map_or_else(
                     || parts.uri.path().to_owned(),
@@ -95,11 +94,8 @@ impl ServerConnection {
             });
             entry.phase = Phase::Handled;
         }
-        if let (Kind::Http { .. }, Some(http), Some(headers)) =
-            (&entry.kind, &self.config.http, &entry.headers)
-            && headers.len() > http.max_headers
-        {
-            self.deliver_http(stream, &mut entry, Some(Problem::HeadersTooLarge));
+        if problem.is_some() {
+            self.deliver_http(stream, &mut entry, problem);
         }
         self.streams.insert(stream, entry);
         self.progress(stream);

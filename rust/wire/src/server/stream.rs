@@ -2,6 +2,7 @@
 
 use crate::credit::Credit;
 use crate::grpc::{self, Deframer, Violation, code};
+use crate::message::Problem;
 use crate::outbound::Outbound;
 use crate::pipe::StreamWaker;
 use crate::stats::{CallTable, MethodEntry};
@@ -124,7 +125,6 @@ impl Stream {
         }
     }
 
-    /// Returns the credit of what nobody will read.
     /// Whether the rest of a plain request still flows after its answer: many
     /// clients send all of it before they look for one.
     pub(super) fn is_skipping(&self) -> bool {
@@ -133,6 +133,7 @@ impl Stream {
             && matches!(self.kind, Kind::Http { .. })
     }
 
+    /// Returns the credit of what nobody will read.
     pub(super) fn stop_receiving(&mut self) {
         let back = self.credit.abandon();
         self.release(back);
@@ -203,6 +204,28 @@ pub(super) fn grpc_kind(
         method,
         timeout,
     })
+}
+
+/// What is wrong with the head of a plain request, by the rules that hold for
+/// HTTP/1.1 as well: handlers see no difference between the versions.
+pub(super) fn http_problem(
+    method: &Method,
+    uri: &http::Uri,
+    headers: &HeaderMap,
+    max_headers: usize,
+) -> Option<Problem> {
+    let path = uri.path();
+    let has_target = path.starts_with('/') || (path == "*" && method == Method::OPTIONS);
+    // RFC 9113, 8.3.1: two names of the host must not differ.
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    let has_one_host = headers.get_all(header::HOST).iter().all(|host| {
+        authority.is_empty() || host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())
+    });
+    if *method == Method::CONNECT || !has_target || !has_one_host || authority.contains('@') {
+        Some(Problem::Malformed)
+    } else {
+        (headers.len() > max_headers).then_some(Problem::HeadersTooLarge)
+    }
 }
 
 pub(super) fn is_grpc_content_type(value: &[u8]) -> bool {
