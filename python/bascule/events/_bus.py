@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 
 import anyio
 
+from bascule._tasks import owned_tasks
 from bascule.errors import ClosedError
 from bascule.events._event import Event, Topic
 
@@ -66,9 +68,10 @@ class MemoryEventBus:
         self._queues: dict[str, dict[str, MemoryObjectSendStream[Event[Any]]]] = {}
         self._receivers: list[MemoryObjectReceiveStream[Event[Any]]] = []
         self._tasks: TaskGroup | None = None
+        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._tasks = await anyio.create_task_group().__aenter__()
+        self._tasks = await self._stack.enter_async_context(owned_tasks())
         return self
 
     async def __aexit__(
@@ -76,7 +79,7 @@ class MemoryEventBus:
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
+    ) -> None:
         tasks = self._open()
         self._tasks = None
         for queues in self._queues.values():
@@ -86,12 +89,7 @@ class MemoryEventBus:
         # The group ends when its subscribers have emptied their queues, or at this deadline.
         tasks.cancel_scope.deadline = anyio.current_time() + self._grace
         try:
-            return await tasks.__aexit__(exc_type, exc, traceback)
-        except BaseExceptionGroup as group:
-            # The body's own exception is not the bus's to wrap.
-            if exc is not None and group.exceptions == (exc,):
-                return False
-            raise
+            await self._stack.__aexit__(exc_type, exc, traceback)
         finally:
             for receiver in self._receivers:
                 receiver.close()

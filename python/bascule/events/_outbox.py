@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import anyio
+
+from bascule._tasks import owned_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,13 +52,14 @@ class OutboxRelay:
         self._grace = grace
         self._wanted = anyio.Event()
         self._closing = False
+        self._stack = AsyncExitStack()
 
     def notify(self) -> None:
         """Tell the relay that a transaction has stored events. Safe to call at any time."""
         self._wanted.set()
 
     async def __aenter__(self) -> Self:
-        self._tasks = await anyio.create_task_group().__aenter__()
+        self._tasks = await self._stack.enter_async_context(owned_tasks())
         self._tasks.start_soon(self._run, name="outbox relay")
         self.notify()
         return self
@@ -65,17 +69,11 @@ class OutboxRelay:
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
+    ) -> None:
         self._closing = True
         self.notify()
         self._tasks.cancel_scope.deadline = anyio.current_time() + self._grace
-        try:
-            return await self._tasks.__aexit__(exc_type, exc, traceback)
-        except BaseExceptionGroup as group:
-            # The body's own exception is not the relay's to wrap.
-            if exc is not None and group.exceptions == (exc,):
-                return False
-            raise
+        await self._stack.__aexit__(exc_type, exc, traceback)
 
     async def _run(self) -> None:
         while True:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
-import anyio
 from grpclib.const import Cardinality
 
+from bascule._tasks import owned_tasks
 from bascule.errors import ConfigurationError
 from bascule.gateway._access import LineLog
 from bascule.gateway._auth import JwtAuthenticator
@@ -142,7 +142,7 @@ class Gateway:
         """
         config = self.config
         async with AsyncExitStack() as stack:
-            tasks = await stack.enter_async_context(anyio.create_task_group())
+            tasks = await stack.enter_async_context(owned_tasks())
             stack.callback(tasks.cancel_scope.cancel)
             tasks.start_soon(self._access_log.run)
             for channel in self._channels.values():
