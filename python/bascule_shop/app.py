@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
+from bascule._tasks import owned_tasks
 from bascule.discovery import Endpoint, MemoryRegistry
 from bascule.errors import RpcError, Status
 from bascule.events import MemoryEventBus, OutboxRelay
@@ -17,10 +17,11 @@ from bascule.rpc import Channel, HealthService, ReflectionService, Server, Serve
 from bascule.saga import MemorySagaLog, SagaCoordinator
 from bascule_shop._caller import current_caller
 from bascule_shop._database import Database, Outbox
+from bascule_shop._descriptors import descriptor_set
 from bascule_shop._generated.payment.services import PaymentServiceStub
 from bascule_shop._generated.product.services import ProductServiceStub
 from bascule_shop._generated.user.services import UserServiceStub
-from bascule_shop._seed import PRODUCTS, USERS
+from bascule_shop._seed import PRODUCTS, SOLD_OUT, USERS
 from bascule_shop.order import ORDER_CREATED, OrderService, SqlOrderStore
 from bascule_shop.order import _store as order_tables
 from bascule_shop.payment import PaymentProvider, PaymentService, SimulatedProvider, SqlPaymentStore
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from bascule.rpc import CallContext, Servable
 
-__all__ = ["SERVICES", "Outage", "Shop", "ShopServer", "descriptor_set", "target"]
+__all__ = ["SERVICES", "SOLD_OUT", "Outage", "Shop", "ShopServer", "target"]
 
 SERVICES: Mapping[str, str] = {
     "user": "user.UserService",
@@ -54,12 +55,7 @@ SERVICES: Mapping[str, str] = {
 
 def target(name: str) -> str:
     """Give the target of a service, by short name, for channels on the shop's registry."""
-    return f"memory:///{name}-service"
-
-
-def descriptor_set() -> bytes:
-    """Give the services' ``FileDescriptorSet``, with their routes, for a gateway."""
-    return resources.files("bascule_shop").joinpath("_generated/descriptors.binpb").read_bytes()
+    return f"memory:///{SERVICES[name]}"
 
 
 class Outage(ServerInterceptor):
@@ -146,37 +142,16 @@ class ShopServer:
                 self._listen = server.addresses[0]
                 self._stop = anyio.Event()
                 endpoint = Endpoint(self._listen)
-                self._registry.register(f"{self.name}-service", endpoint)
+                self._registry.register(full_name, endpoint)
                 try:
                     task_status.started()
                     await self._stop.wait()
                 finally:
-                    self._registry.deregister(f"{self.name}-service", endpoint)
+                    self._registry.deregister(full_name, endpoint)
                     health.shutdown()
         finally:
             self._stop = None
             self._stopped.set()
-
-
-class _Tasks:
-    """A task group that does not wrap its body's own exception."""
-
-    async def __aenter__(self) -> TaskGroup:
-        self._group = await anyio.create_task_group().__aenter__()
-        return self._group
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        try:
-            return await self._group.__aexit__(exc_type, exc, traceback)
-        except BaseExceptionGroup as group:
-            if exc is not None and group.exceptions == (exc,):
-                return False
-            raise
 
 
 class Shop:
@@ -227,7 +202,7 @@ class Shop:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.bus)
             services = await self._open_services(stack)
-            self._tasks = await stack.enter_async_context(_Tasks())
+            self._tasks = await stack.enter_async_context(owned_tasks())
             for name, service in services.items():
                 server = self.servers[name] = ShopServer(
                     name,

@@ -6,7 +6,6 @@ whose orders they see is decided by the services, which are told the verified su
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from bascule.gateway import (
@@ -18,6 +17,7 @@ from bascule.gateway import (
     UpstreamConfig,
 )
 from bascule.resilience import BreakerSettings
+from bascule_shop._descriptors import descriptor_set
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -55,6 +55,7 @@ def shop_gateway(
     registry: MemoryRegistry | None = None,
     subject_limit: LimitConfig | None = _SUBJECT_LIMIT,
     address_limit: LimitConfig | None = _ADDRESS_LIMIT,
+    breaker: BreakerSettings | None = None,
     access_log: AccessLog | None = None,
     metrics: Metrics | None = None,
     tracer: Tracer | None = None,
@@ -70,13 +71,14 @@ def shop_gateway(
     :param registry: resolves ``memory:///`` targets; None for the process-wide one
     :param subject_limit: for each subject; None for none
     :param address_limit: for each address; None for none
+    :param breaker: for each endpoint of each service; None for the defaults
     :param access_log: where a line for each request goes; None for standard error
     :param metrics: what ``/metrics`` shows
     :param tracer: where spans go
     :param ready: asked by ``/readyz``
     :param grace: seconds that requests in progress have to finish when it stops
     """
-    breaker = BreakerSettings()
+    breaker = breaker or BreakerSettings()
     upstreams = {
         service: UpstreamConfig(
             (targets or {}).get(service, f"memory:///{service}"), breaker=breaker
@@ -93,10 +95,9 @@ def shop_gateway(
         address_limit=address_limit,
         grace=grace,
     )
-    descriptors = (files("bascule_shop._generated") / "descriptors.binpb").read_bytes()
     return Gateway(
         config,
-        descriptors,
+        descriptor_set(),
         access_log=access_log,
         metrics=metrics,
         tracer=tracer,
