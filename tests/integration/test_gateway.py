@@ -6,15 +6,17 @@ import io
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import httpx
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 
 from bascule.discovery import Endpoint, MemoryRegistry
-from bascule.errors import RpcError, Status
+from bascule.errors import RouteNotFoundError, RpcError, Status
 from bascule.gateway import (
     DevelopmentKey,
     Exchange,
@@ -25,6 +27,7 @@ from bascule.gateway import (
     RouteConfig,
 )
 from bascule.net import HttpRequest, HttpResponse
+from bascule.observe import TraceContext
 from bascule.rpc import Server, call_context
 from bascule_shop._generated import order, product, user
 from bascule_shop._generated.order.services import OrderServiceBase
@@ -66,6 +69,7 @@ class Users(UserServiceBase):
         return user.User(id=request.id, email="a@example.org", display_name="Grüße")
 
     async def create_user(self, request: user.CreateUserRequest) -> user.User:
+        self.metadata = dict(call_context().metadata.items())
         if not request.email:
             violation = BadRequest.FieldViolation(field="email", description="must not be empty")
             raise RpcError(
@@ -151,7 +155,7 @@ async def running(tmp_path: Path, **settings: Any) -> AsyncIterator[Shop]:
             listen="127.0.0.1:0",
             registry=registry,
             access_log=LineLog(log),
-            grace=0.0,
+            grace=settings.pop("grace", 0.0),
             **settings,
         )
         gateway.router.get(
@@ -500,3 +504,89 @@ async def test_not_ready_before_it_listens_and_after(tmp_path: Path) -> None:
         assert (await shop.ask("GET", "/readyz"))[0] == 200
     assert not gateway.addresses
     assert (await shop.ask("GET", "/readyz"))[0] == 503
+
+
+class Recorder:
+    """Keeps what a tracer is told."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, TraceContext | None, dict[str, Any]]] = []
+        self.ended: list[tuple[dict[str, Any], BaseException | None]] = []
+        self.context = TraceContext.root(sampled=True)
+
+    def start(self, name: str, parent: TraceContext | None, attributes: Any) -> Recorder:
+        self.started.append((name, parent, dict(attributes)))
+        return self
+
+    def end(self, attributes: Any, error: BaseException | None) -> None:
+        self.ended.append((dict(attributes), error))
+
+
+async def test_a_tracer_sees_each_request_and_its_span_is_the_parent_upstream(
+    tmp_path: Path,
+) -> None:
+    tracer = Recorder()
+    async with running(tmp_path, tracer=tracer) as shop:
+        await shop.ask("GET", "/api/v1/users/u-1", token=shop.token, traceparent=PARENT)
+        assert shop.users.metadata["traceparent"] == tracer.context.traceparent
+        await shop.ask("GET", "/nowhere?a=1", traceparent="00-bad")
+    (name, parent, attributes), (_, none, _) = tracer.started
+    assert (name, parent, none) == ("GET", TraceContext.parse(PARENT), None)
+    assert attributes == {"http.request.method": "GET", "url.path": "/api/v1/users/u-1"}
+    (served, no_error), (missed, error) = tracer.ended
+    assert served == {"http.response.status_code": 200, "http.route": "/api/v1/users/{id}"}
+    assert missed == {"http.response.status_code": 404}
+    assert no_error is None
+    assert isinstance(error, RouteNotFoundError)
+
+
+async def test_requests_in_progress_finish_when_the_gateway_stops(tmp_path: Path) -> None:
+    answers: list[int] = []
+
+    async def ask(url: str, token: str) -> None:
+        headers = {"authorization": f"Bearer {token}", "x-request-timeout": "0.2"}
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answers.append((await client.get(url, headers=headers)).status_code)
+
+    async with anyio.create_task_group() as tasks, running(tmp_path, grace=5.0) as shop:
+        url = f"http://{shop.gateway.addresses[0]}/api/v1/users/hang"
+        tasks.start_soon(ask, url, shop.token)
+        await shop.users.begun.wait()
+    assert answers == [504]
+
+
+SMUGGLED = [
+    *("grpc-timeout", "grpc-status", "grpc-encoding", "grpc-accept-encoding", "grpc-message"),
+    *("te", "connection", "keep-alive", "proxy-authorization", "proxy-connection", "upgrade"),
+    *("transfer-encoding", "trailer", "host", "content-length", "http2-settings", "forwarded"),
+    *("x-bascule-subject", "x-bascule-anything", "trace-bin", "cookie", "x-forwarded-for"),
+    *(":path", ":authority", "user-agent", "accept-encoding", "x-request-id", "traceparent"),
+    *("accept-language", "idempotency-key", "tracestate", "GRPC-Timeout", "a b", ""),
+]
+
+
+async def test_no_set_of_headers_smuggles_metadata(shop: Shop) -> None:
+    draw = Random(4711)
+    characters = [chr(code) for code in range(256)]
+    for _ in range(300):
+        headers = [
+            (name, "".join(draw.choices(characters, k=draw.randrange(20))))
+            for name in draw.choices(SMUGGLED, k=draw.randrange(1, 12))
+        ]
+        headers.append(("content-type", "application/json"))
+        body = b'{"email": "a@example.org"}'
+        shop.users.metadata = {}
+        response = await shop.gateway.handle(
+            HttpRequest("POST", "/api/v1/users", headers, body, "192.0.2.1:1", "https", "2")
+        )
+        assert response.status == 201
+        for name, value in shop.users.metadata.items():
+            if name == "user-agent":
+                assert "bascule" in value, "the channel's own"
+            else:
+                assert name in {
+                    *("x-request-id", "traceparent", "tracestate"),
+                    *("accept-language", "idempotency-key"),
+                }
+                assert value.isascii()
+                assert value.isprintable()

@@ -30,13 +30,23 @@ class Exchange:
     :ivar request: the request as the listener took it
     :ivar headers: its headers by lower-case name; repeated ones joined by commas
     :ivar request_id: the client's ``x-request-id`` if it is sane, otherwise one of ours
+    :ivar parent: the client's trace context; None if it sent none that is well-formed
     :ivar trace: what upstream calls continue
     :ivar found: route and path variables; None before and without a route
     :ivar identity: who asks, as the token says; None without a token
     :ivar answer_headers: headers that the answer gets whoever makes it
     """
 
-    __slots__ = ("answer_headers", "found", "headers", "identity", "request", "request_id", "trace")
+    __slots__ = (
+        "answer_headers",
+        "found",
+        "headers",
+        "identity",
+        "parent",
+        "request",
+        "request_id",
+        "trace",
+    )
 
     def __init__(self, request: HttpRequest) -> None:
         self.request = request
@@ -44,13 +54,11 @@ class Exchange:
         if len(headers) != len(request.headers):
             headers = _joined(request.headers)
         self.headers = headers
-        parent = headers.get("traceparent")
-        context = (
-            TraceContext.parse(parent, headers.get("tracestate", ""))
-            if parent is not None
-            else None
-        )
-        self.trace = TraceContext.root() if context is None else context
+        self.parent: TraceContext | None = None
+        traceparent = headers.get("traceparent")
+        if traceparent is not None:
+            self.parent = TraceContext.parse(traceparent, headers.get("tracestate", ""))
+        self.trace = self.parent or TraceContext.root()
         request_id = headers.get("x-request-id")
         if (
             request_id is None
@@ -59,7 +67,8 @@ class Exchange:
             or request_id.strip(_ID_CHARACTERS)
         ):
             # A trace of our own serves as the id: one number to look for in all logs.
-            request_id = self.trace.trace_id if context is None else f"{getrandbits(128):032x}"
+            began = self.parent is None
+            request_id = self.trace.trace_id if began else f"{getrandbits(128):032x}"
         self.request_id = request_id
         self.found: Found[Endpoint] | None = None
         self.identity: Identity | None = None

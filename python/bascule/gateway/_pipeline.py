@@ -109,10 +109,7 @@ class Pipeline:
             trace_variable.reset(token)
             self._finish(exchange, response, perf_counter() - begun)
             if span is not None:
-                span.end(
-                    {"http.response.status_code": response.status if response else _CLIENT_GONE},
-                    error,
-                )
+                _end_span(span, exchange, response, error)
 
     async def _respond(self, exchange: Exchange) -> HttpResponse:
         request = exchange.request
@@ -178,10 +175,9 @@ class Pipeline:
     def _begin_span(self, exchange: Exchange) -> Span:
         assert self._tracer is not None  # noqa: S101 (asked for by the caller)
         request = exchange.request
-        parent = exchange.trace if "traceparent" in exchange.headers else None
         span = self._tracer.start(
             request.method,
-            parent,
+            exchange.parent,
             {"http.request.method": request.method, "url.path": request.target.partition("?")[0]},
         )
         exchange.trace = span.context
@@ -222,3 +218,14 @@ class Pipeline:
         return problem(
             Status.INTERNAL, f"internal error; tell the operator this id: {exchange.request_id}"
         )
+
+
+def _end_span(
+    span: Span, exchange: Exchange, response: HttpResponse | None, error: BaseException | None
+) -> None:
+    attributes: dict[str, str | int] = {
+        "http.response.status_code": _CLIENT_GONE if response is None else response.status
+    }
+    if exchange.found is not None:
+        attributes["http.route"] = exchange.found.template
+    span.end(attributes, error)

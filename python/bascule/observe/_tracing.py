@@ -42,7 +42,8 @@ class TraceContext(NamedTuple):
     @classmethod
     def root(cls, *, sampled: bool = False) -> TraceContext:
         """Begin a trace."""
-        return cls(f"{getrandbits(128) or 1:032x}", f"{getrandbits(64) or 1:016x}", sampled)
+        digits = f"{getrandbits(192):048x}"  # one draw for both ids: each request begins a trace
+        return cls(digits[:32], digits[32:], sampled)
 
     @classmethod
     def parse(cls, traceparent: str, tracestate: str = "") -> TraceContext | None:
@@ -71,12 +72,11 @@ class TraceContext(NamedTuple):
         )
         if not well_formed:
             return None
-        return cls(
-            trace_id,
-            span_id,
-            bool(int(flags, 16) & 1),
-            tracestate if len(tracestate) <= _STATE_LIMIT else "",
-        )
+        if len(tracestate) > _STATE_LIMIT or not (
+            tracestate.isascii() and tracestate.isprintable()
+        ):
+            tracestate = ""  # the trace goes on without what vendors say about it
+        return cls(trace_id, span_id, bool(int(flags, 16) & 1), tracestate)
 
 
 _current: ContextVar[TraceContext | None] = ContextVar("bascule_trace", default=None)
