@@ -273,8 +273,12 @@ class CircuitBreaker:
     def _report(self, permit: int, exc: BaseException | None) -> None:
         if exc is None:
             self._core.succeed(permit)
-        else:
-            self._core.complete(permit, self._outcome(exc), self._clock())
+            return
+        outcome = Outcome.ABANDONED
+        try:
+            outcome = self._outcome(exc)
+        finally:  # The user's function may raise; the permit comes back all the same.
+            self._core.complete(permit, outcome, self._clock())
 
     def _leave(self, entered: _Entered) -> tuple[int, _Entered]:
         """Take this breaker's innermost permit out; blocks of generators need not nest."""

@@ -163,6 +163,21 @@ async def test_failures_are_what_the_user_says(
     assert state_of(breaker) is BreakerState.OPEN
 
 
+async def test_a_permit_comes_back_even_if_nobody_can_judge(clock: ManualClock) -> None:
+    def judge(exc: Exception) -> bool:
+        if isinstance(exc, ValueError):
+            raise LookupError from exc
+        return True
+
+    breaker = CircuitBreaker("orders", SETTINGS, failure_on=judge, clock=clock)
+    await fail(breaker)
+    clock.advance(10.0)
+    with pytest.raises(LookupError):
+        async with breaker:
+            raise ValueError
+    assert (breaker.snapshot().probes, breaker.state) == (0, BreakerState.HALF_OPEN)
+
+
 async def test_an_unlisted_exception_is_an_answer(clock: ManualClock) -> None:
     breaker = CircuitBreaker("orders", SETTINGS, failure_on=OSError, clock=clock)
     await fail(breaker)
