@@ -316,5 +316,6 @@ def test_nothing_is_leaked() -> None:
     before, references = len(gc.get_objects()), sys.getrefcount(messages.WellKnown)
     work()
     gc.collect()
-    assert abs(len(gc.get_objects()) - before) < 20
+    # Fewer is no leak: others' garbage goes with ours.
+    assert len(gc.get_objects()) - before < 20
     assert abs(sys.getrefcount(messages.WellKnown) - references) < 20
