@@ -448,6 +448,22 @@ async def test_a_service_without_instances_is_unavailable(tmp_path: Path) -> Non
     assert int(headers["retry-after"]) >= 1
 
 
+async def test_a_breaker_opens_shows_and_tells_when_to_come_back(shop: Shop) -> None:
+    def state(text: str) -> list[str]:
+        lines = [line for line in text.splitlines() if line.startswith("circuit_breaker_state{")]
+        return [line[-3:] for line in lines if "user.UserService" in line]
+
+    assert state((await shop.ask("GET", "/metrics"))[2]) == ["0.0"]
+    for _ in range(5):
+        assert (await shop.ask("GET", "/api/v1/users/UNAVAILABLE", token=shop.token))[0] == 503
+    shop.users.metadata = {}
+    status, headers, body = await shop.ask("GET", "/api/v1/users/u-1", token=shop.token)
+    assert (status, body["code"]) == (503, 14)
+    assert 0 < int(headers["retry-after"]) <= 30
+    assert not shop.users.metadata, "nothing was sent"
+    assert state((await shop.ask("GET", "/metrics"))[2]) == ["1.0"]
+
+
 async def test_probes_and_metrics(tmp_path: Path) -> None:
     answers = iter([True, False])
 
@@ -490,6 +506,8 @@ async def test_every_request_leaves_one_line(tmp_path: Path) -> None:
     assert second["status"] == 400
     assert len(second["request_id"]) == 32
     assert third["status"] == 400
+    assert "error" not in first
+    assert second["error"].isprintable()
 
 
 async def test_not_ready_before_it_listens_and_after(tmp_path: Path) -> None:

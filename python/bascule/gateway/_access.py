@@ -33,6 +33,8 @@ class AccessEntry(msgspec.Struct, tag_field="event", tag="request", gc=False, om
     :ivar seconds: how long it took
     :ivar status: HTTP status; 499 if the client went away
     :ivar route: the template; empty if no route took it
+    :ivar sent: bytes of the answer's body
+    :ivar error: what went wrong, for operators: the client may have been told less
     """
 
     timestamp: datetime
@@ -47,6 +49,7 @@ class AccessEntry(msgspec.Struct, tag_field="event", tag="request", gc=False, om
     route: str = ""
     subject: str = ""
     sent: int = 0
+    error: str = ""
 
 
 class AccessLog(Protocol):

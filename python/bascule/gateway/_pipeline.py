@@ -28,7 +28,7 @@ from bascule.gateway._problems import (
     problem_of_listener,
     unauthenticated,
 )
-from bascule.observe import trace_variable
+from bascule.observe import escape, trace_variable
 
 if TYPE_CHECKING:
     from bascule.gateway._access import AccessLog
@@ -44,6 +44,7 @@ __all__ = ["Matching", "Pipeline"]
 
 _log = logging.getLogger("bascule.gateway")
 _CLIENT_GONE = 499
+_LONGEST_ERROR = 300
 
 
 class Matching(Protocol):
@@ -107,7 +108,7 @@ class Pipeline:
             raise
         finally:
             trace_variable.reset(token)
-            self._finish(exchange, response, perf_counter() - begun)
+            self._finish(exchange, response, error, perf_counter() - begun)
             if span is not None:
                 _end_span(span, exchange, response, error)
 
@@ -183,7 +184,13 @@ class Pipeline:
         exchange.trace = span.context
         return span
 
-    def _finish(self, exchange: Exchange, response: HttpResponse | None, seconds: float) -> None:
+    def _finish(
+        self,
+        exchange: Exchange,
+        response: HttpResponse | None,
+        error: BaseException | None,
+        seconds: float,
+    ) -> None:
         request = exchange.request
         status = _CLIENT_GONE if response is None else response.status
         found = exchange.found
@@ -205,6 +212,9 @@ class Pipeline:
                     route,
                     "" if identity is None else identity.subject,
                     0 if response is None else len(response.body),
+                    ""
+                    if error is None or response is None
+                    else escape(str(error)[:_LONGEST_ERROR]),
                 )
             )
 

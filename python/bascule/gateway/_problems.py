@@ -10,7 +10,6 @@ import msgspec
 from bascule.errors import (
     AuthenticationError,
     MethodNotAllowedError,
-    RateLimitedError,
     RejectedError,
     RouteNotFoundError,
     RpcError,
@@ -48,6 +47,8 @@ _HTTP = {
     Status.UNAUTHENTICATED: 401,
 }
 _TYPE_URL = "type.googleapis.com/google.rpc."
+#: Seconds to wait where nobody knows better.
+_SOON = 1.0
 _JSON = ("content-type", "application/json")
 
 # What the listener could not take: its word for it, the HTTP status, the code, and what to tell.
@@ -127,7 +128,7 @@ def problem_for(error: Exception, *, realm: str = "bascule") -> HttpResponse | N
             return _rejected(error)
         case TransportError():
             return problem(
-                Status.UNAVAILABLE, "the service cannot be reached", headers=[retry_after(1)]
+                Status.UNAVAILABLE, "the service cannot be reached", headers=[retry_after(_SOON)]
             )
         case TimeoutError():
             return problem(Status.DEADLINE_EXCEEDED, "the service did not answer in time")
@@ -159,25 +160,31 @@ def insufficient_scope(realm: str, missing: Iterable[str]) -> HttpResponse:
 
 
 def _rejected(error: RejectedError) -> HttpResponse:
-    """The gateway's own refusal. A limit of ours on an upstream is no fault of this client: 503, not 429."""
-    seconds = error.retry_after if error.retry_after is not None else 1.0
-    message = (
-        "the service takes no more calls" if isinstance(error, RateLimitedError) else str(error)
-    )
+    """The gateway's own refusal. Which breaker, limit or address refused is for the log only.
+
+    A limit of ours on an upstream is no fault of this client: 503, not 429.
+    """
+    seconds = _SOON if error.retry_after is None else error.retry_after
+    message = "the service takes no calls at the moment"
     return problem(Status.UNAVAILABLE, message, headers=[retry_after(seconds)])
 
 
 def _rpc(error: RpcError, realm: str) -> HttpResponse:
     headers: Headers = []
     details: list[dict[str, Any]] = []
+    message = error.message or ""
     for detail in error.details or ():
         details.append(_any(detail))
         delay = getattr(detail, "retry_delay", None)  # google.rpc.RetryInfo
         if delay is not None:
             headers.append(retry_after(delay.seconds + delay.nanos / 1e9))
+    if error.status is Status.UNAVAILABLE and not details:
+        # Most likely a channel's own words, with addresses of the inside in them.
+        message = "the service cannot be reached"
+        headers.append(retry_after(_SOON))
     if error.status is Status.UNAUTHENTICATED:  # RFC 9110, 15.5.2: a 401 must carry a challenge
         headers.append(("www-authenticate", f'Bearer realm="{realm}"'))
-    return problem(error.status, error.message or "", details=details, headers=headers)
+    return problem(error.status, message, details=details, headers=headers)
 
 
 def _any(detail: Any) -> dict[str, Any]:

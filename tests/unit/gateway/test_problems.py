@@ -39,7 +39,8 @@ def answer(error: Exception) -> tuple[int, dict[str, str], dict[str, Any]]:
 def test_each_status_has_its_http_status_and_body(status: Status) -> None:
     http, headers, body = answer(RpcError(status, "why"))
     assert http == http_status(status)
-    assert body == {"code": status.value, "message": "why", "details": []}
+    message = "why" if status is not Status.UNAVAILABLE else "the service cannot be reached"
+    assert body == {"code": status.value, "message": message, "details": []}
     assert ("www-authenticate" in headers) == (http == 401)
 
 
@@ -72,8 +73,8 @@ def test_a_detail_of_unknown_type_keeps_its_bytes() -> None:
 
 def test_retry_info_becomes_a_header() -> None:
     details = [RetryInfo(retry_delay=Duration(seconds=1, nanos=1))]
-    http, headers, _ = answer(RpcError(Status.UNAVAILABLE, "later", details))
-    assert (http, headers["retry-after"]) == (503, "2")
+    http, headers, body = answer(RpcError(Status.UNAVAILABLE, "later", details))
+    assert (http, headers["retry-after"], body["message"]) == (503, "2", "later")
 
 
 def test_a_field_at_fault_is_named() -> None:
@@ -93,12 +94,13 @@ def test_a_field_at_fault_is_named() -> None:
         (RateLimitedError("orders", 0.01), "1"),
         (NoEndpointError("orders"), "1"),
         (KeysUnavailableError("https://issuer/jwks", 0.0), "1"),
-        (TransportError("broken"), "1"),
+        (TransportError("10.0.0.1 refused"), "1"),
     ],
 )
 def test_what_was_never_sent_may_be_tried_again(error: Exception, seconds: str) -> None:
     http, headers, body = answer(error)
     assert (http, headers["retry-after"], body["code"]) == (503, seconds, 14)
+    assert not {"orders", "issuer", "10.0.0.1"} & set(body["message"].replace("/", " ").split())
 
 
 def test_the_rest() -> None:
