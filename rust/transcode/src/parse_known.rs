@@ -79,6 +79,7 @@ impl<'p, 'a> Parser<'p, 'a> {
         };
         self.out.push(ANY_TYPE_URL);
         put_bytes(&mut self.out, type_url.as_bytes());
+        let before = self.out.len();
         self.out.push(ANY_VALUE);
         let content = open(&mut self.out);
         let message = self.pool.message(index);
@@ -86,7 +87,11 @@ impl<'p, 'a> Parser<'p, 'a> {
             Form::Regular => self.fields(message, true)?,
             _ => self.any_of_known(message)?,
         }
-        close(&mut self.out, content);
+        if self.out.len() == content {
+            self.out.truncate(before);
+        } else {
+            close(&mut self.out, content);
+        }
         Ok(())
     }
 

@@ -221,16 +221,21 @@ impl<'p, 'm> Printer<'p, 'm> {
                 whole.extend_from_slice(part);
             }
         }
-        let mut inner = Printer {
+        let mut inner = self.fork();
+        inner.message(index, &whole)?;
+        self.out = inner.out;
+        Ok(())
+    }
+
+    /// A printer that goes on here with bytes of its own; its output is to be taken back.
+    pub(crate) fn fork<'n>(&mut self) -> Printer<'p, 'n> {
+        Printer {
             pool: self.pool,
             out: std::mem::take(&mut self.out),
             defaults: self.defaults,
             entries: Vec::new(),
             depth: self.depth,
-        };
-        inner.message(index, &whole)?;
-        self.out = inner.out;
-        Ok(())
+        }
     }
 
     fn list(&mut self, kind: Kind, start: usize, end: usize) -> Result<()> {

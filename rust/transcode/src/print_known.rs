@@ -130,6 +130,8 @@ impl<'p, 'm> Printer<'p, 'm> {
     /// A `Value`; one without a kind is null.
     fn any_value(&mut self, bytes: &'m [u8]) -> Result<()> {
         let mut kind = (1, Raw::Number(0));
+        // A struct or list that came in parts.
+        let mut whole = Vec::new();
         let mut reader = WireReader::new(bytes);
         while let Some((number, wire, raw)) = reader.field()? {
             let expected = match number {
@@ -138,29 +140,51 @@ impl<'p, 'm> Printer<'p, 'm> {
                 3 | 5 | 6 => wire::BYTES,
                 _ => continue,
             };
-            if wire == expected {
-                kind = (number, raw);
+            if wire != expected {
+                continue;
             }
+            match (kind, raw) {
+                ((before, Raw::Bytes(part)), Raw::Bytes(next))
+                    if before == number && number > 3 =>
+                {
+                    if whole.is_empty() {
+                        whole.extend_from_slice(part);
+                    }
+                    whole.extend_from_slice(next);
+                }
+                _ => whole.clear(),
+            }
+            kind = (number, raw);
         }
-        self.descend(|printer| match kind {
+        if whole.is_empty() {
+            return self.descend(|printer| printer.value_of_kind(kind.0, kind.1));
+        }
+        let mut inner = self.fork();
+        inner.descend(|printer| printer.value_of_kind(kind.0, Raw::Bytes(&whole)))?;
+        self.out = inner.out;
+        Ok(())
+    }
+
+    fn value_of_kind(&mut self, number: u32, raw: Raw<'m>) -> Result<()> {
+        match (number, raw) {
             (2, Raw::Number(bits)) => {
                 let value = f64::from_bits(bits);
                 if !value.is_finite() {
                     let reason = format!("{value} is no number of a google.protobuf.Value");
                     return Err(Error::new(ErrorKind::Unprintable, reason));
                 }
-                put_float(&mut printer.out, value, &value);
+                put_float(&mut self.out, value, &value);
                 Ok(())
             }
-            (3, Raw::Bytes(text)) => printer.string(text),
-            (4, raw) => printer.value(Kind::Bool, raw),
-            (5, Raw::Bytes(content)) => printer.structure(content),
-            (6, Raw::Bytes(content)) => printer.list_value(content),
+            (3, Raw::Bytes(text)) => self.string(text),
+            (4, raw) => self.value(Kind::Bool, raw),
+            (5, Raw::Bytes(content)) => self.structure(content),
+            (6, Raw::Bytes(content)) => self.list_value(content),
             _ => {
-                printer.out.extend_from_slice(b"null");
+                self.out.extend_from_slice(b"null");
                 Ok(())
             }
-        })
+        }
     }
 }
 

@@ -124,7 +124,7 @@ impl Transcoder {
         let binding = self.binding(binding)?;
         let values = values
             .iter()
-            .map(|value| value.extract::<PyBackedStr>().map_err(PyErr::from))
+            .map(|value| value.extract::<PyBackedStr>())
             .collect::<PyResult<Vec<_>>>()?;
         let message = self
             .inner
@@ -168,7 +168,8 @@ impl Transcoder {
     }
 
     /// Translate a document into a message by its name.
-    fn from_json<'py>(
+    #[pyo3(name = "from_json")]
+    fn parse<'py>(
         &self,
         py: Python<'py>,
         message_type: &str,
@@ -182,7 +183,8 @@ impl Transcoder {
     }
 
     /// Translate a message's bytes into JSON by its name.
-    fn to_json<'py>(
+    #[pyo3(name = "to_json")]
+    fn print<'py>(
         &self,
         py: Python<'py>,
         message_type: &str,
