@@ -23,7 +23,8 @@ _PATH = st.from_regex(re.compile(r"[a-z]+(_[a-z]+){0,2}(\.[a-z]+)?", re.ASCII), 
 
 _SCALARS: dict[int, st.SearchStrategy[Any]] = {
     1: st.floats(),
-    2: st.floats(width=32),
+    # json_format prints subnormal ones with digits that are not needed.
+    2: st.floats(width=32, allow_subnormal=False),
     3: st.integers(-(2**63), 2**63 - 1),
     4: st.integers(0, 2**64 - 1),
     5: st.integers(-(2**31), 2**31 - 1),

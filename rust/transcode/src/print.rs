@@ -1,6 +1,7 @@
 //! Protobuf wire bytes into JSON text.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 
 use crate::base64;
 use crate::error::{Error, ErrorKind, Result};
@@ -377,7 +378,14 @@ impl<'p, 'm> Printer<'p, 'm> {
             Kind::Double => put_float(out, f64::from_bits(bits), &f64::from_bits(bits)),
             Kind::Float => {
                 let value = f32::from_bits(low_u32(bits));
-                put_float(out, value.into(), &value);
+                let wide = f64::from(value);
+                // The largest float's shortest digits are beyond it, where some readers stop.
+                let is_last = value.abs() >= f32::MAX;
+                put_float(
+                    out,
+                    wide,
+                    if is_last { &wide } else { &value as &dyn Debug },
+                );
             }
             Kind::Bool => out.extend_from_slice(if bits == 0 { b"false" } else { b"true" }),
             Kind::Int32 | Kind::Sfixed32 => put_signed(out, low_i32(bits).into()),

@@ -28,14 +28,15 @@ fn put_float(out: &mut Vec<u8>, kind: Kind, text: &str, quoted: bool) -> Result<
     if kind == Kind::Double {
         out.extend_from_slice(&value.to_le_bytes());
     } else {
-        if value.is_finite() && value.abs() > f64::from(f32::MAX) {
-            return Err(out_of_range(text, "float"));
-        }
         #[expect(
             clippy::cast_possible_truncation,
             reason = "rounding is what float means"
         )]
-        out.extend_from_slice(&(value as f32).to_le_bytes());
+        let rounded = value as f32;
+        if value.is_finite() && rounded.is_infinite() {
+            return Err(out_of_range(text, "float"));
+        }
+        out.extend_from_slice(&rounded.to_le_bytes());
     }
     // Negative zero is a value of its own.
     Ok(value.to_bits() == 0)
