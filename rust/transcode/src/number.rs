@@ -43,10 +43,10 @@ pub(crate) fn integer(text: &str) -> Result<i128> {
         return Err(not_integer(text));
     }
     // The common case: few digits and nothing else.
-    if text.len() <= 19 {
-        if let Ok(value) = text.parse::<i64>() {
-            return Ok(value.into());
-        }
+    if text.len() <= 19
+        && let Ok(value) = text.parse::<i64>()
+    {
+        return Ok(value.into());
     }
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),

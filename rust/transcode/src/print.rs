@@ -7,7 +7,7 @@ use crate::base64;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{Field, Form, Kind, Message, Pool, Shape};
 use crate::text::{put_float, put_signed, put_string, put_unsigned};
-use crate::wire::{self, Raw, WireReader, invalid, signed, unzigzag};
+use crate::wire::{self, Raw, WireReader, invalid, unzigzag};
 
 /// Messages that a reply may nest: protobuf's own limit.
 const MAX_DEPTH: usize = 100;
@@ -405,7 +405,7 @@ impl<'p, 'm> Printer<'p, 'm> {
                 match kind {
                     Kind::Uint64 | Kind::Fixed64 => put_unsigned(out, bits),
                     Kind::Sint64 => put_signed(out, unzigzag(bits)),
-                    _ => put_signed(out, signed(bits)),
+                    _ => put_signed(out, bits.cast_signed()),
                 }
                 out.push(b'"');
             }
@@ -483,5 +483,5 @@ fn low_u32(bits: u64) -> u32 {
 }
 
 pub(crate) fn low_i32(bits: u64) -> i32 {
-    i32::from_le_bytes(low_u32(bits).to_le_bytes())
+    low_u32(bits).cast_signed()
 }

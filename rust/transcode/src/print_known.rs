@@ -5,7 +5,7 @@ use crate::pool::{Form, Kind, Message};
 use crate::print::{Printer, last_of_each, low_i32, read_entry};
 use crate::text::{put_float, put_string};
 use crate::time;
-use crate::wire::{self, Raw, WireReader, invalid, signed};
+use crate::wire::{self, Raw, WireReader, invalid};
 
 // What a struct's entries and values are to the reader of entries, which only asks for the
 // wire type of a message.
@@ -194,7 +194,7 @@ fn read_time(bytes: &[u8]) -> Result<(i64, i32)> {
     let mut reader = WireReader::new(bytes);
     while let Some((number, wire, raw)) = reader.field()? {
         match (number, wire, raw) {
-            (1, wire::VARINT, Raw::Number(bits)) => time.0 = signed(bits),
+            (1, wire::VARINT, Raw::Number(bits)) => time.0 = bits.cast_signed(),
             (2, wire::VARINT, Raw::Number(bits)) => time.1 = low_i32(bits),
             _ => {}
         }

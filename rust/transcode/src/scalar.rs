@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result, shorten};
 use crate::number;
 use crate::pool::{Enum, Form, Kind, Pool};
 use crate::time;
-use crate::wire::{close, open, put_bytes, put_varint, unsigned, zigzag};
+use crate::wire::{close, open, put_bytes, put_varint, zigzag};
 
 /// A number of any numeric kind; `quoted` ones may also be `NaN` and the infinities.
 pub(crate) fn put_number(out: &mut Vec<u8>, kind: Kind, text: &str, quoted: bool) -> Result<bool> {
@@ -68,7 +68,7 @@ fn put_integer(out: &mut Vec<u8>, kind: Kind, text: &str) -> Result<bool> {
         Kind::Sfixed64 => {
             out.extend_from_slice(&i64::try_from(value).map_err(fail)?.to_le_bytes());
         }
-        _ => put_varint(out, unsigned(i64::try_from(value).map_err(fail)?)),
+        _ => put_varint(out, i64::try_from(value).map_err(fail)?.cast_unsigned()),
     }
     Ok(value == 0)
 }
@@ -180,7 +180,7 @@ fn put_known_text(out: &mut Vec<u8>, pool: &Pool, index: u32, text: &str) -> Res
 pub(crate) fn put_time(out: &mut Vec<u8>, (seconds, nanos): (i64, i32)) {
     if seconds != 0 {
         out.push(0x08);
-        put_varint(out, unsigned(seconds));
+        put_varint(out, seconds.cast_unsigned());
     }
     if nanos != 0 {
         out.push(0x10);
@@ -210,7 +210,7 @@ pub(crate) fn put_field_mask(out: &mut Vec<u8>, text: &str) -> Result<()> {
 
 /// A negative 32-bit number is a 64-bit one on the wire.
 fn sign_extend(value: i32) -> u64 {
-    unsigned(value.into())
+    i64::from(value).cast_unsigned()
 }
 
 fn out_of_range(text: &str, type_name: &str) -> Error {

@@ -144,8 +144,8 @@ pub(crate) fn put_duration(out: &mut Vec<u8>, seconds: i64, nanos: i32) -> Resul
 fn put_fraction(out: &mut Vec<u8>, nanos: u64) {
     let (value, width) = match nanos {
         0 => return,
-        _ if nanos % 1_000_000 == 0 => (nanos / 1_000_000, 3),
-        _ if nanos % 1000 == 0 => (nanos / 1000, 6),
+        _ if nanos.is_multiple_of(1_000_000) => (nanos / 1_000_000, 3),
+        _ if nanos.is_multiple_of(1000) => (nanos / 1000, 6),
         _ => (nanos, 9),
     };
     out.push(b'.');

@@ -82,24 +82,12 @@ pub(crate) fn close(out: &mut Vec<u8>, start: usize) {
 
 #[inline]
 pub(crate) fn zigzag(value: i64) -> u64 {
-    unsigned((value << 1) ^ (value >> 63))
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
 }
 
 #[inline]
 pub(crate) fn unzigzag(value: u64) -> i64 {
-    signed(value >> 1) ^ -signed(value & 1)
-}
-
-/// The same 64 bits, unsigned.
-#[inline]
-pub(crate) fn unsigned(value: i64) -> u64 {
-    u64::from_le_bytes(value.to_le_bytes())
-}
-
-/// The same 64 bits, signed.
-#[inline]
-pub(crate) fn signed(value: u64) -> i64 {
-    i64::from_le_bytes(value.to_le_bytes())
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }
 
 /// One value as it stands on the wire.
@@ -180,11 +168,11 @@ impl<'m> WireReader<'m> {
 
     #[inline]
     fn varint(&mut self) -> Result<u64> {
-        if let Some((&first, rest)) = self.rest.split_first() {
-            if first < 0x80 {
-                self.rest = rest;
-                return Ok(u64::from(first));
-            }
+        if let Some((&first, rest)) = self.rest.split_first()
+            && first < 0x80
+        {
+            self.rest = rest;
+            return Ok(u64::from(first));
         }
         let mut value = 0;
         for (index, &byte) in self.rest.iter().take(10).enumerate() {
