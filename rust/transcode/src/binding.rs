@@ -10,7 +10,6 @@ use crate::print::Printer;
 use crate::routes::RouteTable;
 use crate::schema::{HttpRule, Method, Pattern};
 use crate::transcoder::Options;
-use crate::wire::{close, open};
 
 /// One declared route.
 #[derive(Debug)]
@@ -179,10 +178,10 @@ impl Binding {
         match body_field.kind.message().filter(|_| !inside.is_empty()) {
             Some(inner) => {
                 body_field.tag.put(&mut parser.out);
-                let start = open(&mut parser.out);
-                parser.message(inner)?;
-                params::put(&mut parser.out, pool, pool.message(inner), &inside, 1, None)?;
-                close(&mut parser.out, start);
+                parser.nested(|parser| {
+                    parser.message(inner)?;
+                    params::put(&mut parser.out, pool, pool.message(inner), &inside, 1, None)
+                })?;
             }
             None => drop(parser.field(body_field)?),
         }

@@ -9,6 +9,10 @@ use crate::pool::{Field, Form, Kind, Message, Pool, Shape};
 use crate::scalar;
 use crate::wire::{close, open, put_bytes};
 
+/// Messages in messages, below the outermost one, that a request may have: protobuf's own limit. A
+/// `Struct` has three for each object, so it may come before the limit of the document's depth.
+const MAX_NESTING: usize = 100;
+
 /// Translates one document. A message is written as its content, without a length before it.
 ///
 /// Recursion is bounded by the reader's limit of depth: only an object or array leads deeper.
@@ -16,6 +20,7 @@ pub(crate) struct Parser<'p, 'a> {
     pub(crate) pool: &'p Pool,
     pub(crate) reader: Reader<'a>,
     pub(crate) out: Vec<u8>,
+    nesting: usize,
 }
 
 impl<'p, 'a> Parser<'p, 'a> {
@@ -25,6 +30,7 @@ impl<'p, 'a> Parser<'p, 'a> {
             pool,
             reader,
             out: Vec::with_capacity(document.len()),
+            nesting: 0,
         })
     }
 
@@ -32,6 +38,20 @@ impl<'p, 'a> Parser<'p, 'a> {
     pub(crate) fn finish(mut self) -> Result<Vec<u8>> {
         self.reader.end()?;
         Ok(self.out)
+    }
+
+    /// Write a message as a value: with its length before it.
+    pub(crate) fn nested(&mut self, write: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        if self.nesting == MAX_NESTING {
+            let reason = format!("messages are nested deeper than {MAX_NESTING} levels");
+            return Err(self.reader.fail(ErrorKind::TooDeep, reason));
+        }
+        self.nesting += 1;
+        let start = open(&mut self.out);
+        write(self)?;
+        close(&mut self.out, start);
+        self.nesting -= 1;
+        Ok(())
     }
 
     pub(crate) fn message(&mut self, index: u32) -> Result<()> {
@@ -172,34 +192,40 @@ impl<'p, 'a> Parser<'p, 'a> {
         let mut first = true;
         while let Some(key) = self.reader.key(&mut first)? {
             field.tag.put(&mut self.out);
-            let start = open(&mut self.out);
-            key_field.tag.put(&mut self.out);
-            let key_start = self.out.len();
-            scalar::put_text(&mut self.out, self.pool, key_field.kind, &key)
-                .map_err(|error| error.at_offset(self.reader.offset()).in_key(&key))?;
-            // "1" and "1e0" are the same key.
-            let canonical = match (&key, key_field.kind) {
-                (Cow::Borrowed(text), Kind::String) => Cow::Borrowed(text.as_bytes()),
-                _ => Cow::Owned(self.out[key_start..].to_vec()),
-            };
-            if !keys.insert(canonical) {
-                return Err(self.duplicate_key().in_key(&key));
-            }
-            value_field.tag.put(&mut self.out);
-            self.item(value_field.kind)
-                .map_err(|error| error.in_key(&key))?;
-            close(&mut self.out, start);
+            let entry =
+                |parser: &mut Self| parser.entry([key_field, value_field], key.clone(), &mut keys);
+            self.nested(entry).map_err(|error| error.in_key(&key))?;
         }
         Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        [key_field, value_field]: [&'p Field; 2],
+        key: Cow<'a, str>,
+        keys: &mut Keys<'a>,
+    ) -> Result<()> {
+        key_field.tag.put(&mut self.out);
+        let start = self.out.len();
+        scalar::put_text(&mut self.out, self.pool, key_field.kind, &key)
+            .map_err(|error| error.at_offset(self.reader.offset()))?;
+        let canonical = match key_field.kind {
+            Kind::String => as_bytes(key),
+            // "1" and "1e0" are the same key.
+            _ => Cow::Owned(self.out[start..].to_vec()),
+        };
+        if !keys.insert(canonical) {
+            return Err(self.duplicate_key());
+        }
+        value_field.tag.put(&mut self.out);
+        self.item(value_field.kind)
     }
 
     /// A value without its tag; true if it is its type's default.
     pub(crate) fn value(&mut self, kind: Kind, token: Token) -> Result<bool> {
         match kind {
             Kind::Message(index) => {
-                let start = open(&mut self.out);
-                self.message(index)?;
-                close(&mut self.out, start);
+                self.nested(|parser| parser.message(index))?;
                 Ok(false)
             }
             Kind::String => {
@@ -291,8 +317,15 @@ impl<'p, 'a> Parser<'p, 'a> {
     }
 }
 
-/// Keys that a map or struct has had.
+/// Keys that a map or struct has had. Hashed with a random key: clients choose them.
 pub(crate) type Keys<'a> = HashSet<Cow<'a, [u8]>>;
+
+pub(crate) fn as_bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
+}
 
 /// Fields and oneofs that a message has had.
 #[derive(Default)]

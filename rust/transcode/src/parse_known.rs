@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use crate::error::{ErrorKind, Result, shorten};
 use crate::json::Token;
 use crate::number;
-use crate::parse::{Keys, Parser};
+use crate::parse::{Keys, Parser, as_bytes};
 use crate::pool::{Form, Message};
 use crate::scalar;
 use crate::time;
-use crate::wire::{close, open, put_bytes};
+use crate::wire::put_bytes;
 
 // Tags of google/protobuf/any.proto and struct.proto.
 const ANY_TYPE_URL: u8 = 0x0a;
@@ -81,16 +81,14 @@ impl<'p, 'a> Parser<'p, 'a> {
         put_bytes(&mut self.out, type_url.as_bytes());
         let before = self.out.len();
         self.out.push(ANY_VALUE);
-        let content = open(&mut self.out);
+        let content = self.out.len() + 1;
         let message = self.pool.message(index);
-        match message.form {
-            Form::Regular => self.fields(message, true)?,
-            _ => self.any_of_known(message)?,
-        }
+        self.nested(|parser| match message.form {
+            Form::Regular => parser.fields(message, true),
+            _ => parser.any_of_known(message),
+        })?;
         if self.out.len() == content {
             self.out.truncate(before);
-        } else {
-            close(&mut self.out, content);
         }
         Ok(())
     }
@@ -156,21 +154,16 @@ impl<'p, 'a> Parser<'p, 'a> {
         let mut first = true;
         while let Some(key) = self.reader.key(&mut first)? {
             self.out.push(STRUCT_ENTRY);
-            let start = open(&mut self.out);
-            self.out.push(ENTRY_KEY);
-            put_bytes(&mut self.out, key.as_bytes());
-            self.out.push(ENTRY_VALUE);
-            self.item_value().map_err(|error| error.in_key(&key))?;
-            close(&mut self.out, start);
-            let as_bytes = match key {
-                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-            };
-            if let Some(bytes) = keys.replace(as_bytes) {
-                return Err(self
-                    .duplicate_key()
-                    .in_key(&String::from_utf8_lossy(&bytes)));
-            }
+            self.nested(|parser| {
+                parser.out.push(ENTRY_KEY);
+                put_bytes(&mut parser.out, key.as_bytes());
+                if !keys.insert(as_bytes(key.clone())) {
+                    return Err(parser.duplicate_key());
+                }
+                parser.out.push(ENTRY_VALUE);
+                parser.item_value()
+            })
+            .map_err(|error| error.in_key(&key))?;
         }
         Ok(())
     }
@@ -192,10 +185,7 @@ impl<'p, 'a> Parser<'p, 'a> {
 
     fn item_value(&mut self) -> Result<()> {
         let token = self.reader.peek()?;
-        let start = open(&mut self.out);
-        self.any_value(token)?;
-        close(&mut self.out, start);
-        Ok(())
+        self.nested(|parser| parser.any_value(token))
     }
 
     /// The content of a `Value`.
@@ -223,15 +213,11 @@ impl<'p, 'a> Parser<'p, 'a> {
             }
             Token::Object => {
                 self.out.push(VALUE_STRUCT);
-                let start = open(&mut self.out);
-                self.structure()?;
-                close(&mut self.out, start);
+                self.nested(Self::structure)?;
             }
             Token::Array => {
                 self.out.push(VALUE_LIST);
-                let start = open(&mut self.out);
-                self.list_value(token)?;
-                close(&mut self.out, start);
+                self.nested(|parser| parser.list_value(token))?;
             }
         }
         Ok(())
