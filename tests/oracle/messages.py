@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
-
 from tests.oracle.library import message_class, pool
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import time
 
 import pytest
 from google.protobuf import json_format
+from tests.oracle.library import descriptor_set, parse, read
 
 from bascule.errors import TranscodeError
 from bascule.gateway._transcode import Transcoder
-from tests.oracle.library import descriptor_set, parse, read
 
 TRANSCODER = Transcoder(descriptor_set())
 ALL = "library.All"
@@ -200,7 +200,7 @@ MALFORMED = [
     '{"aBool":true,}',
     '{,"aBool":true}',
     '{"aBool" true}',
-    '{aBool:true}',
+    "{aBool:true}",
     "{'aBool':true}",
     '{"aBool":tru}',
     '{"aBool":True}',
@@ -212,7 +212,7 @@ MALFORMED = [
     "\0{}",
     "\ufeff{}",
     "{} //",
-    '/**/{}',
+    "/**/{}",
     '{"int32s":[1,]}',
     '{"int32s":[,1]}',
     '{"int32s":[1 2]}',
@@ -342,7 +342,11 @@ def test_other_than_utf8_is_malformed(document: bytes, offset: int) -> None:
 @pytest.mark.parametrize(
     ("document", "kind", "field"),
     [
-        ('{"items":[{},{},{"items":[{"anInt32":"x"}]}]}', "wrong_type", "items[2].items[0].anInt32"),
+        (
+            '{"items":[{},{},{"items":[{"anInt32":"x"}]}]}',
+            "wrong_type",
+            "items[2].items[0].anInt32",
+        ),
         ('{"inner":{"an_int32":true}}', "wrong_type", "inner.an_int32"),
         ('{"byFixed64":{"7":{"nope":1}}}', "unknown_field", 'byFixed64["7"].nope'),
         ('{"byString":{"a\\"b":1}}', "wrong_type", 'byString["a\\"b"]'),

@@ -9,10 +9,10 @@ import pytest
 from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
-
-from bascule.gateway._transcode import Transcoder
 from tests.oracle.library import descriptor_set, pool, read
 from tests.oracle.messages import messages
+
+from bascule.gateway._transcode import Transcoder
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

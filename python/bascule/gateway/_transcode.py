@@ -13,13 +13,14 @@ the body still untouched::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from bascule import _core
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from google.protobuf.descriptor import FileDescriptor
 
 __all__ = ["Binding", "Match", "Transcoder", "descriptor_set"]

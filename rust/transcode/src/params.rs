@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::error::{Error, ErrorKind, Result, shorten};
-use crate::path::decode;
+use crate::path::{Decoding, decode};
 use crate::pool::{Form, Message, Pool, Shape};
 use crate::scalar;
 use crate::wire::{close, open};
@@ -136,7 +136,7 @@ pub(crate) fn put(
 
 fn decode_piece(raw: &str) -> Result<Cow<'_, str>> {
     if raw.contains(['%', '+']) {
-        return decode(raw, true).map(Cow::Owned);
+        return decode(raw, Decoding::Query).map(Cow::Owned);
     }
     Ok(Cow::Borrowed(raw))
 }

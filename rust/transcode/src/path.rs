@@ -59,7 +59,7 @@ pub(crate) fn decode_segment(raw: &str) -> Result<Cow<'_, str>> {
         return Err(bad("a backslash is no part of a path"));
     }
     let decoded = if raw.contains('%') {
-        Cow::Owned(decode(raw, false)?)
+        Cow::Owned(decode(raw, Decoding::Segment)?)
     } else {
         Cow::Borrowed(raw)
     };
@@ -77,45 +77,55 @@ pub(crate) fn decode_segment(raw: &str) -> Result<Cow<'_, str>> {
     Ok(decoded)
 }
 
-/// Decode all of a multi-segment variable's part but its `%2F`, as `google.api.http` has it.
-pub(crate) fn decode_but_slash(raw: &str, out: &mut String) -> Result<()> {
-    let mut rest = raw;
-    while let Some(at) = rest
-        .find("%2")
-        .filter(|at| matches!(rest.as_bytes().get(at + 2), Some(b'F' | b'f')))
-    {
-        out.push_str(&decode(&rest[..at], false)?);
-        out.push_str(&rest[at..at + 3]);
-        rest = &rest[at + 3..];
-    }
-    out.push_str(&decode(rest, false)?);
-    Ok(())
+/// What percent-decoding makes of a text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decoding {
+    /// One segment of a path.
+    Segment,
+    /// A part of a variable with several segments: `%2F` stays, as `google.api.http` has it.
+    Segments,
+    /// A name or value of a query: a plus is a space.
+    Query,
 }
 
-/// Percent-decode; in a query, a plus is a space.
-pub(crate) fn decode(raw: &str, in_query: bool) -> Result<String> {
+/// Percent-decode a text; its escapes must be whole, UTF-8 and not NUL.
+pub(crate) fn decode(raw: &str, decoding: Decoding) -> Result<String> {
     let mut out = Vec::with_capacity(raw.len());
-    let mut bytes = raw.bytes();
-    while let Some(byte) = bytes.next() {
-        out.push(match byte {
+    let mut rest = raw.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        match byte {
             b'%' => {
-                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-                match (digit(bytes.next()), digit(bytes.next())) {
-                    (Some(high), Some(low)) => {
-                        u8::try_from(high << 4 | low).map_err(|_| bad("bad percent escape"))?
-                    }
-                    _ => return Err(bad("it has a % that two hexadecimal digits do not follow")),
+                let Some((escape, tail)) = tail.split_first_chunk::<2>() else {
+                    return Err(bad_escape());
+                };
+                let escaped = hex_byte(*escape).ok_or_else(bad_escape)?;
+                if escaped == b'/' && decoding == Decoding::Segments {
+                    out.push(b'%');
+                    out.extend_from_slice(escape);
+                } else {
+                    out.push(escaped);
                 }
+                rest = tail;
             }
-            b'+' if in_query => b' ',
-            _ => byte,
-        });
+            b'+' if decoding == Decoding::Query => out.push(b' '),
+            _ => out.push(byte),
+        }
     }
     let text = String::from_utf8(out).map_err(|_| bad("its percent escapes are not UTF-8"))?;
     if text.contains('\0') {
         return Err(bad("it has an encoded NUL"));
     }
     Ok(text)
+}
+
+fn hex_byte(digits: [u8; 2]) -> Option<u8> {
+    let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
+    u8::try_from(high? << 4 | low?).ok()
+}
+
+fn bad_escape() -> Error {
+    bad("it has a % that two hexadecimal digits do not follow")
 }
 
 pub(crate) fn bad(what: impl Into<Cow<'static, str>>) -> Error {

@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::error::{Error, Result, SchemaError};
-use crate::path::{PathSegment, Target, decode_but_slash, decode_segment};
+use crate::path::{Decoding, PathSegment, Target, decode, decode_segment};
 use crate::template::{Segment, Template, Variable};
 
 /// The method of a route that takes every method.
@@ -245,7 +245,7 @@ impl Variable {
             if !value.is_empty() {
                 value.push('/');
             }
-            decode_but_slash(segment.raw, &mut value)?;
+            value.push_str(&decode(segment.raw, Decoding::Segments)?);
         }
         Ok(value)
     }
