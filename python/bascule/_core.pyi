@@ -182,14 +182,32 @@ class KeyedLimiter:
 
 # --- transcode -----------------------------------------------------------
 
+__all__ += ["RouteTable", "Transcoder"]
+
 @final
 class RouteTable:
+    """Paths and methods of routes. ``bascule.gateway._router`` documents the rules."""
+
     def __new__(cls) -> RouteTable: ...
-    def add(self, method: str, template: str, owner: str) -> tuple[str, ...]: ...
-    def match(self, method: str, target: str) -> tuple[int, tuple[str, ...], str]: ...
+    def add(self, method: str, template: str, owner: str) -> tuple[str, ...]:
+        """Add a route; its index is the number of those before it.
+
+        :returns: names of the template's variables
+        :raises ConfigurationError: if the template is invalid or takes another route's requests
+        """
+
+    def match(self, method: str, target: str) -> tuple[int, tuple[str, ...], str]:
+        """:returns: index of the route, values of its variables, the query as it was sent
+
+        :raises TranscodeError: with kind ``bad_target`` if the target is malformed
+        :raises RouteNotFoundError: if no route has this path
+        :raises MethodNotAllowedError: if its routes take other methods only
+        """
 
 @final
 class Transcoder:
+    """Routes and types of a descriptor set. ``bascule.gateway._transcode`` documents each method."""
+
     def __new__(
         cls,
         descriptor_set: bytes,
@@ -199,16 +217,12 @@ class Transcoder:
     ) -> Transcoder: ...
     def bindings(
         self,
-    ) -> list[
-        tuple[str, str, str, str, str, tuple[str, ...], str, str, str, str, bool, bool]
-    ]: ...
+    ) -> list[tuple[str, str, str, str, str, tuple[str, ...], str, str, str, str, bool, bool]]:
+        """The fields of ``Binding`` after its index, for each declared route."""
+
     def match(self, method: str, target: str) -> tuple[int, tuple[str, ...], str]: ...
-    def request(
-        self, binding: int, values: tuple[str, ...], query: str, body: bytes
-    ) -> bytes: ...
-    def begin(
-        self, method: str, target: str, body: bytes
-    ) -> tuple[int, str, bytes]: ...
+    def request(self, binding: int, values: tuple[str, ...], query: str, body: bytes) -> bytes: ...
+    def begin(self, method: str, target: str, body: bytes) -> tuple[int, str, bytes]: ...
     def response(self, binding: int, message: bytes) -> bytes: ...
     def from_json(self, message_type: str, document: bytes) -> bytes: ...
     def to_json(self, message_type: str, message: bytes) -> bytes: ...
