@@ -22,15 +22,13 @@ pub(super) struct Decoder<'a, 'py> {
 }
 
 impl<'a, 'py> Decoder<'a, 'py> {
+    /// Decode a message in which others may be nested `depth` deep.
     pub(super) fn message(
         &mut self,
         index: usize,
         reader: Reader<'a>,
         depth: u32,
     ) -> Parsed<Bound<'py, PyAny>> {
-        if depth == 0 {
-            return Err(Fault::new(Flaw::Depth, reader.position()));
-        }
         match &self.plans[index] {
             Plan::Native(native) => self.native(native, reader, depth),
             Plan::Foreign(class) => class
@@ -99,7 +97,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
             }
             Shape::Map(key) if wire == Wire::Bytes as u8 => {
                 let body = reader.body()?;
-                self.entry(key, element, slot, body, depth)?;
+                self.entry(key, element, slot, body, deeper(depth, &body)?)?;
             }
             _ => return Ok(false),
         }
@@ -154,18 +152,19 @@ impl<'a, 'py> Decoder<'a, 'py> {
             }
             Element::Message(index) => {
                 let body = reader.body()?;
-                self.message(*index, body, depth - 1)
+                self.message(*index, body, deeper(depth, &body)?)
             }
             Element::Wrapped(index) => {
                 let body = reader.body()?;
-                self.wrapped(*index, body, depth)
+                self.wrapped(*index, body, deeper(depth, &body)?)
             }
             Element::Wrapper(index) => {
                 let body = reader.body()?;
-                self.wrapper(*index, body, depth)
+                self.wrapper(*index, body, deeper(depth, &body)?)
             }
             Element::Timestamp(index) => {
                 let body = reader.body()?;
+                let depth = deeper(depth, &body)?;
                 let (seconds, nanos) = seconds_and_nanos(body)?;
                 match self.tools.datetime(self.py, seconds, nanos) {
                     Some(value) => {
@@ -176,6 +175,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
             }
             Element::Duration(index) => {
                 let body = reader.body()?;
+                let depth = deeper(depth, &body)?;
                 let (seconds, nanos) = seconds_and_nanos(body)?;
                 match self.tools.timedelta(self.py, seconds, nanos) {
                     Some(value) => {
@@ -199,7 +199,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
     }
 
     fn wrapped(&mut self, index: usize, body: Reader<'a>, depth: u32) -> Parsed<Bound<'py, PyAny>> {
-        self.message(index, body, depth - 1)?
+        self.message(index, body, depth)?
             .call_method0(intern!(self.py, "to_wrapped"))
             .map_err(|error| Fault::value(self.py, error, body.position()))
     }
@@ -316,6 +316,13 @@ impl<'a, 'py> Decoder<'a, 'py> {
             Shape::Map(_) => PyDict::new(self.py).into_any(),
         }
     }
+}
+
+/// The nesting that is left to a message inside of another.
+fn deeper(depth: u32, body: &Reader<'_>) -> Parsed<u32> {
+    depth
+        .checked_sub(1)
+        .ok_or_else(|| Fault::new(Flaw::Depth, body.position()))
 }
 
 /// The fields of a Timestamp or Duration.

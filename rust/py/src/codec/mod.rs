@@ -97,7 +97,7 @@ impl MessageCodec {
             slots: Vec::with_capacity(16),
         };
         decoder
-            .message(0, Reader::new(data), MAX_DEPTH + 1)
+            .message(0, Reader::new(data), MAX_DEPTH)
             .map_err(|fault| fault.into_error(py, &self.name, data.len()))
     }
 }

@@ -207,22 +207,28 @@ def test_times_outside_of_python_are_refused(value: bytes) -> None:
         assert_same(codec.decode(value), expected)
 
 
-def nested(depth: int) -> bytes:
-    """A tree of trees, ``depth`` below the first."""
+def nested(depth: int, *tags: bytes) -> bytes:
+    """Empty messages inside of each other, the outer ones with the last tag."""
     data = b""
-    for _ in range(depth):
-        data = b"\x12" + betterproto2.encode_varint(len(data)) + data
+    for level in range(depth):
+        data = tags[level % len(tags)] + betterproto2.encode_varint(len(data)) + data
     return data
 
 
-def test_nesting_is_limited_as_google_limits_it() -> None:
+@pytest.mark.parametrize(
+    "tags",
+    [[b"\x12"], [b"\x1a"], [b"\x12", b"\x22"], [b"\x0a", b"\x2a"]],
+    ids=["single", "repeated", "map: the entry counts", "two classes"],
+)
+def test_nesting_is_limited_as_google_limits_it(tags: list[bytes]) -> None:
     codec = codec_for(messages.Tree)
-    assert accepts(messages.Tree, nested(100))
-    assert_same(codec.decode(nested(100)), messages.Tree.parse(nested(100)))
-    for depth in (101, 200, 20_000):
-        assert not accepts(messages.Tree, nested(depth))
+    deepest = nested(100, *tags)
+    assert accepts(messages.Tree, deepest)
+    assert_same(codec.decode(deepest), messages.Tree.parse(deepest))
+    for depth in (100 + len(tags), 200, 20_000):
+        assert not accepts(messages.Tree, nested(depth, *tags))
         with pytest.raises(DecodeError, match="nested more than 100 deep"):
-            codec.decode(nested(depth))
+            codec.decode(nested(depth, *tags))
 
 
 def test_a_length_that_overflows_is_refused() -> None:
