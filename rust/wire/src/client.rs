@@ -22,6 +22,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+/// Streams opened before the peer's SETTINGS have told its limit: the least
+/// that RFC 9113, 6.5.2 recommends it to allow. Strict peers take more for an error.
+const ASSUMED_MAX_STREAMS: usize = 100;
+
 /// Bounds of one connection.
 #[derive(Clone, Debug)]
 pub struct ClientLimits {
@@ -176,6 +180,7 @@ impl ClientConnection {
             .max_header_list_size(limits.max_header_bytes)
             .initial_window_size(limits.stream_window)
             .initial_connection_window_size(limits.connection_window)
+            .initial_max_send_streams(ASSUMED_MAX_STREAMS)
             .max_send_buffer_size(SEND_BUFFER);
         let handshake: Handshaking = {
             let pipe = pipe.clone();
