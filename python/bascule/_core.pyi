@@ -302,11 +302,16 @@ class ServerConnection:
     - ``(5, stream, method, target, headers, body, problem, version)``: a plain request
     - ``(6, error)``: the connection ended; all its streams were reported before
 
+    With ``http_max_body``, the first bytes tell HTTP/1.1 from HTTP/2, unless TLS has agreed on one
+    of them in ``alpn``.
+
     Each call is answered by exactly one of ``respond``, ``finish``, ``respond_http``, ``reset`` and,
     after event 4, ``handler_ended``. Times are nanoseconds of one clock that the caller keeps to.
     """
 
-    def __new__(cls, config: ServerConfig, now_ns: int) -> ServerConnection: ...
+    def __new__(
+        cls, config: ServerConfig, now_ns: int, alpn: str | None = None
+    ) -> ServerConnection: ...
     def receive(self, data: bytes, now_ns: int) -> list[tuple[Any, ...]]: ...
     def receive_eof(self, now_ns: int) -> list[tuple[Any, ...]]: ...
     def tick(self, now_ns: int) -> list[tuple[Any, ...]]:

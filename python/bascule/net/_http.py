@@ -82,7 +82,8 @@ class HttpResponse:
 
 class _HttpSession:
     def __init__(self, server: HttpServer, driver: Driver, link: Link) -> None:
-        self.machine = _core.ServerConnection(server.config, driver.now_ns())
+        alpn = None if link.tls is None else link.tls.selected_alpn_protocol()
+        self.machine = _core.ServerConnection(server.config, driver.now_ns(), alpn)
         self.link = link
         self._server = server
         self._driver = driver

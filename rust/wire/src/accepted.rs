@@ -35,15 +35,22 @@ pub struct AcceptedConnection {
 }
 
 impl AcceptedConnection {
-    /// A connection that was just accepted. Without plain HTTP in `config` it is HTTP/2.
-    pub fn new(config: Arc<ServerConfig>, now: Duration) -> Self {
-        let machine = if config.http.is_some() {
-            Machine::Undecided {
+    /// A connection that was just accepted. Without plain HTTP in `config` it
+    /// is HTTP/2; with it, `alpn` decides, or where TLS has agreed on nothing,
+    /// the first bytes.
+    pub fn new(config: Arc<ServerConfig>, alpn: Option<&str>, now: Duration) -> Self {
+        let machine = match (&config.http, alpn) {
+            (Some(limits), Some("http/1.1")) => Machine::Http1 {
+                machine: Box::new(Http1Connection::new(limits.clone(), now)),
+                told: false,
+            },
+            (None, _) | (_, Some("h2")) => {
+                Machine::Http2(Box::new(ServerConnection::new(Arc::clone(&config), now)))
+            }
+            (Some(_), _) => Machine::Undecided {
                 start: Vec::new(),
                 since: now,
-            }
-        } else {
-            Machine::Http2(Box::new(ServerConnection::new(Arc::clone(&config), now)))
+            },
         };
         Self { config, machine }
     }
@@ -212,12 +219,12 @@ mod tests {
     use super::*;
     use crate::message::HttpLimits;
 
-    fn accept() -> AcceptedConnection {
+    fn accept(alpn: Option<&str>) -> AcceptedConnection {
         let config = ServerConfig {
             http: Some(HttpLimits::default()),
             ..ServerConfig::default()
         };
-        AcceptedConnection::new(Arc::new(config), Duration::ZERO)
+        AcceptedConnection::new(Arc::new(config), alpn, Duration::ZERO)
     }
 
     #[test]
@@ -227,7 +234,7 @@ mod tests {
             (b"PUT / HTTP/1.1\r\nhost: a\r\n\r\n", false),
         ] {
             for split in 1..start.len() {
-                let mut connection = accept();
+                let mut connection = accept(None);
                 connection.handle_input(&start[..split], Duration::ZERO);
                 connection.handle_input(&start[split..], Duration::ZERO);
                 assert_eq!(connection.http2().is_some(), http2);
@@ -236,8 +243,24 @@ mod tests {
     }
 
     #[test]
+    fn what_tls_has_agreed_on_holds() {
+        for (alpn, other) in [
+            ("h2", &b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..]),
+            ("http/1.1", PREFACE),
+        ] {
+            let mut connection = accept(Some(alpn));
+            connection.handle_input(other, Duration::ZERO);
+            assert_eq!(connection.http2().is_some(), alpn == "h2");
+            let served = std::iter::from_fn(|| connection.poll_event()).any(
+                |event| matches!(event, ServerEvent::Http(request) if request.problem.is_none()),
+            );
+            assert!(!served, "{alpn}");
+        }
+    }
+
+    #[test]
     fn a_peer_that_sends_nothing_is_dropped_after_the_handshake_timeout() {
-        let mut connection = accept();
+        let mut connection = accept(None);
         connection.handle_timeout(Duration::from_secs(9));
         assert!(!connection.is_finished());
         connection.handle_timeout(Duration::from_secs(11));

@@ -241,7 +241,10 @@ impl Http1Connection {
                 match lines.advance(&self.input, self.limits.max_header_bytes) {
                     Scan::More => return false,
                     Scan::End(end) => self.take_request(end),
-                    Scan::Malformed => self.refuse(None, Problem::Malformed),
+                    Scan::Malformed => {
+                        let seen = self.input.split_to(lines.scanned());
+                        self.refuse_head(&seen, Problem::Malformed);
+                    }
                     Scan::TooLarge => self.refuse(None, Problem::HeadersTooLarge),
                 }
             }
@@ -278,7 +281,7 @@ impl Http1Connection {
         let bytes = self.input.split_to(end);
         let head = match head::parse(&bytes, self.limits.max_headers) {
             Ok(head) => Box::new(head),
-            Err(problem) => return self.refuse(None, problem),
+            Err(problem) => return self.refuse_head(&bytes, problem),
         };
         match head.framing {
             Framing::Empty => self.deliver(head, Bytes::new()),
@@ -312,6 +315,17 @@ impl Http1Connection {
     fn deliver(&mut self, head: Box<Head>, body: Bytes) {
         self.open(Some(head), body, None, true);
         self.complete();
+    }
+
+    /// Refuses what came as a head. A peer that does not even begin like one
+    /// speaks something else, and would take our answer for it: no answer then.
+    fn refuse_head(&mut self, seen: &[u8], problem: Problem) {
+        let is_first = self.next_stream == 1;
+        if is_first && problem == Problem::Malformed && !head::resembles_request(seen) {
+            self.close();
+        } else {
+            self.refuse(None, problem);
+        }
     }
 
     /// Refuses a request after which no other can be read.

@@ -69,9 +69,11 @@ pub(crate) struct PyServerConnection(Mutex<AcceptedConnection>);
 #[pymethods]
 impl PyServerConnection {
     #[new]
-    fn new(config: &PyServerConfig, now_ns: u64) -> Self {
+    #[pyo3(signature = (config, now_ns, alpn=None))]
+    fn new(config: &PyServerConfig, now_ns: u64, alpn: Option<&str>) -> Self {
         Self(Mutex::new(AcceptedConnection::new(
             Arc::clone(&config.0),
+            alpn,
             from_ns(now_ns),
         )))
     }

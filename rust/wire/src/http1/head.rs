@@ -84,6 +84,13 @@ pub(super) fn parse(block: &[u8], max_headers: usize) -> Result<Head, Problem> {
     })
 }
 
+/// Whether this could have been meant as a request: there is a target or a version.
+pub(super) fn resembles_request(bytes: &[u8]) -> bool {
+    [&b" /"[..], b" HTTP/"]
+        .iter()
+        .any(|mark| bytes.windows(mark.len()).any(|part| part == *mark))
+}
+
 /// Checks a trailer section, the empty line at its end included. Its fields
 /// are dropped, as RFC 9110, 6.5.1 allows: none may change how the request is
 /// understood.

@@ -48,6 +48,11 @@ impl Lines {
         self.scanned > 0
     }
 
+    /// How many bytes have been looked at, an offending one included.
+    pub(super) fn scanned(&self) -> usize {
+        self.scanned
+    }
+
     /// Looks at what has been added to `block`, which only ever grows at its end.
     pub(super) fn advance(&mut self, block: &[u8], limit: usize) -> Scan {
         for &byte in block.iter().skip(self.scanned) {

@@ -167,7 +167,7 @@ fn a_body_that_is_much_too_large_costs_the_connection() {
 #[test]
 fn after_a_refusal_the_rest_is_swallowed_for_a_moment() {
     let mut connection = connection();
-    connection.handle_input(b"bad\0", START);
+    connection.handle_input(b"GET / \0", START);
     let refused = request(&mut connection);
     assert_eq!(connection.poll_timeout(), None);
     assert!(answer(&mut connection, refused.stream, "no").contains("connection: close"));
@@ -187,7 +187,7 @@ fn after_a_refusal_the_rest_is_swallowed_for_a_moment() {
 #[test]
 fn after_a_refusal_the_end_of_the_peer_is_the_end() {
     let mut connection = connection();
-    connection.handle_input(b"bad\0", START);
+    connection.handle_input(b"GET / \0", START);
     let refused = request(&mut connection);
     connection.handle_eof();
     assert!(connection.poll_event().is_none(), "nothing to cancel");

@@ -1,6 +1,7 @@
 //! What is a request and what is refused.
 
-use crate::verdict;
+use crate::{START, answer, connection, request, verdict};
+use bascule_wire::Problem;
 
 #[test]
 fn bodies_come_by_length_and_in_chunks() {
@@ -217,16 +218,6 @@ fn what_two_servers_could_read_in_two_ways_is_refused() {
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(),
             "the preface of HTTP/2",
         ),
-        ("\x16\x03\x01\x02".into(), "TLS"),
-        ("\r\n\r\n".into(), "empty lines"),
-        (
-            "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n".into(),
-            "LF before the request",
-        ),
-        (
-            " GET / HTTP/1.1\r\nHost: a\r\n\r\n".into(),
-            "a space before the method",
-        ),
         ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n".into(), "no token"),
         (
             "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(),
@@ -344,4 +335,30 @@ fn heads_are_limited() {
         verdict(&format!("{chunked}x: {}", "x".repeat(512))),
         "HeadersTooLarge, close"
     );
+}
+
+#[test]
+fn what_is_no_http_at_all_gets_no_answer() {
+    for input in [
+        "\x16\x03\x01\x02",
+        "\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.9\r\n\r\n",
+        "INVALID CONNECTION PREFACE\r\n\r\n",
+        "PRI\r\n\r\n",
+        "nothing\0",
+        "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        " GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
+        let mut connection = connection();
+        connection.handle_input(input.as_bytes(), START);
+        assert!(connection.poll_event().is_none(), "{input:?}");
+        assert!(connection.is_finished(), "{input:?}");
+    }
+    // After a request there is no doubt about the protocol.
+    let mut connection = connection();
+    connection.handle_input(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nnothing\0", START);
+    let first = request(&mut connection);
+    answer(&mut connection, first.stream, "");
+    let second = request(&mut connection);
+    assert_eq!(second.problem, Some(Problem::Malformed));
 }
