@@ -165,7 +165,8 @@ async def test_failures_are_what_the_user_says(
 
 async def test_a_permit_comes_back_even_if_nobody_can_judge(clock: ManualClock) -> None:
     def judge(exc: Exception) -> bool:
-        return {OSError: True}[type(exc)]
+        known: dict[type[Exception], bool] = {OSError: True}
+        return known[type(exc)]
 
     breaker = CircuitBreaker("orders", SETTINGS, failure_on=judge, clock=clock)
     await fail(breaker)
