@@ -282,7 +282,7 @@ async def test_a_bad_document_is_a_400_that_names_the_field(
 async def test_routes_that_do_not_exist(shop: Shop) -> None:
     assert (await shop.ask("GET", "/api/v2/users"))[0] == 404
     status, headers, _ = await shop.ask("DELETE", "/api/v1/users")
-    assert (status, headers["allow"]) == (405, "GET, POST")
+    assert (status, headers["allow"]) == (405, "GET, HEAD, POST")
     assert (await shop.ask("GET", "/api/v1/users/%2e%2e/x"))[0] == 400
     assert (await shop.ask("GET", "api/v1/users"))[0] == 400
 

@@ -117,7 +117,8 @@ def problem_for(error: Exception, *, realm: str = "bascule") -> HttpResponse | N
         case RouteNotFoundError():
             return problem(Status.NOT_FOUND, "no route has this path")
         case MethodNotAllowedError():
-            allow = ("allow", ", ".join(error.allowed))
+            methods = {*error.allowed, *(["HEAD"] if "GET" in error.allowed else [])}
+            allow = ("allow", ", ".join(sorted(methods)))
             return problem(Status.UNIMPLEMENTED, str(error), http=405, headers=[allow])
         case TranscodeError():
             detail = bad_request(error.field, error.reason)

@@ -106,7 +106,7 @@ def test_what_was_never_sent_may_be_tried_again(error: Exception, seconds: str) 
 def test_the_rest() -> None:
     assert answer(RouteNotFoundError("/x"))[0] == 404
     http, headers, _ = answer(MethodNotAllowedError("PUT", ("GET", "POST")))
-    assert (http, headers["allow"]) == (405, "GET, POST")
+    assert (http, headers["allow"]) == (405, "GET, HEAD, POST")
     assert answer(TimeoutError())[0] == 504
     http, headers, _ = answer(AuthenticationError("expired", 'the "token"\\ has expired'))
     assert http == 401
