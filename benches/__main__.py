@@ -27,6 +27,7 @@ SUITES: Mapping[str, Callable[[Settings, Figures], None]] = {
     "memory": memory.measure,
     "codec": micro_suite("codec"),
     "policy": micro_suite("policy"),
+    "transcode": micro_suite("transcode"),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -11,7 +13,6 @@ from google.protobuf import json_format
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
-from grpc_tools import protoc
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -22,20 +23,11 @@ ROOT = Path(__file__).parents[2]
 @cache
 def descriptor_set() -> bytes:
     """The set as ``protoc`` writes it."""
-    well_known = Path(protoc.__file__).parent / "_proto"
+    includes = [f"-I{ROOT / 'tests' / 'protos'}", f"-I{ROOT / 'protos'}"]
     with tempfile.NamedTemporaryFile() as output:
-        status = protoc.main(
-            [
-                "protoc",
-                f"-I{ROOT / 'tests' / 'protos'}",
-                f"-I{ROOT / 'protos'}",
-                f"-I{well_known}",
-                "--include_imports",
-                f"--descriptor_set_out={output.name}",
-                "transcode.proto",
-            ]
-        )
-        assert status == 0
+        target = f"--descriptor_set_out={output.name}"
+        compiler = [sys.executable, "-m", "grpc_tools.protoc", *includes, "--include_imports"]
+        subprocess.run([*compiler, target, "transcode.proto"], check=True)
         return Path(output.name).read_bytes()
 
 

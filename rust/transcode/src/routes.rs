@@ -1,5 +1,7 @@
 //! Which route takes a request.
 
+use std::borrow::Cow;
+
 use rustc_hash::FxHashMap;
 
 use crate::error::{Error, Result, SchemaError};
@@ -245,7 +247,10 @@ impl Variable {
             if !value.is_empty() {
                 value.push('/');
             }
-            value.push_str(&decode(segment.raw, Decoding::Segments)?);
+            match segment.decoded {
+                Cow::Borrowed(plain) => value.push_str(plain),
+                Cow::Owned(_) => value.push_str(&decode(segment.raw, Decoding::Segments)?),
+            }
         }
         Ok(value)
     }
