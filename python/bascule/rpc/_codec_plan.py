@@ -172,7 +172,7 @@ def _overrides_wire(message_type: type) -> bool:
 
 
 def _is_bare(message_type: type) -> bool:
-    code = getattr(message_type.__init__, "__code__", None)
+    code = getattr(getattr(message_type, "__init__", None), "__code__", None)
     generated_by_dataclasses = code is not None and code.co_filename == "<string>"
     inherited: list[tuple[str, type]] = [
         ("__new__", object),
