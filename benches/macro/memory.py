@@ -17,7 +17,7 @@ from benches.peers import MissingToolError, echo, go_peer
 
 _SPARE_FILES = 500
 _WARM_UP_CONNECTIONS = 20
-_TIMEOUT = 30.0  #: seconds for a stream
+_TIMEOUT = 120.0  #: seconds for a stream
 _SETTINGS_ACK = bytes((0, 0, 0, 4, 1, 0, 0, 0, 0))  # RFC 9113, section 6.5
 _DIRECTIONS = ("upload", "download")
 _HEADERS_FRAME, _END_STREAM = 1, 1  # RFC 9113, section 6.2

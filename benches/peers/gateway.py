@@ -9,7 +9,7 @@ import argparse
 import anyio
 
 from bascule.gateway import DevelopmentKey, Gateway, GatewayConfig, LimitConfig
-from bascule_shop.app import descriptor_set
+from bascule_shop._descriptors import descriptor_set
 from benches.peers.serve import ready, run
 
 _ENDLESS = LimitConfig(requests=100_000_000, per=60.0)

@@ -13,7 +13,7 @@ from typing import Any
 from benches.peers import ROOT
 from benches.report.units import readable
 
-MARKERS = ("<!-- measured: begin -->", "<!-- measured: end -->")
+MARKERS = ("<!-- figures: begin -->", "<!-- figures: end -->")
 MEASURED = ROOT / ".build/benches/latest.json"
 PUBLISHED = ROOT / "benches/report/latest.json"
 PAGE = ROOT / "docs/reference/performance.md"
