@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
-from bascule._tasks import owned_tasks
+from bascule.app import owned_tasks
 from bascule.discovery import Endpoint, MemoryRegistry
 from bascule.errors import RpcError, Status
 from bascule.events import MemoryEventBus, OutboxRelay

@@ -1,1 +1,3 @@
-"""Placeholder."""
+"""The life cycle of a service."""
+
+from bascule._tasks import owned_tasks as owned_tasks

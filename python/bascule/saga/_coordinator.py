@@ -154,6 +154,24 @@ class SagaCoordinator:
 
         :raises SagaParkedError: if a compensation keeps failing or time is over
         """
+        failure: Exception | None = None
+
+        async def undo() -> None:
+            nonlocal failure
+            try:
+                await self._undo_in_time(run)
+            except Exception as error:  # noqa: BLE001 - raised below
+                failure = error
+
+        # A shield stops cancel scopes but not asyncio's own Task.cancel(); that cannot reach what
+        # runs in another task.
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(undo, name=f"undo saga {run.saga_id}")
+        if failure is not None:
+            raise failure
+
+    async def _undo_in_time(self, run: _Run[ContextT]) -> None:
         failed = next((step for step in run.saga.steps if step.name == run.failed), None)
         with anyio.move_on_after(self._undo_timeout, shield=True):
             await self._append(run, SagaState.FAILED, failed)
