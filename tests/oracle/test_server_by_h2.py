@@ -194,7 +194,10 @@ def test_what_is_no_grpc_is_refused_by_http_status(headers: dict[str, str], stat
     peer = ClientPeer()
     stream = peer.request(body=frame(b""), replace=headers)
     peer.settle()
-    assert dict(peer.streams[stream].headers[0])[":status"] == status
+    seen = peer.streams[stream]
+    assert dict(seen.headers[0])[":status"] == status
+    assert b"gRPC is served here" in seen.data
+    assert seen.ended
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ impl ServerConnection {
             (Some(table), _) if is_grpc => {
                 match grpc_kind(table, &parts.method, parts.uri.path(), &headers) {
                     Ok(kind) => kind,
-                    Err(refusal) => return refusal.send(respond),
+                    Err(refusal) => return refusal.send(&parts.method, respond),
                 }
             }
             (_, Some(http)) => {
@@ -60,7 +60,10 @@ impl ServerConnection {
                     deadline: self.now + http.body_timeout,
                 }
             }
-            _ => return Refusal::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE).send(respond),
+            _ => {
+                let refusal = Refusal::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+                return refusal.send(&parts.method, respond);
+            }
         };
         self.live += 1;
         let mut entry = Stream {

@@ -152,19 +152,32 @@ pub(super) enum Refusal {
     Grpc(Violation),
 }
 
+/// What somebody reads who points a browser at a gRPC port.
+const GRPC_ONLY: &str = "gRPC is served here: POST with content-type application/grpc\n";
+
 impl Refusal {
-    pub(super) fn send(self, mut respond: SendResponse<Bytes>) {
-        let answer = match self {
-            Self::Http(status) => response(status, HeaderMap::new()),
+    /// Answers a request of this `verb`.
+    pub(super) fn send(self, verb: &Method, mut respond: SendResponse<Bytes>) {
+        let (answer, text) = match self {
+            Self::Http(status) => {
+                let mut headers = HeaderMap::new();
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+                let text = if *verb == Method::HEAD { "" } else { GRPC_ONLY };
+                (response(status, headers), text)
+            }
             Self::Grpc(violation) => {
                 let mut headers = grpc_headers(HeaderMap::new());
                 headers.insert("grpc-status", HeaderValue::from(violation.status));
                 headers.insert("grpc-message", grpc::encode_message(&violation.message));
-                response(StatusCode::OK, headers)
+                (response(StatusCode::OK, headers), "")
             }
         };
         // The peer may be gone already: then there is nobody to refuse.
-        let _ = respond.send_response(answer, true);
+        if let Ok(mut stream) = respond.send_response(answer, text.is_empty())
+            && !text.is_empty()
+        {
+            let _ = stream.send_data(Bytes::from_static(text.as_bytes()), true);
+        }
     }
 }
 
