@@ -10,7 +10,7 @@ import anyio
 
 from bascule.app import owned_tasks
 from bascule.discovery import Endpoint, MemoryRegistry
-from bascule.errors import RpcError, Status
+from bascule.errors import Status
 from bascule.events import MemoryEventBus, OutboxRelay
 from bascule.resilience import BreakerSettings
 from bascule.rpc import Channel, HealthService, ReflectionService, Server, ServerInterceptor
@@ -21,6 +21,7 @@ from bascule_shop._descriptors import descriptor_set
 from bascule_shop._generated.payment.services import PaymentServiceStub
 from bascule_shop._generated.product.services import ProductServiceStub
 from bascule_shop._generated.user.services import UserServiceStub
+from bascule_shop._faults import fault
 from bascule_shop._seed import PRODUCTS, SOLD_OUT, USERS
 from bascule_shop.order import ORDER_CREATED, OrderService, SqlOrderStore
 from bascule_shop.order import _store as order_tables
@@ -72,7 +73,7 @@ class Outage(ServerInterceptor):
     ) -> Any:
         """Fail, or let the call through."""
         if self.active:
-            raise RpcError(Status.UNAVAILABLE, "an outage is being simulated")
+            raise fault(Status.UNAVAILABLE, "OUTAGE", "an outage is being simulated")
         return await proceed(request)
 
 

@@ -21,6 +21,7 @@ from bascule.errors import (
     Status,
 )
 from bascule.net._link import open_driver
+from bascule.resilience import BreakerSettings
 from bascule.rpc._client_stream import Stream
 from bascule.rpc._codec import codec_for
 from bascule.rpc._context import ClientCallContext, ClientInterceptor, pairs
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from bascule.discovery import Endpoint, MemoryRegistry, Resolver
     from bascule.net import ClientTLS
     from bascule.net._link import Driver, Event
-    from bascule.resilience import BreakerSettings
     from bascule.rpc._context import MetadataLike, MetadataValue
 
 __all__ = ["Channel"]
@@ -134,6 +134,7 @@ class Channel:
                 breaker.timeout_ns,
                 breaker.half_open_permits,
             ),
+            half_open_for_ns=(breaker or BreakerSettings()).half_open_timeout_ns,
         )
         self._methods: dict[Method[Any, Any], tuple[int, Any, Any]] = {}
         self._subchannels: dict[str, Subchannel] = {}
