@@ -91,7 +91,12 @@ class OutboxRelay:
                     return
 
     async def _drain(self) -> None:
-        while events := await self._store.pending(_BATCH):
+        full = True
+        while full:
+            events = await self._store.pending(_BATCH)
             for _, event in events:
                 await self._bus.publish(event)
-            await self._store.published([number for number, _ in events])
+            if events:
+                await self._store.published([number for number, _ in events])
+            # What was stored meanwhile has notified.
+            full = len(events) == _BATCH
