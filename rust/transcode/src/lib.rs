@@ -27,6 +27,8 @@ mod routes;
 mod scalar;
 mod schema;
 mod template;
+#[cfg(test)]
+mod tests;
 mod text;
 mod time;
 mod transcoder;
