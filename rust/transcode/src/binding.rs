@@ -154,7 +154,7 @@ impl Binding {
                 return Err(Error::new(ErrorKind::MissingBody, reason));
             }
             let mut out = Vec::with_capacity(64);
-            params::put(&mut out, pool, message, &params, 0, None)?;
+            params::put(&mut out, 0, pool, message, &params, 0, None)?;
             return Ok(out);
         }
         let mut parser = Parser::new(pool, body, options.max_depth)?;
@@ -166,7 +166,7 @@ impl Binding {
             Body::Whole => {
                 parser.message(self.input)?;
                 // What comes later on the wire wins: the path over the body.
-                params::put(&mut parser.out, pool, message, &params, 0, None)?;
+                params::put(&mut parser.out, 0, pool, message, &params, 0, None)?;
                 return parser.finish();
             }
             Body::Field(field) => field,
@@ -179,13 +179,14 @@ impl Binding {
             Some(inner) => {
                 body_field.tag.put(&mut parser.out);
                 parser.nested(|parser| {
+                    let (start, message) = (parser.out.len(), pool.message(inner));
                     parser.message(inner)?;
-                    params::put(&mut parser.out, pool, pool.message(inner), &inside, 1, None)
+                    params::put(&mut parser.out, start, pool, message, &inside, 1, None)
                 })?;
             }
             None => drop(parser.field(body_field)?),
         }
-        params::put(&mut parser.out, pool, message, &outside, 0, Some(field))?;
+        params::put(&mut parser.out, 0, pool, message, &outside, 0, Some(field))?;
         parser.finish()
     }
 

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result, shorten};
 use crate::path::{Decoding, decode};
 use crate::pool::{Form, Message, Pool, Shape};
 use crate::scalar;
-use crate::wire::{close, open};
+use crate::wire::{Raw, WireReader, put_bytes};
 
 /// One parameter: a field, by its index at each level, and the value's text.
 pub(crate) struct Param<'a> {
@@ -84,12 +84,14 @@ pub(crate) fn resolve(
     Ok(indices)
 }
 
-/// Write parameters as fields of a message: nested ones as one message each.
+/// Write parameters as fields of the message whose bytes begin at `start`.
 ///
 /// `params` are sorted by field; those before `depth` are the message's own place. `body_field` is
-/// what the body has set already.
+/// what the body has set already. A message that parameters add to is written anew as a whole:
+/// protobuf would merge its parts, but not every reader does.
 pub(crate) fn put(
     out: &mut Vec<u8>,
+    start: usize,
     pool: &Pool,
     message: &Message,
     params: &[Param<'_>],
@@ -111,10 +113,18 @@ pub(crate) fn put(
             oneofs.push(oneof);
         }
         if let (Some(inner), true) = (field.kind.message(), param.field.len() > depth + 1) {
+            let mut content = take(out, start, field.number)?;
+            put(
+                &mut content,
+                0,
+                pool,
+                pool.message(inner),
+                group,
+                depth + 1,
+                None,
+            )?;
             field.tag.put(out);
-            let start = open(out);
-            put(out, pool, pool.message(inner), group, depth + 1, None)?;
-            close(out, start);
+            put_bytes(out, &content);
             continue;
         }
         if let (Some(second), false) = (more.first(), field.is_repeated()) {
@@ -132,6 +142,26 @@ pub(crate) fn put(
         }
     }
     Ok(())
+}
+
+/// Take a message field out of what is written: its content.
+fn take(out: &mut Vec<u8>, start: usize, number: u32) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let mut at = start;
+    loop {
+        let mut reader = WireReader::new(&out[at..]);
+        let Some((found, _, raw)) = reader.field()? else {
+            return Ok(content);
+        };
+        let end = out.len() - reader.len();
+        match raw {
+            Raw::Bytes(part) if found == number => {
+                content.extend_from_slice(part);
+                out.drain(at..end);
+            }
+            _ => at = end,
+        }
+    }
 }
 
 fn decode_piece(raw: &str) -> Result<Cow<'_, str>> {

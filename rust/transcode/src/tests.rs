@@ -232,7 +232,7 @@ fn depth_is_refused_before_the_stack_ends() {
     let error = parse(
         &b"{\"kValue\":"
             .iter()
-            .chain(&[b'['; 100_000])
+            .chain(&vec![b'['; 100_000])
             .copied()
             .collect::<Vec<_>>(),
     );

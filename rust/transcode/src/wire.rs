@@ -114,6 +114,11 @@ impl<'m> WireReader<'m> {
         self.rest.is_empty()
     }
 
+    /// Bytes that are left.
+    pub(crate) fn len(&self) -> usize {
+        self.rest.len()
+    }
+
     /// The next field's number, wire type and value; unknown groups are skipped.
     #[inline]
     pub(crate) fn field(&mut self) -> Result<Option<(u32, u8, Raw<'m>)>> {

@@ -111,6 +111,12 @@ def test_taken(method: str, target: str, body: str, expected: dict[str, Any]) ->
     assert translate(method, target, body) == expected
 
 
+def test_a_message_of_body_and_path_comes_in_one_part() -> None:
+    """Not every reader merges parts, as protobuf does."""
+    _, _, wire = TRANSCODER.begin("PUT", "/v1/shelves/1/books/2", b'{"book":{"name":"n"}}')
+    assert wire == b"\n\x011" + b"\x12\x06" + b"\x12\x01n" + b"\n\x012"
+
+
 @pytest.mark.parametrize(
     ("method", "target", "body", "kind", "field"),
     [
