@@ -284,10 +284,10 @@ class ServerConfig:
         max_header_bytes: int = 16_384,
         http_max_body: int | None = None,
         http_max_headers: int = 100,
-        http_header_timeout_ns: int = 10_000_000_000,
-        http_body_timeout_ns: int = 15_000_000_000,
-        handshake_timeout_ns: int = 10_000_000_000,
-        idle_timeout_ns: int = 3_600_000_000_000,
+        http_header_timeout_ns: int = ...,
+        http_body_timeout_ns: int = ...,
+        handshake_timeout_ns: int = ...,
+        idle_timeout_ns: int = ...,
     ) -> ServerConfig: ...
 
 @final

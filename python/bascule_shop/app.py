@@ -18,10 +18,10 @@ from bascule.saga import MemorySagaLog, SagaCoordinator
 from bascule_shop._caller import current_caller
 from bascule_shop._database import Database, Outbox
 from bascule_shop._descriptors import descriptor_set
+from bascule_shop._faults import fault
 from bascule_shop._generated.payment.services import PaymentServiceStub
 from bascule_shop._generated.product.services import ProductServiceStub
 from bascule_shop._generated.user.services import UserServiceStub
-from bascule_shop._faults import fault
 from bascule_shop._seed import PRODUCTS, SOLD_OUT, USERS
 from bascule_shop.order import ORDER_CREATED, OrderService, SqlOrderStore
 from bascule_shop.order import _store as order_tables

@@ -28,7 +28,9 @@ def test_the_service_and_client(backend: str) -> None:
 
 
 def test_the_generator(tmp_path: Path) -> None:
-    (command,) = re.findall(r"```sh\n(\.venv/bin/python -m grpc_tools.*?)```", README.read_text(), re.DOTALL)
+    (command,) = re.findall(
+        r"```sh\n(\.venv/bin/python -m grpc_tools.*?)```", README.read_text(), re.DOTALL
+    )
     folder = Path(sys.executable).parent
     command = command.replace(".venv/bin", str(folder)).replace("=out", f"={tmp_path}")
     subprocess.run(command, shell=True, check=True, cwd=README.parent, timeout=60)

@@ -407,7 +407,10 @@ async def meet_an_outage(tour: Tour) -> str:
         begun = time.perf_counter()
         answer = await tour.expect(503, "GET", path)
         rejected = time.perf_counter() - begun
-        require("takes no calls" in answer.text, f"the breaker let the call through: {answer.text[:300]}")
+        require(
+            "takes no calls" in answer.text,
+            f"the breaker let the call through: {answer.text[:300]}",
+        )
         pause = answer.headers.get("retry-after")
         require(pause, "the answer has no Retry-After")
         require(await breaker_state(tour) == 1, "the metric does not say that it is open")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import anyio
-from bascule.errors import RpcError, Status
-from bascule.rpc import call_context
-
 from tests.generated.echo_bascule import EchoBase
 from tests.generated.echo_pb2 import EchoReply, EchoRequest
+
+from bascule.errors import RpcError, Status
+from bascule.rpc import call_context
 
 
 class Echo(EchoBase):

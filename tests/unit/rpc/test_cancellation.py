@@ -6,13 +6,13 @@ import math
 
 import anyio
 import pytest
-from bascule.errors import RpcError, Status
-from bascule.rpc import Channel, Server, ServerInterceptor, call_context
-from bascule.testing import memory_channel
-
 from tests.generated.echo_bascule import EchoBase, EchoStub
 from tests.generated.echo_pb2 import EchoReply, EchoRequest
 from tests.unit.rpc.services import Echo
+
+from bascule.errors import RpcError, Status
+from bascule.rpc import Channel, Server, ServerInterceptor, call_context
+from bascule.testing import memory_channel
 
 pytestmark = pytest.mark.anyio
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 
 import pytest
-from bascule.errors import RpcError, Status
-from bascule.rpc import ClientInterceptor, ServerInterceptor, call_context
-from bascule.testing import memory_channel
-
 from tests.generated.echo_bascule import EchoBase, EchoStub
 from tests.generated.echo_pb2 import EchoReply, EchoRequest
 from tests.unit.rpc.services import Echo
+
+from bascule.errors import RpcError, Status
+from bascule.rpc import ClientInterceptor, ServerInterceptor, call_context
+from bascule.testing import memory_channel
 
 pytestmark = pytest.mark.anyio
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from bascule.errors import ClosedError, ConfigurationError, RpcError, Status, TransportError
-from bascule.rpc import Channel, Server
-from bascule.testing import memory_channel
-
 from tests.generated.echo_bascule import EchoStub
 from tests.generated.echo_pb2 import EchoRequest
 from tests.unit.rpc.services import Echo
+
+from bascule.errors import ClosedError, ConfigurationError, RpcError, Status, TransportError
+from bascule.rpc import Channel, Server
+from bascule.testing import memory_channel
 
 pytestmark = pytest.mark.anyio
 
