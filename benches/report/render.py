@@ -29,26 +29,51 @@ _METRICS = {
     "bytes_per_second": "throughput",
     "growth": "growth",
 }
-_TITLES = {
-    "server": "Servers",
-    "client": "Clients",
-    "gateway": "Gateways",
-    "codec": "Codec",
-    "policy": "Policies",
-    "transcode": "Transcoding",
-    "memory": "Memory",
+_SUITES = {
+    "server": (
+        "Servers",
+        (
+            "h2load sends a message of three fields with `grpc-timeout`, on so many connections (`-c`) "
+            "with so many calls in flight on each (`-m`). A real client has checked the answer before, "
+            "and the bytes of the replies are counted after: to HTTP, an error of gRPC is a success."
+        ),
+    ),
+    "client": (
+        "Clients",
+        (
+            "The same call against compiled servers, every reply checked: 100 callers at once, then one "
+            "that waits for each reply. CPU is the client's own."
+        ),
+    ),
+    "gateway": (
+        "Gateways",
+        (
+            "`GET /api/v1/users/42` over h2c, to the same user service in Go. bascule verifies a token, "
+            "decides two rate limits, writes the access log and counts; grpc-gateway does none of this."
+        ),
+    ),
+    "memory": (
+        "Memory",
+        (
+            "Resident memory of the server for each connection that has made one call and is idle now, "
+            "and by how much a process grows while a long stream passes through it."
+        ),
+    ),
+    "codec": ("Codec", "betterproto2's message classes, and google's for scale. CPU time."),
+    "policy": ("Policies", "Limits that are never reached, circuits that stay closed. CPU time."),
+    "transcode": ("Transcoding", "Routes matched, JSON to protobuf and back. CPU time."),
 }
 _INTRODUCTION = """\
 # Performance
 
 `make bench` measures all of this in one run: every program alone on one core, what loads it on
-another, the subjects in turn and not one after the other, the median of {rounds} rounds of
-{seconds:g} s. A ratio below is between two figures of the same run.
+another, the subjects in turn, {rounds} rounds of {seconds:g} s. Figures are medians, with the least
+and the most in brackets; ratios are between figures of the same run. bascule runs with deadlines,
+cancel scopes, an interceptor, metrics and a circuit breaker on; the others as their documentation
+sets them up. The commands and all samples stand in
+[latest.json](../../benches/report/latest.json).
 
-Measured on {cpu} ({cores} cores), {system}, Python {python}; {packages}; {go}; {rust}.
-
-bascule runs with deadline, cancel scope, interceptor chain and metrics on; the others as their
-documentation sets them up.
+Measured on {cpu}, {cores} cores, {system}, Python {python}; {packages}; {go}; {rust}.
 """
 
 Row = Mapping[str, Any]
@@ -61,7 +86,8 @@ def document(report: Row) -> str:
     parts = [_INTRODUCTION.format(**machine, **report["settings"], packages=packages)]
     figures: Sequence[Row] = report["figures"]
     for suite in dict.fromkeys(figure["suite"] for figure in figures):
-        parts.append(f"## {_TITLES.get(suite, suite)}\n")
+        title, method = _SUITES[suite]
+        parts.append(f"## {title}\n\n{method}\n")
         parts.append(_suite([figure for figure in figures if figure["suite"] == suite]))
     parts.append("## What was to be reached\n")
     parts.append(_table(["what", "limit", "reached", ""], map(_target, report["targets"])))
