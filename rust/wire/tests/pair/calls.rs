@@ -404,3 +404,26 @@ fn calls_beyond_the_servers_limit_wait_their_turn() {
     );
     assert!(stage.application.most_running <= 2);
 }
+
+#[test]
+fn a_hundred_streams_at_most_are_opened_before_the_server_has_told_its_limit() {
+    let mut stage = Stage::new();
+    let calls: Vec<_> = (0..150)
+        .map(|_| stage.pair.start(UNARY, Some(b"early"), true))
+        .collect();
+    stage.pair.collect();
+    let mut rest = &stage.pair.to_server["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len()..];
+    let mut opened = 0;
+    while let Some((head, tail)) = rest.split_at_checked(9) {
+        let size = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        opened += usize::from(head[3] == 1); // HEADERS
+        rest = &tail[size..];
+    }
+    assert_eq!(opened, 100);
+    stage.settle();
+    assert!(
+        calls
+            .iter()
+            .all(|call| stage.caller.ended.get(call) == Some(&0))
+    );
+}
