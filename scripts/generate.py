@@ -108,7 +108,7 @@ def shop() -> Files:
     """Make the shop's messages (betterproto2), its services, and the descriptors for gateway and reflection."""
     described = parse(["protos"], SHOP_PROTOS)
     return {
-        **betterproto2(SHOP, described, SHOP_PROTOS, BETTERPROTO2_SERVICES),
+        **betterproto2(SHOP, described, SHOP_PROTOS, "client_generation=none"),
         **bascule(SHOP, described, SHOP_PROTOS, "messages=betterproto2"),
         SHOP / "descriptors.binpb": without_comments(described).SerializeToString(
             deterministic=True
