@@ -12,25 +12,15 @@ __all__ = (
     "Order",
     "OrderItem",
     "OrderLine",
-    "OrderServiceBase",
-    "OrderServiceStub",
     "OrderStatus",
 )
 
 import datetime
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import betterproto2
-import grpclib
-from betterproto2 import grpclib as betterproto2_grpclib
 
 from ..message_pool import default_message_pool
-
-if TYPE_CHECKING:
-    import grpclib.server
-    from betterproto2.grpclib.grpclib_client import MetadataLike
-    from grpclib.metadata import Deadline
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -226,189 +216,5 @@ class OrderLine(betterproto2.Message):
 default_message_pool.register_message("order", "OrderLine", OrderLine)
 
 
-class OrderServiceStub(betterproto2_grpclib.ServiceStub):
-    async def create_order(
-        self,
-        message: "CreateOrderRequest",
-        *,
-        timeout: "float | None" = None,
-        deadline: "Deadline | None" = None,
-        metadata: "MetadataLike | None" = None,
-    ) -> "Order":
-        """
-        Orders, reserves and pays in one saga, and publishes `order.created`. INVALID_ARGUMENT if the user
-        or a product does not exist, FAILED_PRECONDITION if the stock or the payment does not cover it:
-        nothing stays reserved or charged then. Repeating a call with the same idempotency key orders
-        nothing more and gives the same order.
-        """
-
-        return await self._unary_unary(
-            "/order.OrderService/CreateOrder",
-            message,
-            Order,
-            timeout=timeout,
-            deadline=deadline,
-            metadata=metadata,
-        )
-
-    async def get_order(
-        self,
-        message: "GetOrderRequest",
-        *,
-        timeout: "float | None" = None,
-        deadline: "Deadline | None" = None,
-        metadata: "MetadataLike | None" = None,
-    ) -> "Order":
-        """
-        Answers with one order; NOT_FOUND if there is none with this id.
-        """
-
-        return await self._unary_unary(
-            "/order.OrderService/GetOrder",
-            message,
-            Order,
-            timeout=timeout,
-            deadline=deadline,
-            metadata=metadata,
-        )
-
-    async def list_orders(
-        self,
-        message: "ListOrdersRequest",
-        *,
-        timeout: "float | None" = None,
-        deadline: "Deadline | None" = None,
-        metadata: "MetadataLike | None" = None,
-    ) -> "ListOrdersResponse":
-        """
-        Lists orders, newest first, a page at a time.
-        """
-
-        return await self._unary_unary(
-            "/order.OrderService/ListOrders",
-            message,
-            ListOrdersResponse,
-            timeout=timeout,
-            deadline=deadline,
-            metadata=metadata,
-        )
-
-    async def cancel_order(
-        self,
-        message: "CancelOrderRequest",
-        *,
-        timeout: "float | None" = None,
-        deadline: "Deadline | None" = None,
-        metadata: "MetadataLike | None" = None,
-    ) -> "Order":
-        """
-        Refunds a confirmed order and gives its items back to the stock. Repeating it changes nothing;
-        FAILED_PRECONDITION while the order is still being made, or if it was rejected.
-        """
-
-        return await self._unary_unary(
-            "/order.OrderService/CancelOrder",
-            message,
-            Order,
-            timeout=timeout,
-            deadline=deadline,
-            metadata=metadata,
-        )
-
-
 from .. import shop as _shop__
 from ..google import protobuf as _google__protobuf__
-
-
-class OrderServiceBase(betterproto2_grpclib.ServiceBase):
-    async def create_order(self, message: "CreateOrderRequest") -> "Order":
-        """
-        Orders, reserves and pays in one saga, and publishes `order.created`. INVALID_ARGUMENT if the user
-        or a product does not exist, FAILED_PRECONDITION if the stock or the payment does not cover it:
-        nothing stays reserved or charged then. Repeating a call with the same idempotency key orders
-        nothing more and gives the same order.
-        """
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def get_order(self, message: "GetOrderRequest") -> "Order":
-        """
-        Answers with one order; NOT_FOUND if there is none with this id.
-        """
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def list_orders(self, message: "ListOrdersRequest") -> "ListOrdersResponse":
-        """
-        Lists orders, newest first, a page at a time.
-        """
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def cancel_order(self, message: "CancelOrderRequest") -> "Order":
-        """
-        Refunds a confirmed order and gives its items back to the stock. Repeating it changes nothing;
-        FAILED_PRECONDITION while the order is still being made, or if it was rejected.
-        """
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def __rpc_create_order(
-        self, stream: "grpclib.server.Stream[CreateOrderRequest, Order]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.create_order(request)
-        await stream.send_message(response)
-
-    async def __rpc_get_order(
-        self, stream: "grpclib.server.Stream[GetOrderRequest, Order]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.get_order(request)
-        await stream.send_message(response)
-
-    async def __rpc_list_orders(
-        self, stream: "grpclib.server.Stream[ListOrdersRequest, ListOrdersResponse]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.list_orders(request)
-        await stream.send_message(response)
-
-    async def __rpc_cancel_order(
-        self, stream: "grpclib.server.Stream[CancelOrderRequest, Order]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.cancel_order(request)
-        await stream.send_message(response)
-
-    def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
-        return {
-            "/order.OrderService/CreateOrder": grpclib.const.Handler(
-                self.__rpc_create_order,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                CreateOrderRequest,
-                Order,
-            ),
-            "/order.OrderService/GetOrder": grpclib.const.Handler(
-                self.__rpc_get_order,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                GetOrderRequest,
-                Order,
-            ),
-            "/order.OrderService/ListOrders": grpclib.const.Handler(
-                self.__rpc_list_orders,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                ListOrdersRequest,
-                ListOrdersResponse,
-            ),
-            "/order.OrderService/CancelOrder": grpclib.const.Handler(
-                self.__rpc_cancel_order,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                CancelOrderRequest,
-                Order,
-            ),
-        }

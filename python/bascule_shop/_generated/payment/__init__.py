@@ -3,29 +3,14 @@
 # plugin: python-betterproto2
 # This file has been @generated
 
-__all__ = (
-    "ChargeRequest",
-    "Payment",
-    "PaymentServiceBase",
-    "PaymentServiceStub",
-    "PaymentState",
-    "RefundRequest",
-)
+__all__ = ("ChargeRequest", "Payment", "PaymentState", "RefundRequest")
 
 import datetime
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import betterproto2
-import grpclib
-from betterproto2 import grpclib as betterproto2_grpclib
 
 from ..message_pool import default_message_pool
-
-if TYPE_CHECKING:
-    import grpclib.server
-    from betterproto2.grpclib.grpclib_client import MetadataLike
-    from grpclib.metadata import Deadline
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -118,103 +103,5 @@ class RefundRequest(betterproto2.Message):
 default_message_pool.register_message("payment", "RefundRequest", RefundRequest)
 
 
-class PaymentServiceStub(betterproto2_grpclib.ServiceStub):
-    async def charge(
-        self,
-        message: "ChargeRequest",
-        *,
-        timeout: "float | None" = None,
-        deadline: "Deadline | None" = None,
-        metadata: "MetadataLike | None" = None,
-    ) -> "Payment":
-        """
-        Takes an amount. FAILED_PRECONDITION with google.rpc.ErrorInfo if the provider refuses. Repeating
-        a call with the same idempotency key takes nothing more and gives the same answer; ABORTED if
-        that charge was refunded before.
-        """
-
-        return await self._unary_unary(
-            "/payment.PaymentService/Charge",
-            message,
-            Payment,
-            timeout=timeout,
-            deadline=deadline,
-            metadata=metadata,
-        )
-
-    async def refund(
-        self,
-        message: "RefundRequest",
-        *,
-        timeout: "float | None" = None,
-        deadline: "Deadline | None" = None,
-        metadata: "MetadataLike | None" = None,
-    ) -> "Payment":
-        """
-        Gives a charge back, once however often it is called. An unknown key is remembered as refunded,
-        so that a charge which arrives late takes nothing.
-        """
-
-        return await self._unary_unary(
-            "/payment.PaymentService/Refund",
-            message,
-            Payment,
-            timeout=timeout,
-            deadline=deadline,
-            metadata=metadata,
-        )
-
-
 from .. import shop as _shop__
 from ..google import protobuf as _google__protobuf__
-
-
-class PaymentServiceBase(betterproto2_grpclib.ServiceBase):
-    async def charge(self, message: "ChargeRequest") -> "Payment":
-        """
-        Takes an amount. FAILED_PRECONDITION with google.rpc.ErrorInfo if the provider refuses. Repeating
-        a call with the same idempotency key takes nothing more and gives the same answer; ABORTED if
-        that charge was refunded before.
-        """
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def refund(self, message: "RefundRequest") -> "Payment":
-        """
-        Gives a charge back, once however often it is called. An unknown key is remembered as refunded,
-        so that a charge which arrives late takes nothing.
-        """
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def __rpc_charge(
-        self, stream: "grpclib.server.Stream[ChargeRequest, Payment]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.charge(request)
-        await stream.send_message(response)
-
-    async def __rpc_refund(
-        self, stream: "grpclib.server.Stream[RefundRequest, Payment]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.refund(request)
-        await stream.send_message(response)
-
-    def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
-        return {
-            "/payment.PaymentService/Charge": grpclib.const.Handler(
-                self.__rpc_charge,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                ChargeRequest,
-                Payment,
-            ),
-            "/payment.PaymentService/Refund": grpclib.const.Handler(
-                self.__rpc_refund,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                RefundRequest,
-                Payment,
-            ),
-        }

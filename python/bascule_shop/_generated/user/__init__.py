@@ -9,24 +9,14 @@ __all__ = (
     "ListUsersRequest",
     "ListUsersResponse",
     "User",
-    "UserServiceBase",
-    "UserServiceStub",
 )
 
 import datetime
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import betterproto2
-import grpclib
-from betterproto2 import grpclib as betterproto2_grpclib
 
 from ..message_pool import default_message_pool
-
-if TYPE_CHECKING:
-    import grpclib.server
-    from betterproto2.grpclib.grpclib_client import MetadataLike
-    from grpclib.metadata import Deadline
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -121,140 +111,4 @@ class User(betterproto2.Message):
 default_message_pool.register_message("user", "User", User)
 
 
-class UserServiceStub(betterproto2_grpclib.ServiceStub):
-    async def get_user(
-        self,
-        message: "GetUserRequest",
-        *,
-        timeout: "float | None" = None,
-        deadline: "Deadline | None" = None,
-        metadata: "MetadataLike | None" = None,
-    ) -> "User":
-        """
-        Answers with one user; NOT_FOUND if there is none with this id.
-        """
-
-        return await self._unary_unary(
-            "/user.UserService/GetUser",
-            message,
-            User,
-            timeout=timeout,
-            deadline=deadline,
-            metadata=metadata,
-        )
-
-    async def create_user(
-        self,
-        message: "CreateUserRequest",
-        *,
-        timeout: "float | None" = None,
-        deadline: "Deadline | None" = None,
-        metadata: "MetadataLike | None" = None,
-    ) -> "User":
-        """
-        Adds a user and publishes `user.created`. INVALID_ARGUMENT lists every field violation as
-        google.rpc.BadRequest; ALREADY_EXISTS if the e-mail address is taken.
-        """
-
-        return await self._unary_unary(
-            "/user.UserService/CreateUser",
-            message,
-            User,
-            timeout=timeout,
-            deadline=deadline,
-            metadata=metadata,
-        )
-
-    async def list_users(
-        self,
-        message: "ListUsersRequest",
-        *,
-        timeout: "float | None" = None,
-        deadline: "Deadline | None" = None,
-        metadata: "MetadataLike | None" = None,
-    ) -> "ListUsersResponse":
-        """
-        Lists users, oldest first, a page at a time.
-        """
-
-        return await self._unary_unary(
-            "/user.UserService/ListUsers",
-            message,
-            ListUsersResponse,
-            timeout=timeout,
-            deadline=deadline,
-            metadata=metadata,
-        )
-
-
 from ..google import protobuf as _google__protobuf__
-
-
-class UserServiceBase(betterproto2_grpclib.ServiceBase):
-    async def get_user(self, message: "GetUserRequest") -> "User":
-        """
-        Answers with one user; NOT_FOUND if there is none with this id.
-        """
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def create_user(self, message: "CreateUserRequest") -> "User":
-        """
-        Adds a user and publishes `user.created`. INVALID_ARGUMENT lists every field violation as
-        google.rpc.BadRequest; ALREADY_EXISTS if the e-mail address is taken.
-        """
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def list_users(self, message: "ListUsersRequest") -> "ListUsersResponse":
-        """
-        Lists users, oldest first, a page at a time.
-        """
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def __rpc_get_user(
-        self, stream: "grpclib.server.Stream[GetUserRequest, User]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.get_user(request)
-        await stream.send_message(response)
-
-    async def __rpc_create_user(
-        self, stream: "grpclib.server.Stream[CreateUserRequest, User]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.create_user(request)
-        await stream.send_message(response)
-
-    async def __rpc_list_users(
-        self, stream: "grpclib.server.Stream[ListUsersRequest, ListUsersResponse]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.list_users(request)
-        await stream.send_message(response)
-
-    def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
-        return {
-            "/user.UserService/GetUser": grpclib.const.Handler(
-                self.__rpc_get_user,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                GetUserRequest,
-                User,
-            ),
-            "/user.UserService/CreateUser": grpclib.const.Handler(
-                self.__rpc_create_user,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                CreateUserRequest,
-                User,
-            ),
-            "/user.UserService/ListUsers": grpclib.const.Handler(
-                self.__rpc_list_users,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                ListUsersRequest,
-                ListUsersResponse,
-            ),
-        }
