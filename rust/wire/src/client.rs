@@ -7,7 +7,7 @@ use self::call::{Call, Receiving, Waiting, ended_event, failed, outcome_of};
 use crate::credit::Credit;
 use crate::grpc::{self, Deframer, code};
 use crate::outbound::{Outbound, SEND_BUFFER};
-use crate::pipe::{INPUT_LIMIT, Pipe, ReadyList, StreamWaker};
+use crate::pipe::{DATA_FRAME_BUDGET, INPUT_LIMIT, Pipe, ReadyList, StreamWaker};
 use crate::stats::{CallTable, MethodEntry};
 use bytes::Bytes;
 use h2::Reason;
@@ -25,6 +25,10 @@ use std::time::Duration;
 /// Streams opened before the peer's SETTINGS have told its limit: the least
 /// that RFC 9113, 6.5.2 recommends it to allow. Strict peers take more for an error.
 const ASSUMED_MAX_STREAMS: usize = 100;
+
+/// Calls that were cancelled and are remembered for a second, so that answers
+/// on their way are passed over. h2's 50 are few where deadlines pass together.
+const REMEMBERED_RESETS: usize = 10_000;
 
 /// Bounds of one connection.
 #[derive(Clone, Debug)]
@@ -181,7 +185,12 @@ impl ClientConnection {
             .initial_window_size(limits.stream_window)
             .initial_connection_window_size(limits.connection_window)
             .initial_max_send_streams(ASSUMED_MAX_STREAMS)
-            .max_send_buffer_size(SEND_BUFFER);
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_concurrent_reset_streams(REMEMBERED_RESETS)
+            // What a server sends for a forgotten stream is its answer that
+            // crossed our cancellation: no reason ever to end the connection.
+            .max_local_error_reset_streams(None)
+            .data_frame_budget(DATA_FRAME_BUDGET);
         let handshake: Handshaking = {
             let pipe = pipe.clone();
             Box::pin(async move { builder.handshake::<_, Bytes>(pipe).await })

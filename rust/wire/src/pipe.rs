@@ -10,6 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// h2's allowance for small DATA frames. It guards a buffer that we empty at
+/// once, and what it takes for frames of reset streams it never gives back: any
+/// connection on which streams are cancelled often enough would end by it.
+pub(crate) const DATA_FRAME_BUDGET: usize = usize::MAX;
+
 /// Output that waits for the socket: beyond this h2 keeps frames to itself, so
 /// that its own per-stream bounds hold.
 pub(crate) const OUTPUT_LIMIT: usize = 256 * 1024;

@@ -6,7 +6,7 @@ mod stream;
 use self::stream::{Kind, Phase, Sending, Stream, grpc_headers};
 use crate::grpc::{self, code};
 use crate::message::{HttpLimits, HttpRequest};
-use crate::pipe::{INPUT_LIMIT, Pipe, ReadyList};
+use crate::pipe::{DATA_FRAME_BUDGET, INPUT_LIMIT, Pipe, ReadyList};
 use crate::stats::CallTable;
 use bytes::Bytes;
 use h2::Reason;
@@ -18,6 +18,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+/// Streams that were reset here and are remembered for a second, so that what
+/// the client sends before it knows is passed over.
+const REMEMBERED_RESETS: usize = 1000;
+
+/// Frames for forgotten streams in the life of a connection. Each costs a reset
+/// in reply, which piles up if the client does not read, so there is an end.
+const FORGOTTEN_RESETS: usize = 10_000;
 
 /// Bounds of one connection.
 #[derive(Clone, Debug)]
@@ -155,7 +163,10 @@ impl ServerConnection {
             .max_send_buffer_size(crate::outbound::SEND_BUFFER)
             // h2 would cut off a client that cancels a batch before we look at
             // it; what comes here is rationed by `count_reset` as any reset.
-            .max_pending_accept_reset_streams(limits.reset_burst as usize);
+            .max_pending_accept_reset_streams(limits.reset_burst as usize)
+            .max_concurrent_reset_streams(REMEMBERED_RESETS)
+            .max_local_error_reset_streams(Some(FORGOTTEN_RESETS))
+            .data_frame_budget(DATA_FRAME_BUDGET);
         let state = State::Handshaking(builder.handshake(pipe.clone()));
         let resets = f64::from(limits.reset_burst);
         let mut this = Self {
@@ -452,6 +463,9 @@ impl ServerConnection {
         status: u32,
     ) {
         self.handler_ended(stream);
+        // A client that lets as many calls end as it cancels is no attacker,
+        // however many that are.
+        self.resets = (self.resets + 1.0).min(f64::from(self.config.limits.reset_burst));
         entry.phase = Phase::Answered;
         entry.record(status, self.now);
         if !entry.is_skipping() {

@@ -122,7 +122,10 @@ impl ServerConnection {
                 }
             }
             Err(Gone::Reset) => {
-                self.count_reset();
+                // Who has waited for the answer to begin did not reset rapidly.
+                if matches!(entry.sending, Sending::Idle(_)) {
+                    self.count_reset();
+                }
                 self.give_up(stream, &entry, code::CANCELLED);
             }
             Err(Gone::Violation(violation)) => {

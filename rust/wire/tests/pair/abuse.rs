@@ -1,6 +1,6 @@
 //! Peers that make work and take none: what they cost stays bounded.
 
-use crate::{BIDI, UNARY, server_limits, table};
+use crate::{BIDI, CLIENT_STREAM, Stage, UNARY, server_limits, table};
 use bascule_wire::grpc;
 use bascule_wire::server::{ServerConfig, ServerConnection, ServerEvent, ServerLimits};
 use http::HeaderMap;
@@ -277,6 +277,24 @@ fn a_client_that_cancels_in_earnest_is_not_an_attacker() {
     assert!(victim.closed.is_none(), "{:?}", victim.closed);
     victim.takes(&request(1001, UNARY));
     assert_eq!(victim.running.len(), 1);
+}
+
+#[test]
+fn a_busy_client_may_cancel_every_second_call_and_any_that_has_begun_to_answer() {
+    let mut stage = Stage::new();
+    for _ in 0..1000 {
+        let waiting = stage.pair.start(CLIENT_STREAM, None, true);
+        stage.pair.start(UNARY, Some(b"x"), true);
+        let answering = stage.pair.start(BIDI, None, false);
+        stage.pair.client.send_message(answering, grpc::frame(b"x"));
+        stage.settle();
+        stage.pair.client.cancel(waiting, stage.pair.now);
+        stage.pair.client.cancel(answering, stage.pair.now);
+        stage.settle();
+    }
+    assert_eq!((stage.caller.closed, stage.application.closed), (0, 0));
+    assert!(stage.application.running.is_empty());
+    assert_eq!(stage.pair.server.in_flight(), 0);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The kinds of calls, backpressure, time, and orderly ends.
 
-use crate::{BIDI, CLIENT_STREAM, Pair, Stage, UNARY, server_limits};
+use crate::{BIDI, CLIENT_STREAM, FAIL, Pair, Stage, UNARY, server_limits};
 use bascule_wire::client::{ClientEvent, ClientLimits, Start};
 use bascule_wire::grpc;
 use bascule_wire::server::{ServerEvent, ServerLimits};
@@ -315,6 +315,104 @@ fn a_cancelled_call_is_silent_here_and_reset_there() {
     assert!(stage.caller.ended.is_empty());
     assert_eq!(stage.application.log[&1].last().unwrap(), "reset");
     assert_eq!(stage.pair.server.in_flight(), 0);
+}
+
+/// Deadlines pass on both sides at once: the answer is on its way when the call is cancelled.
+#[test]
+fn answers_that_cross_a_cancellation_do_no_harm() {
+    let mut stage = Stage::new();
+    for _ in 0..50 {
+        let calls: Vec<_> = (0..100)
+            .map(|_| stage.pair.start(FAIL, Some(b"x"), true))
+            .collect();
+        stage.pair.collect();
+        stage.pair.deliver_to_server(usize::MAX);
+        stage.react();
+        stage.pair.collect();
+        for call in calls {
+            stage.pair.client.cancel(call, stage.pair.now);
+        }
+        stage.settle();
+    }
+    assert_eq!((stage.caller.closed, stage.application.closed), (0, 0));
+    let last = stage.pair.start(UNARY, Some(b"x"), true);
+    stage.settle();
+    assert_eq!(stage.caller.ended[&last], 0);
+}
+
+/// The other way round: requests go on after the server has answered them.
+#[test]
+fn requests_that_cross_an_early_answer_do_no_harm() {
+    let mut pair = Pair::new(ClientLimits::default(), server_limits());
+    for _ in 0..50 {
+        let calls: Vec<_> = (0..100)
+            .map(|_| pair.start(CLIENT_STREAM, None, true))
+            .collect();
+        pair.collect();
+        pair.deliver_to_server(usize::MAX);
+        while let Some(event) = pair.server.poll_event() {
+            if let ServerEvent::Call { stream, .. } = event {
+                let none = HeaderMap::new();
+                pair.server
+                    .finish(stream, 7, None, none.clone(), none, pair.now);
+            }
+        }
+        for call in calls {
+            pair.client
+                .send_message(call, grpc::frame(b"still sending"));
+            pair.client.end(call);
+        }
+        let closed = |closed: Option<String>| assert!(closed.is_none(), "{closed:?}");
+        exchange(
+            &mut pair,
+            |event| {
+                if let ServerEvent::Closed { error } = event {
+                    closed(error);
+                }
+            },
+            |event| {
+                if let ClientEvent::Closed { error } = event {
+                    closed(error);
+                }
+            },
+        );
+    }
+    assert_eq!((pair.client.in_flight(), pair.server.in_flight()), (0, 0));
+}
+
+/// A caller loses interest while small messages are on their way.
+#[test]
+fn messages_that_cross_a_cancellation_do_no_harm() {
+    let mut pair = Pair::new(ClientLimits::default(), server_limits());
+    for _ in 0..40 {
+        let calls: Vec<_> = (0..50).map(|_| pair.start(BIDI, None, false)).collect();
+        pair.collect();
+        pair.deliver_to_server(usize::MAX);
+        while let Some(event) = pair.server.poll_event() {
+            if let ServerEvent::Call { stream, .. } = event {
+                for _ in 0..5 {
+                    pair.server.send_message(stream, grpc::frame(b"tick"));
+                }
+            }
+        }
+        pair.collect();
+        for call in calls {
+            pair.client.cancel(call, pair.now);
+        }
+        let mut reset = Vec::new();
+        exchange(
+            &mut pair,
+            |event| match event {
+                ServerEvent::Reset { stream } => reset.push(stream),
+                other => assert!(!matches!(other, ServerEvent::Closed { .. }), "{other:?}"),
+            },
+            |event| assert!(!matches!(event, ClientEvent::Closed { .. }), "{event:?}"),
+        );
+        for stream in reset {
+            pair.server.handler_ended(stream);
+        }
+    }
+    assert_eq!((pair.client.in_flight(), pair.server.in_flight()), (0, 0));
 }
 
 #[test]
