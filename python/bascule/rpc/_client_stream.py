@@ -58,6 +58,8 @@ class Stream(Generic[Sent, Received]):
         self._turn = 0
         self._deadline_ns: int | None = None
         self._of_scope = False
+        # Whether the caller knows how the call ended: leaving need not say it again.
+        self._told = False
         #: What came with the headers; None before they came.
         self.initial_metadata: MultiDict[MetadataValue] | None = None
         #: What came with the status; None before the call has ended.
@@ -241,6 +243,7 @@ class Stream(Generic[Sent, Received]):
 
     async def cancel(self) -> None:
         """End the call with RST_STREAM(CANCEL)."""
+        self._told = True
         self._abandon()
         await anyio.lowlevel.checkpoint()
 
@@ -310,8 +313,8 @@ class Stream(Generic[Sent, Received]):
 
     def _wants_status(self) -> bool:
         """A caller that has received all it can expect should see how the call ended."""
-        if self._outcome is not None:
-            return True
+        if self._told or self._outcome is not None:
+            return not self._told
         unary_reply = not self._method.cardinality.server_streaming
         return self._send_ended and unary_reply
 
@@ -325,6 +328,7 @@ class Stream(Generic[Sent, Received]):
 
         if self._outcome is None or self._outcome[0] == 0:
             return
+        self._told = True
         if self._of_scope and self._outcome[0] == Status.DEADLINE_EXCEEDED.value:
             await leave_to_scope(self._deadline_ns)
         raise error_of(*self._outcome)
