@@ -8,8 +8,8 @@
 //! The JSON is the mapping of proto3 as `google.protobuf.json_format` has it. Where that parser is
 //! lenient by accident of its language, this one is strict: numbers in strings have JSON's
 //! grammar, base64 has no stray characters, timestamps and durations their full documented form,
-//! a number that overflows a float is out of range also in quotes, and a field given by both of
-//! its names is a duplicate.
+//! a number that overflows a float is out of range also in quotes, a field given by both of its
+//! names is a duplicate, and an empty array is no message.
 
 mod base64;
 mod binding;

@@ -262,10 +262,8 @@ impl<'p, 'm> Printer<'p, 'm> {
         if *count > 0 {
             self.out.push(b',');
         }
-        let before = self.out.len();
         self.value(kind, raw)
             .map_err(|error| error.in_item(*count))?;
-        debug_assert!(self.out.len() > before);
         *count += 1;
         Ok(())
     }
