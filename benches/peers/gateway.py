@@ -25,6 +25,7 @@ async def serve(upstream: str, keys: str) -> None:
         address_limit=_ENDLESS,
     )
     async with Gateway(config, descriptor_set()) as gateway:
+        settle_memory()
         ready(gateway.addresses[0])
         await anyio.sleep_forever()
 

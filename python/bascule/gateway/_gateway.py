@@ -170,10 +170,6 @@ class Gateway:
         """Stop accepting, let requests finish for ``config.grace`` seconds, close the channels."""
         try:
             await self._stack.__aexit__(kind, error, traceback)
-        except BaseExceptionGroup as group:
-            # That a task group writes the log is no reason to wrap what the body raised.
-            if group.exceptions != (error,):
-                raise
         finally:
             self._server = None
 
