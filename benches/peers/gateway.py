@@ -8,6 +8,7 @@ import argparse
 
 import anyio
 
+from bascule.app import settle_memory
 from bascule.gateway import DevelopmentKey, Gateway, GatewayConfig, LimitConfig
 from bascule_shop._descriptors import descriptor_set
 from benches.peers.serve import ready, run
