@@ -166,13 +166,19 @@ class GrpclibEcho(EchoBase):
 
 
 @contextmanager
-def grpcio_server(*, options: Any = ()) -> Iterator[Peer]:
+def grpcio_server(
+    *, listen: str = "127.0.0.1:0", credentials: Any = None, options: Any = ()
+) -> Iterator[Peer]:
     """Run grpcio's server."""
     peer = Peer()
     with ThreadPoolExecutor(32) as threads:
         server = grpc.server(threads, options=options)
         add_EchoServicer_to_server(GrpcioEcho(peer), server)
-        peer.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        if credentials is None:
+            port = server.add_insecure_port(listen)
+        else:
+            port = server.add_secure_port(listen, credentials)
+        peer.address = f"127.0.0.1:{port}"
         peer.stop = lambda: server.stop(0).wait()
         server.start()
         try:
