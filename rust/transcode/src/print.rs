@@ -135,11 +135,8 @@ impl<'p, 'm> Printer<'p, 'm> {
             if (wire != field.kind.wire() && !is_packed) || field.kind == Kind::Group {
                 continue;
             }
-            if let (Kind::Enum(index), Raw::Number(bits)) = (field.kind, raw) {
-                let enumeration = self.pool.enumeration(index);
-                if enumeration.closed && enumeration.quoted_name(low_i32(bits)).is_none() {
-                    continue;
-                }
+            if self.is_foreign(field.kind, raw) {
+                continue;
             }
             if let Some(oneof) = field.oneof {
                 let bit = 1 << (oneof % 64);
@@ -157,6 +154,15 @@ impl<'p, 'm> Printer<'p, 'm> {
             self.entries[base..].sort_by_key(|entry| entry.field);
         }
         Ok(base)
+    }
+
+    /// Whether this is a number that a closed enum has not: an unknown field, too.
+    fn is_foreign(&self, kind: Kind, raw: Raw<'_>) -> bool {
+        let (Kind::Enum(index), Raw::Number(bits)) = (kind, raw) else {
+            return false;
+        };
+        let enumeration = self.pool.enumeration(index);
+        enumeration.closed && enumeration.quoted_name(low_i32(bits)).is_none()
     }
 
     /// A oneof's last field wins, and forgets what its earlier occurrences held before another.
@@ -248,7 +254,9 @@ impl<'p, 'm> Printer<'p, 'm> {
                     let mut reader = WireReader::new(packed);
                     while !reader.is_empty() {
                         let raw = reader.value(kind.wire())?;
-                        self.item(kind, raw, &mut count)?;
+                        if !self.is_foreign(kind, raw) {
+                            self.item(kind, raw, &mut count)?;
+                        }
                     }
                 }
                 raw => self.item(kind, raw, &mut count)?,
