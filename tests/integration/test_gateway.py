@@ -608,3 +608,61 @@ async def test_no_set_of_headers_smuggles_metadata(shop: Shop) -> None:
                 }
                 assert value.isascii()
                 assert value.isprintable()
+
+
+PIECES = [
+    *(
+        "/",
+        "//",
+        ".",
+        "..",
+        "/./",
+        "/../",
+        "%2e",
+        "%2E%2E",
+        "%2f",
+        "%2F",
+        "%5c",
+        "\\",
+        "%00",
+        "%0a",
+    ),
+    *(
+        "%",
+        "%zz",
+        "%c0%af",
+        "%25",
+        ";",
+        ";a=b",
+        "?",
+        "#",
+        ":",
+        "*",
+        "~",
+        " ",
+        "\t",
+        "\u00e9",
+        "%ff",
+    ),
+    *("/healthz", "/metrics", "/api/v1/products", "http://h", "@", "api", "users", "orders"),
+]
+
+
+async def test_no_path_leads_around_the_token(shop: Shop) -> None:
+    """What the router takes for a protected route is one for the authorization, too."""
+    draw = Random(4712)
+    public = {"/healthz", "/readyz", "/metrics", "/api/v1/products", "/api/v1/products/{id}"}
+    for n in range(1000):
+        path = draw.choice(
+            ["/api/v1/users", "/api/v1/users/u-1", "/api/v1/orders", "/api/v1/orders/1"]
+        )
+        for _ in range(draw.randrange(1, 4)):
+            at = draw.randrange(len(path) + 1)
+            path = path[:at] + draw.choice(PIECES) + path[at:]
+        request = HttpRequest("GET", path, [], b"", f"10.0.{n >> 8}.{n & 255}:1", "https", "2")
+        shop.users.metadata = {}
+        response = await shop.gateway.handle(request)
+        assert not shop.users.metadata, path
+        assert response.status in {400, 401, 404} or any(
+            path.partition("?")[0].startswith(prefix.partition("{")[0]) for prefix in public
+        ), (path, response.status)
