@@ -294,7 +294,9 @@ class ServerCall(CallContext):
             session.forget()
         machine, now_ns = session.machine, session.driver.now_ns()
         trailing = list(self._trailing_metadata.items()) if self._trailing_metadata else None
-        error = self.error
+        # The error's traceback leads back here: kept, it would hold the whole call
+        # until the collector comes.
+        error, self.error = self.error, None
         if self.gone:
             if present:
                 machine.handler_ended(self.stream)
