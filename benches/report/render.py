@@ -73,6 +73,11 @@ cancel scopes, an interceptor, metrics and a circuit breaker on; the others as t
 sets them up. The commands and all samples stand in
 [latest.json](../../benches/report/latest.json).
 
+The peers in Go and Rust are built on the first run, if `go` and `cargo` are there; `h2load` comes
+with nghttp2 (`apt-get install nghttp2-client`). What is missing is named, and left out.
+`.venv/bin/python -m benches --only server,client` measures some suites, `--quick` only shows that
+they run, and `.venv/bin/python -m benches.report.render` writes this page from the last run.
+
 Measured on {cpu}, {cores} cores, {system}, Python {python}; {packages}; {go}; {rust}.
 """
 
