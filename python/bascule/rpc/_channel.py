@@ -221,7 +221,9 @@ class Channel:
         :param timeout: seconds for the whole call; the channel's own if None
         """
         headers = self._merge(metadata)
-        context = ClientCallContext(method.path, MultiDict(headers or ()), timeout or self._timeout)
+        if timeout is None:
+            timeout = self._timeout
+        context = ClientCallContext(method.path, MultiDict(headers or ()), timeout)
         return Stream(self, method, context, self._interceptors)
 
     def server_stream(
@@ -285,7 +287,7 @@ class Channel:
         0 means that a scope is cancelled already.
         """
         scope_deadline = anyio.current_effective_deadline()
-        if timeout is not None:
+        if timeout is not None and timeout < _FOREVER:
             own = self._driver.now_ns() + int(timeout * 1e9)
             if scope_deadline * 1e9 >= own:
                 return own, False
@@ -475,6 +477,9 @@ class Channel:
 
 
 _NEVER = float("inf")
+
+#: Seconds that are no limit: 31 years.
+_FOREVER = 1e9
 
 #: A call that its connection did not take any more; another one may.
 REFUSED: Event = (
