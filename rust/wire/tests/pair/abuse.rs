@@ -22,7 +22,7 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend_from_slice(&[kind, flags]);
@@ -44,7 +44,7 @@ fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-fn request_block(method: usize) -> Vec<u8> {
+pub(crate) fn request_block(method: usize) -> Vec<u8> {
     block(&[
         (":method", "POST"),
         (":scheme", "http"),

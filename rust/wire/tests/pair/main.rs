@@ -5,6 +5,7 @@
 mod abuse;
 mod calls;
 mod credit;
+mod fuzz;
 mod loss;
 
 use bascule_wire::client::{ClientConnection, ClientEvent, ClientLimits, Outcome, Start};
