@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 WRITE_HIGH_WATER = 256 * 1024
 
 
+#: Seconds after which a TLS handshake is given up; the loop's own default is a minute.
+TLS_HANDSHAKE_TIMEOUT = 10.0
+
+
+def _handshake_timeout(tls: ssl.SSLContext | None) -> float | None:
+    """Asyncio refuses a timeout for a handshake that will not be."""
+    return None if tls is None else TLS_HANDSHAKE_TIMEOUT
+
+
 class AsyncioLink(asyncio.Protocol):
     """Feeds a machine from a transport; flushes once a loop tick."""
 
@@ -199,11 +208,20 @@ class AsyncioDriver:
         try:
             if where.kind == "unix":
                 server = await self.loop.create_unix_server(
-                    factory, where.host, ssl=tls, backlog=1024
+                    factory,
+                    where.host,
+                    ssl=tls,
+                    ssl_handshake_timeout=_handshake_timeout(tls),
+                    backlog=1024,
                 )
                 return _AsyncioListener(server, str(where), where.host)
             server = await self.loop.create_server(
-                factory, where.host, where.port, ssl=tls, backlog=1024
+                factory,
+                where.host,
+                where.port,
+                ssl=tls,
+                ssl_handshake_timeout=_handshake_timeout(tls),
+                backlog=1024,
             )
         except OSError as error:
             message = f"cannot listen on {address}: {error.strerror or error}"
@@ -240,11 +258,20 @@ class AsyncioDriver:
         name = (server_name or where.host) if tls is not None else None
         if where.kind == "unix":
             _, link = await self.loop.create_unix_connection(
-                factory, where.host, ssl=tls, server_hostname=name
+                factory,
+                where.host,
+                ssl=tls,
+                server_hostname=name,
+                ssl_handshake_timeout=_handshake_timeout(tls),
             )
             return link
         _, link = await self.loop.create_connection(
-            factory, where.host, where.port, ssl=tls, server_hostname=name
+            factory,
+            where.host,
+            where.port,
+            ssl=tls,
+            server_hostname=name,
+            ssl_handshake_timeout=_handshake_timeout(tls),
         )
         sock: socket.socket = link._transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
