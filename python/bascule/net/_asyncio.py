@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Self, cast
+
+import anyio
 
 from bascule.errors import TransportError
 from bascule.net._address import Address, format_peer, parse_address
@@ -114,6 +117,17 @@ class AsyncioLink(asyncio.Protocol):
                 transport.resume_reading()
 
 
+@functools.cache
+def _scope_type() -> type[anyio.CancelScope]:
+    """The scope of anyio for asyncio, without its timer; only a running loop can name it."""
+
+    class Scope(type(anyio.CancelScope())):  # type: ignore[misc]
+        def _timeout(self) -> None:
+            """Arm nothing. Should anyio rename this, every scope has its timer again: slower, not wrong."""
+
+    return Scope
+
+
 class _AsyncioListener:
     def __init__(self, server: asyncio.Server, address: str, path: str | None) -> None:
         self.address = address
@@ -138,6 +152,7 @@ class AsyncioDriver:
 
     async def __aenter__(self) -> Self:
         self.loop = asyncio.get_running_loop()
+        self.scope = _scope_type()
         self._host = asyncio.current_task()
         return self
 
@@ -193,6 +208,7 @@ class AsyncioDriver:
         return self.loop.create_future()
 
     now_ns = staticmethod(time.monotonic_ns)
+    scope_deadline = staticmethod(anyio.current_effective_deadline)
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
         return self.loop.call_at(when_ns / 1e9, callback)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from contextlib import AbstractAsyncContextManager
 
+    from anyio import CancelScope
+
 T = TypeVar("T")
 
 #: Events are tuples that begin with their kind; see ``_core.pyi``.
@@ -101,6 +103,17 @@ class Driver(Protocol):
 
     def future(self) -> Future[Any]: ...
     def now_ns(self) -> int: ...
+    def scope_deadline(self) -> float:
+        """:func:`anyio.current_effective_deadline`, without finding out the event loop each time."""
+        ...
+
+    def scope(self, *, deadline: float) -> CancelScope:
+        """A cancel scope whose deadline :func:`anyio.current_effective_deadline` sees.
+
+        The owner cancels it then: a timer each would cost as much as the rest of the scope.
+        """
+        ...
+
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer: ...
 
     async def listen(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
+    import anyio
+
     from bascule.net._link import Future, Link, Listener, Machine, Session, Timer
 
     Attach = Callable[[Link], tuple[Machine, Session]]
@@ -106,6 +108,9 @@ class TrioDriver:
     async def __aenter__(self) -> Self:
         self._nursery = await self._manager.__aenter__()
         self.spawn = self._nursery.start_soon
+        self.scope_deadline = trio.current_effective_deadline
+        self.scope = cast("Callable[..., anyio.CancelScope]", trio.CancelScope)
+        self._clock = trio.lowlevel.current_clock().current_time
         return self
 
     async def __aexit__(
@@ -127,7 +132,7 @@ class TrioDriver:
         return TrioFuture()
 
     def now_ns(self) -> int:
-        return int(trio.current_time() * 1e9)
+        return int(self._clock() * 1e9)
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
         timer = _TrioTimer()
@@ -229,7 +234,7 @@ class TrioDriver:
             sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
         peer = format_peer(sock.family, sock.getpeername())
         if tls is None:
-            return StreamLink(self, peer, *_raw(sock), sock.close, LOST)
+            return StreamLink(self, peer, *_raw(sock), LOST)
         stream = trio.SSLStream(
             trio.SocketStream(sock),
             tls,
@@ -254,14 +259,35 @@ class TrioDriver:
 
 def _raw(
     sock: trio.socket.SocketType,
-) -> tuple[Callable[[], Awaitable[bytes]], Callable[[bytes], Awaitable[None]]]:
+) -> tuple[Callable[[], Awaitable[bytes]], Callable[[bytes], Awaitable[None]], Callable[[], None]]:
+    """Receive, send and close, one level below trio's socket.
+
+    Its methods try before they wait, and let the loop turn once more when they need not wait. Here
+    the reader waits first, which is its checkpoint, and the writer parks between its batches.
+    """
+    raw = stdlib_socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+    raw.setblocking(False)
+
     async def receive() -> bytes:
-        return await sock.recv(READ_SIZE)
+        while True:
+            await trio.lowlevel.wait_readable(raw)
+            try:
+                return raw.recv(READ_SIZE)
+            except BlockingIOError:
+                continue
 
     async def send(data: bytes) -> None:
-        sent = await sock.send(data)
-        while sent < len(data):
-            data = data[sent:]
-            sent = await sock.send(data)
+        left = memoryview(data)
+        while True:
+            try:
+                left = left[raw.send(left) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(raw)
+            if not left:
+                return
 
-    return receive, send
+    def close() -> None:
+        trio.lowlevel.notify_closing(raw)
+        raw.close()
+
+    return receive, send, close

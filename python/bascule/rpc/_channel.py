@@ -8,7 +8,6 @@ import random
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
-from multidict import MultiDict
 
 from bascule import _core
 from bascule.errors import (
@@ -193,12 +192,11 @@ class Channel:
         if not self._around_unary:
             reply, _, _ = await self._unary(method, request, timeout, headers)
             return reply  # type: ignore[no-any-return]
-        context = ClientCallContext(method.path, MultiDict(headers or ()), timeout)
+        context = ClientCallContext(method.path, headers, timeout)
 
         async def innermost(request: Any) -> Any:
-            sent = list(context.metadata.items()) or None
             reply, context.peer, trailers = await self._unary(
-                method, request, context.timeout, sent
+                method, request, context.timeout, context.pairs()
             )
             if trailers is not None:
                 context.trailing_metadata.extend(trailers.items())
@@ -223,7 +221,7 @@ class Channel:
         headers = self._merge(metadata)
         if timeout is None:
             timeout = self._timeout
-        context = ClientCallContext(method.path, MultiDict(headers or ()), timeout)
+        context = ClientCallContext(method.path, headers, timeout)
         return Stream(self, method, context, self._interceptors)
 
     def server_stream(
@@ -286,7 +284,8 @@ class Channel:
         nanoseconds, and whether it is the scopes' own, which then end the call.
         0 means that a scope is cancelled already.
         """
-        scope_deadline = anyio.current_effective_deadline()
+        self._require_open()
+        scope_deadline = self._driver.scope_deadline()
         if timeout is not None and timeout < _FOREVER:
             own = self._driver.now_ns() + int(timeout * 1e9)
             if scope_deadline * 1e9 >= own:
@@ -294,6 +293,11 @@ class Channel:
         elif scope_deadline == _NEVER:
             return None, False
         return int(max(scope_deadline, 0.0) * 1e9), True
+
+    def _require_open(self) -> None:
+        if not self._open:
+            message = f"channel to {self.target} is not open: use it inside its `async with`"
+            raise ClosedError(message)
 
     async def admit(self, deadline_ns: int | None) -> Slot:
         """Pick a connection and take a permit, waiting while endpoints connect.
@@ -303,9 +307,7 @@ class Channel:
             the deadline comes first
         """
         while True:
-            if not self._open:
-                message = f"channel to {self.target} is not open: use it inside its `async with`"
-                raise ClosedError(message)
+            self._require_open()
             verdict, endpoint, permit, retry_ns = self._policy.admit(self._driver.now_ns())
             if verdict == 0:
                 subchannel = self._by_id.get(endpoint)
@@ -463,9 +465,7 @@ class Channel:
         return [each.endpoint for each in self._subchannels.values()]
 
     async def _wait_change(self) -> None:
-        if not self._open:
-            message = f"channel to {self.target} is not open: use it inside its `async with`"
-            raise ClosedError(message)
+        self._require_open()
         if self._changed is None:
             self._changed = anyio.Event()
         await self._changed.wait()

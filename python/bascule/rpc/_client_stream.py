@@ -278,7 +278,7 @@ class Stream(Generic[Sent, Received]):
         self._started = True
         channel = self._channel
         index, _, _ = channel.prepare(self._method)
-        metadata = list(self._context.metadata.items()) or None
+        metadata = self._context.pairs()
         slot = await channel.admit(self._deadline_ns)
         connection = slot.connection
         try:

@@ -129,22 +129,43 @@ class ClientCallContext:
     """One call as a client's interceptor sees it.
 
     :ivar method: ``/package.Service/Method``
-    :ivar metadata: what will be sent; change it before the call proceeds
     :ivar timeout: seconds, or None; change it before the call proceeds
     :ivar peer: the server's address, once the call was sent
-    :ivar trailing_metadata: what came with the status, once the call has ended
     """
 
-    __slots__ = ("metadata", "method", "peer", "timeout", "trailing_metadata")
+    __slots__ = ("_metadata", "_sent", "_trailing_metadata", "method", "peer", "timeout")
 
     def __init__(
-        self, method: str, metadata: MultiDict[MetadataValue], timeout: float | None
+        self, method: str, sent: list[tuple[str, MetadataValue]] | None, timeout: float | None
     ) -> None:
         self.method = method
-        self.metadata = metadata
         self.timeout = timeout
         self.peer: str | None = None
-        self.trailing_metadata: MultiDict[MetadataValue] = MultiDict()
+        self._sent = sent
+        self._metadata: MultiDict[MetadataValue] | None = None
+        self._trailing_metadata: MultiDict[MetadataValue] | None = None
+
+    @property
+    def metadata(self) -> MultiDict[MetadataValue]:
+        """What will be sent; change it before the call proceeds."""
+        if self._metadata is None:
+            self._metadata = MultiDict(self._sent or ())
+        return self._metadata
+
+    @property
+    def trailing_metadata(self) -> MultiDict[MetadataValue]:
+        """What came with the status, once the call has ended."""
+        if self._trailing_metadata is None:
+            self._trailing_metadata = MultiDict()
+        return self._trailing_metadata
+
+    @trailing_metadata.setter
+    def trailing_metadata(self, came: MultiDict[MetadataValue]) -> None:
+        self._trailing_metadata = came
+
+    def pairs(self) -> list[tuple[str, MetadataValue]] | None:
+        """The metadata as the core takes it."""
+        return self._sent if self._metadata is None else list(self._metadata.items()) or None
 
 
 class ServerInterceptor:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from bascule._core import CallTable, Headers
     from bascule.net import ServerTLS
-    from bascule.net._link import Driver, Event, Future, Link
+    from bascule.net._link import Driver, Event, Future, Link, Timer
 
 __all__ = ["Servable", "Server", "ServerLimits"]
 
@@ -110,16 +110,19 @@ class Binding:
         if isinstance(handler, MethodHandler):
             direct = handler.direct
 
-            async def innermost(call: ServerCall, request: Any) -> Any:
-                return await direct(request)
+            def innermost(call: ServerCall, request: Any) -> Awaitable[Any]:
+                awaitable: Awaitable[Any] = direct(request)
+                return awaitable
         else:
 
-            async def innermost(call: ServerCall, request: Any) -> Any:
+            async def through_stream(call: ServerCall, request: Any) -> Any:
                 stream = _UnaryStream(call, request)
                 await handler.func(stream)
                 if call.error is not None:
                     raise call.error
                 return stream.reply
+
+            innermost = through_stream
 
         chain: Callable[[ServerCall, Any], Awaitable[Any]] = innermost
         for each in reversed(around):
@@ -255,7 +258,7 @@ class ServerCall(CallContext):
     async def run(self) -> None:
         """Run the handler in its cancel scope and answer, whatever happens."""
         _current.set(self)
-        scope = anyio.CancelScope(deadline=self.deadline)
+        scope = self.session.driver.scope(deadline=self.deadline)
         self.scope = scope
         returned = False
         try:
@@ -278,6 +281,12 @@ class ServerCall(CallContext):
     def reset(self) -> None:
         """The peer gave up."""
         self.gone = True
+        if self.scope is not None:
+            self.scope.cancel()
+
+    def expire(self) -> None:
+        """The deadline has come; a handler that has not begun never will."""
+        self.timeout_ns = 0
         if self.scope is not None:
             self.scope.cancel()
 
@@ -385,6 +394,8 @@ class ServerSession:
         self._lost = server.serving.lost
         #: The link is gone; handlers may still clean up after their calls.
         self.ended = False
+        self._timer: Timer | None = None
+        self._timer_at = math.inf
 
     def handle_events(self, events: list[Event]) -> None:
         """React to what the machine reports; kinds are those of ``_core.ServerConnection``."""
@@ -396,6 +407,8 @@ class ServerSession:
                 binding = self._bindings[method]
                 call = ServerCall(self, stream, binding, headers, timeout_ns, message)
                 calls[stream] = call
+                if call.deadline < self._timer_at:
+                    self._arm(call.deadline)
                 self.driver.spawn(call.run)
             elif kind == 1:
                 waiting = calls.get(event[1])
@@ -419,12 +432,34 @@ class ServerSession:
     def handle_lost(self) -> None:
         """The socket is gone; the machine has reported every call as reset."""
         self.ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if not self.calls:
             self.forget()
 
     def forget(self) -> None:
         """Nothing is left of this connection: the server need not wait for it."""
         self._lost(self)
+
+    def _arm(self, deadline: float) -> None:
+        """See to it that calls end at their deadlines: one timer serves them all."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self.driver.call_at(math.ceil(deadline * 1e9), self._expire)
+
+    def _expire(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        now = self.driver.now_ns() / 1e9
+        following = math.inf
+        for call in self.calls.values():
+            if call.deadline > now:
+                following = min(following, call.deadline)
+            else:
+                call.expire()
+        if following < math.inf:
+            self._arm(following)
 
     def cancel_calls(self) -> None:
         """Cancel every handler that runs."""
