@@ -426,6 +426,22 @@ def test_idleness_ends_the_connection_by_agreement() -> None:
     assert peer.machine.finished
 
 
+def test_a_unary_request_that_does_not_arrive_is_given_up() -> None:
+    peer = ClientPeer(answers=False)
+    slow = peer.request(body=frame(b"slow")[:-1], end=False)
+    streaming = peer.request("/t.T/Bidi", frame(b"x"), end=False)
+    peer.settle()
+    peer.take(peer.machine.tick(NOW + 15_000_000_000))
+    peer.settle()
+    assert not peer.streams[slow].ended
+    peer.take(peer.machine.tick(NOW + 15_000_000_001))
+    peer.settle()
+    assert peer.streams[slow].status == ("4", "the request took too long to arrive")
+    assert peer.streams[slow].reset == h2.errors.ErrorCodes.NO_ERROR
+    assert [event[1] for event in peer.of_kind(CALL)] == [streaming]
+    assert peer.machine.in_flight == 1
+
+
 def test_trailers_of_a_request_are_tolerated() -> None:
     peer = ClientPeer()
     stream = peer.request(body=frame(b"x"), end=False)

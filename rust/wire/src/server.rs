@@ -42,6 +42,8 @@ pub struct ServerLimits {
     pub connection_window: u32,
     /// From the first byte until the preface has come.
     pub handshake_timeout: Duration,
+    /// From the start of a call whose request is one message until it has come.
+    pub request_timeout: Duration,
     /// Without any stream for this long, the connection is closed.
     pub idle_timeout: Duration,
     /// Resets allowed at once, received or provoked (CVE-2023-44487, CVE-2025-8671).
@@ -59,6 +61,7 @@ impl Default for ServerLimits {
             stream_window: 256 * 1024,
             connection_window: 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(3600),
             reset_burst: 200,
             reset_rate: 33,
@@ -219,7 +222,7 @@ impl ServerConnection {
                     connection.graceful_shutdown();
                 }
             }
-            _ => self.expire_bodies(),
+            _ => self.expire_requests(),
         }
         self.drive();
     }

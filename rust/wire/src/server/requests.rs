@@ -37,6 +37,7 @@ impl ServerConnection {
             .is_some_and(|value| is_grpc_content_type(value.as_bytes()));
         let mut headers = parts.headers;
         let mut problem = None;
+        let mut patience = self.config.limits.request_timeout;
         let kind = match (&self.config.grpc, &self.config.http) {
             (Some(table), _) if is_grpc => {
                 match grpc_kind(table, &parts.method, parts.uri.path(), &headers) {
@@ -54,10 +55,10 @@ impl ServerConnection {
                     || parts.uri.path().to_owned(),
                     |target| target.as_str().to_owned(),
                 );
+                patience = http.body_timeout;
                 Kind::Http {
                     method: parts.method,
                     target,
-                    deadline: self.now + http.body_timeout,
                 }
             }
             _ => {
@@ -71,6 +72,7 @@ impl ServerConnection {
             waker,
             kind,
             started: self.now,
+            arrives_until: self.now + patience,
             headers: Some(headers),
             receiving: Some(body),
             deframer: Deframer::default(),
@@ -128,22 +130,23 @@ impl ServerConnection {
                 }
                 self.give_up(stream, &entry, code::CANCELLED);
             }
-            Err(Gone::Violation(violation)) => {
-                self.count_reset();
-                self.give_up(stream, &entry, violation.status);
-                let mut trailers = HeaderMap::new();
-                trailers.insert("grpc-status", HeaderValue::from(violation.status));
-                trailers.insert("grpc-message", grpc::encode_message(&violation.message));
-                if matches!(entry.sending, Sending::Idle(_)) {
-                    let mut headers = grpc_headers(HeaderMap::new());
-                    headers.extend(trailers);
-                    let _ = entry.respond_only(StatusCode::OK, headers);
-                    // The answer is complete; the rest of the request is not wanted (RFC 9113, 8.1).
-                    entry.stop_receiving();
-                } else {
-                    entry.reset(Reason::CANCEL);
-                }
-            }
+            Err(Gone::Violation(violation)) => self.refuse(stream, entry, &violation),
+        }
+    }
+
+    /// Ends a call by a status of our own.
+    fn refuse(&mut self, stream: u32, mut entry: Stream, violation: &Violation) {
+        self.count_reset();
+        self.give_up(stream, &entry, violation.status);
+        if matches!(entry.sending, Sending::Idle(_)) {
+            let mut headers = grpc_headers(HeaderMap::new());
+            headers.insert("grpc-status", HeaderValue::from(violation.status));
+            headers.insert("grpc-message", grpc::encode_message(&violation.message));
+            let _ = entry.respond_only(StatusCode::OK, headers);
+            // The answer is complete; the rest of the request is not wanted (RFC 9113, 8.1).
+            entry.stop_receiving();
+        } else {
+            entry.reset(Reason::CANCEL);
         }
     }
 
@@ -290,24 +293,34 @@ impl ServerConnection {
         entry.phase = Phase::Handled;
     }
 
-    pub(super) fn expire_bodies(&mut self) {
+    /// Ends requests that take too long to arrive, or to be skipped.
+    pub(super) fn expire_requests(&mut self) {
         let now = self.now;
         let late: Vec<u32> = self
             .streams
             .iter()
-            .filter(|(_, entry)| {
-                (entry.phase == Phase::Arriving || entry.is_skipping())
-                    && matches!(&entry.kind, Kind::Http { deadline, .. } if *deadline < now)
-            })
+            .filter(|(_, entry)| entry.phase == Phase::Arriving || entry.is_skipping())
+            .filter(|(_, entry)| entry.arrives_until < now)
             .map(|(stream, _)| *stream)
             .collect();
         for stream in late {
-            if let Some(mut entry) = self.streams.remove(&stream)
-                && entry.phase == Phase::Arriving
-            {
-                self.deliver_http(stream, &mut entry, Some(Problem::Timeout));
-                self.streams.insert(stream, entry);
+            let Some(mut entry) = self.streams.remove(&stream) else {
+                continue;
+            };
+            match (entry.phase, &entry.kind) {
+                (Phase::Arriving, Kind::Grpc { .. }) => {
+                    let why = "the request took too long to arrive";
+                    let violation = Violation::new(code::DEADLINE_EXCEEDED, why);
+                    self.refuse(stream, entry, &violation);
+                    continue;
+                }
+                (Phase::Arriving, Kind::Http { .. }) => {
+                    self.deliver_http(stream, &mut entry, Some(Problem::Timeout));
+                }
+                _ => entry.stop_receiving(),
             }
+            self.streams.insert(stream, entry);
+            self.progress(stream);
         }
     }
 }

@@ -31,7 +31,6 @@ pub(super) enum Kind {
     Http {
         method: Method,
         target: String,
-        deadline: Duration,
     },
 }
 
@@ -40,6 +39,8 @@ pub(super) struct Stream {
     pub(super) waker: Waker,
     pub(super) kind: Kind,
     pub(super) started: Duration,
+    /// When to give up waiting for the rest of a request that is delivered whole.
+    pub(super) arrives_until: Duration,
     /// Request headers, until the event takes them.
     pub(super) headers: Option<HeaderMap>,
     pub(super) receiving: Option<RecvStream>,
