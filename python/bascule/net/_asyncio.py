@@ -64,7 +64,7 @@ class AsyncioLink(asyncio.Protocol):
         events = self.machine.receive(data, time.monotonic_ns())
         if events:
             self._session.handle_events(events)
-        if not self._flush_scheduled:
+        if not self._flush_scheduled and self.machine.wants_write:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
@@ -89,6 +89,11 @@ class AsyncioLink(asyncio.Protocol):
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
+
+    def flush_now(self) -> None:
+        if self._flush_scheduled:
+            return
+        self._flush()
 
     def close(self) -> None:
         self._transport.abort()

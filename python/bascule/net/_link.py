@@ -36,6 +36,11 @@ class Machine(Protocol):
     @property
     def wants_read(self) -> bool: ...
     @property
+    def wants_write(self) -> bool:
+        """Whether a flush has anything to do: bytes to send, or an end to see."""
+        ...
+
+    @property
     def finished(self) -> bool: ...
     @property
     def in_flight(self) -> int: ...
@@ -60,6 +65,11 @@ class Link(Protocol):
 
     def flush_soon(self) -> None:
         """Send what the machine has, once, after the current batch of work."""
+
+    def flush_now(self) -> None:
+        """Send what the machine has before returning, as far as the socket takes it.
+        For a caller that knows of no other work that would go along.
+        """
 
     def close(self) -> None:
         """Close the socket now; what was not sent is lost."""

@@ -31,6 +31,7 @@ class StreamLink:
         close: Callable[[], None],
         lost: tuple[type[Exception], ...],
         tls: ssl.SSLObject | None = None,
+        send_now: Callable[[bytes], int] | None = None,
     ) -> None:
         self.peer = peer
         self.tls = tls
@@ -39,6 +40,8 @@ class StreamLink:
         self._send = send
         self._close = close
         self._lost = lost
+        self._send_now = send_now
+        self._left = b""
         self._closed = False
         self._dirty = False
         self._parked: Future[None] | None = None
@@ -57,6 +60,19 @@ class StreamLink:
             self._parked = None
             if not parked.done():
                 parked.set_result(None)
+
+    def flush_now(self) -> None:
+        send_now = self._send_now
+        if send_now is None or self._parked is None or self._closed:
+            self.flush_soon()
+            return
+        data, events = self.machine.flush()
+        if data:
+            self._left = data[send_now(data) :]
+        if events:
+            self._session.handle_events(events)
+        if self._left or self.machine.wants_write:
+            self.flush_soon()
 
     def close(self) -> None:
         if not self._closed:
@@ -78,7 +94,8 @@ class StreamLink:
                 events = machine.receive(data, now_ns())
                 if events:
                     session.handle_events(events)
-                self.flush_soon()
+                if machine.wants_write:
+                    self.flush_soon()
                 if not machine.wants_read:
                     self._readable = self._driver.future()
                     await self._readable
@@ -94,6 +111,9 @@ class StreamLink:
         try:
             while not self._closed:
                 self._dirty = False
+                if self._left:
+                    left, self._left = self._left, b""
+                    await self._send(left)
                 data, events = machine.flush()
                 if events:
                     session.handle_events(events)

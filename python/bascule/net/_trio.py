@@ -234,7 +234,8 @@ class TrioDriver:
             sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
         peer = format_peer(sock.family, sock.getpeername())
         if tls is None:
-            return StreamLink(self, peer, *_raw(sock), LOST)
+            raw = _raw(sock)
+            return StreamLink(self, peer, *raw[:3], LOST, send_now=raw[3])
         stream = trio.SSLStream(
             trio.SocketStream(sock),
             tls,
@@ -259,8 +260,13 @@ class TrioDriver:
 
 def _raw(
     sock: trio.socket.SocketType,
-) -> tuple[Callable[[], Awaitable[bytes]], Callable[[bytes], Awaitable[None]], Callable[[], None]]:
-    """Receive, send and close, one level below trio's socket.
+) -> tuple[
+    Callable[[], Awaitable[bytes]],
+    Callable[[bytes], Awaitable[None]],
+    Callable[[], None],
+    Callable[[bytes], int],
+]:
+    """Receive, send, close and send at once, one level below trio's socket.
 
     Its methods try before they wait, and let the loop turn once more when they need not wait. Here
     the reader waits first, which is its checkpoint, and the writer parks between its batches.
@@ -290,4 +296,11 @@ def _raw(
         trio.lowlevel.notify_closing(raw)
         raw.close()
 
-    return receive, send, close
+    def send_now(data: bytes) -> int:
+        try:
+            return raw.send(data)
+        except OSError:
+            # Full, or broken: the writer will wait, or find out.
+            return 0
+
+    return receive, send, close, send_now

@@ -380,7 +380,10 @@ class Channel:
         if call is None:
             return REFUSED
         future = connection.replies[call] = driver.future()
-        connection.link.flush_soon()
+        if len(connection.replies) == 1:
+            connection.link.flush_now()
+        else:
+            connection.link.flush_soon()
         if deadline_ns is not None and not of_scope:
             connection.arm(deadline_ns)
         try:

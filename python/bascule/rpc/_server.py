@@ -349,7 +349,10 @@ class ServerCall(CallContext):
                     machine.respond(self.stream, self.reply, None, trailing, now_ns)
             except (TypeError, ValueError) as bad:
                 self._finish_with(self._status_of(bad), None, now_ns)
-        session.link.flush_soon()
+        if session.calls:
+            session.link.flush_soon()
+        else:
+            session.link.flush_now()
 
     def _finish_with(
         self, error: GRPCError, trailing: list[tuple[str, Any]] | None, now_ns: int

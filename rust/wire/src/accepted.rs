@@ -153,6 +153,15 @@ impl AcceptedConnection {
         }
     }
 
+    /// Whether there is anything to do for `drain_output`'s caller.
+    pub fn wants_write(&self) -> bool {
+        match &self.machine {
+            Machine::Http2(machine) => machine.wants_write(),
+            Machine::Undecided { .. } => false,
+            Machine::Http1 { .. } | Machine::Closed { .. } => true,
+        }
+    }
+
     /// Whether the connection is over and everything was handed out.
     pub fn is_finished(&self) -> bool {
         match &self.machine {

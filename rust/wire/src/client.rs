@@ -292,6 +292,11 @@ impl ClientConnection {
         self.pipe.backlog() < INPUT_LIMIT
     }
 
+    /// Whether there is anything to do for `drain_output`'s caller.
+    pub fn wants_write(&self) -> bool {
+        self.pipe.has_output() || matches!(self.state, State::Closed)
+    }
+
     /// Whether the connection is over and everything was handed out.
     pub fn is_finished(&self) -> bool {
         matches!(self.state, State::Closed) && !self.pipe.has_output()

@@ -126,6 +126,11 @@ impl PyClientConnection {
     }
 
     #[getter]
+    fn wants_write(&self) -> bool {
+        self.0.lock().wants_write()
+    }
+
+    #[getter]
     fn finished(&self) -> bool {
         self.0.lock().is_finished()
     }

@@ -206,6 +206,11 @@ impl PyServerConnection {
     }
 
     #[getter]
+    fn wants_write(&self) -> bool {
+        self.0.lock().wants_write()
+    }
+
+    #[getter]
     fn finished(&self) -> bool {
         self.0.lock().is_finished()
     }
