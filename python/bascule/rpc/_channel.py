@@ -327,6 +327,18 @@ class Channel:
         """Give a permit back."""
         self._policy.complete(slot.endpoint, slot.permit, outcome, self._driver.now_ns())
 
+    async def refused(self, slot: Slot) -> None:
+        """Give the permit of a call back that its connection did not take; another one may.
+
+        :raises RpcError: UNAVAILABLE if the connection is well but overcharged
+        """
+        self.complete(slot, ABANDONED)
+        await anyio.lowlevel.checkpoint()
+        if not slot.connection.machine.draining:
+            text = f"too many calls wait for their turn on the connection to {self.target}"
+            raise RpcError(Status.UNAVAILABLE, text)
+        slot.connection.drain()
+
     async def _unary(
         self,
         method: Method[Any, Any],
@@ -346,6 +358,9 @@ class Channel:
         while True:
             slot = await self.admit(deadline_ns)
             event = await self._exchange(slot, index, data, metadata, deadline_ns, of_scope)
+            if event is REFUSED:
+                await self.refused(slot)
+                continue
             _, _, status, reply, message, _, trailers, unprocessed = event
             if status == 0:
                 self.complete(slot, SUCCESS)
@@ -484,10 +499,8 @@ _NEVER = float("inf")
 #: Seconds that are no limit: 31 years.
 _FOREVER = 1e9
 
-#: A call that its connection did not take any more; another one may.
-REFUSED: Event = (
-    0, 0, Status.UNAVAILABLE.value, None, "the connection is going away", None, None, True
-)  # fmt: skip
+#: Instead of an answer: the connection did not take the call.
+REFUSED: Event = ()
 
 
 async def leave_to_scope(deadline_ns: int | None) -> None:

@@ -279,18 +279,20 @@ class Stream(Generic[Sent, Received]):
         channel = self._channel
         index, _, _ = channel.prepare(self._method)
         metadata = self._context.pairs()
-        slot = await channel.admit(self._deadline_ns)
-        connection = slot.connection
-        try:
-            now_ns = channel._driver.now_ns()
-            call = connection.machine.start(
-                index, request, metadata, self._deadline_ns, False, now_ns
-            )
-            if call is None:
-                raise RpcError(Status.UNAVAILABLE, "the connection is going away")
-        except BaseException:
-            channel.complete(slot, 2)
-            raise
+        while True:
+            slot = await channel.admit(self._deadline_ns)
+            connection = slot.connection
+            try:
+                now_ns = channel._driver.now_ns()
+                call = connection.machine.start(
+                    index, request, metadata, self._deadline_ns, False, now_ns
+                )
+            except BaseException:
+                channel.complete(slot, 2)
+                raise
+            if call is not None:
+                break
+            await channel.refused(slot)
         self._slot = slot
         self._call = call
         self._context.peer = connection.link.peer

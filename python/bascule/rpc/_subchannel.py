@@ -50,6 +50,9 @@ class Connection:
         self.streams: dict[int, StreamCall] = {}
         self.draining = driver.future()
         self.lost = driver.future()
+        #: Called at once when no new call may start here: what waits for `draining` runs too late
+        #: for the calls of the same turn.
+        self.on_draining: Callable[[], None] | None = None
         self.error: str | None = None
         self._timer: Timer | None = None
         self._timer_at = 0
@@ -63,8 +66,7 @@ class Connection:
                 if reply is not None and not reply.done():
                     reply.set_result(event)
             elif kind == 5:
-                if not self.draining.done():
-                    self.draining.set_result(None)
+                self.drain()
             elif kind == 6:
                 self.error = event[1]
             elif (stream := self.streams.get(event[1])) is None:
@@ -84,9 +86,16 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for future in (self.draining, self.lost):
-            if not future.done():
-                future.set_result(None)
+        self.drain()
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def drain(self) -> None:
+        """Take no new calls."""
+        if not self.draining.done():
+            self.draining.set_result(None)
+            if self.on_draining is not None:
+                self.on_draining()
 
     def arm(self, deadline_ns: int) -> None:
         """See to it that a call ends at its deadline."""
@@ -153,16 +162,21 @@ class Subchannel:
                     continue
                 delay = 0.0
                 self.failure = None
-                self.connection = connection
-                self._changed(self)
+                connection.on_draining = self._withdraw
+                if not connection.draining.done():
+                    self.connection = connection
+                    self._changed(self)
                 try:
                     await connection.draining
                 finally:
-                    self.connection = None
-                    self._changed(self)
+                    self._withdraw()
                     # Calls in progress may end on a connection that takes no new ones.
                     connection.machine.shutdown()
                     connection.link.flush_soon()
+
+    def _withdraw(self) -> None:
+        self.connection = None
+        self._changed(self)
 
     def stop(self) -> None:
         """Take no new calls; those in progress may end."""
