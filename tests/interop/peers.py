@@ -31,6 +31,7 @@ class Peer:
         self.started = threading.Event()
         self.cancelled = threading.Event()
         self.time_left: float | None = None
+        self.clients: set[str] = set()
         self.stop: Callable[[], object] = lambda: None
 
     def wait(self, event: threading.Event) -> None:
@@ -63,6 +64,7 @@ class GrpcioEcho(EchoServicer):
             (key, value) for key, value in context.invocation_metadata() if key in ECHOED
         )
         self._peer.time_left = context.time_remaining()
+        self._peer.clients.add(context.peer())
         if request.hang:
             over = threading.Event()
             context.add_callback(over.set)

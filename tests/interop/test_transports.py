@@ -166,3 +166,21 @@ async def test_a_server_that_does_not_read_stops_the_sender() -> None:
                         await stub.unary(EchoRequest())
                     group.cancel_scope.cancel()
     assert sent < 20
+
+
+async def test_connections_that_age_are_replaced_and_no_call_fails() -> None:
+    options = [("grpc.max_connection_age_ms", 50), ("grpc.max_connection_age_grace_ms", 10_000)]
+    with grpcio_server(options=options) as peer:
+        async with Channel(peer.address) as channel:
+            stub = EchoStub(channel)
+
+            async def work() -> None:
+                while len(peer.clients) < 6:
+                    assert await stub.unary(EchoRequest(text="a")) == EchoReply(text="a")
+                    async with stub.server_stream(EchoRequest(replies=3)) as stream:
+                        assert len([reply async for reply in stream]) == 3
+
+            with anyio.fail_after(20):
+                async with anyio.create_task_group() as group:
+                    for _ in range(8):
+                        group.start_soon(work)
