@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import os
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -16,6 +14,7 @@ from bascule.errors import TransportError
 from bascule.net._address import Address, format_peer, parse_address
 from bascule.net._link import FULL_FLUSH, Future, Link, Listener, Machine, Session, Timer
 from bascule.net._memory import connect_memory, listen_memory
+from bascule.net._unix import UnixSocket
 
 if TYPE_CHECKING:
     import ssl
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 #: Bytes that wait in the transport before the machine has to keep its own.
 WRITE_HIGH_WATER = 256 * 1024
-
 
 #: Seconds after which a TLS handshake is given up; the loop's own default is a minute.
 TLS_HANDSHAKE_TIMEOUT = 10.0
@@ -44,6 +42,7 @@ class AsyncioLink(asyncio.Protocol):
         self.driver = driver
         self.peer = "unknown"
         self.tls: ssl.SSLObject | None = None
+        self.blocked = 0
         self._attach = attach
         self._loop = driver.loop
         self._flush_scheduled = False
@@ -52,6 +51,10 @@ class AsyncioLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        if self.driver.closing:
+            # Accepted in the turn in which the listener was closed.
+            self._transport.abort()
+            return
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         sock = transport.get_extra_info("socket")
         self.peer = format_peer(sock.family, transport.get_extra_info("peername"))
@@ -74,15 +77,19 @@ class AsyncioLink(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self not in self.driver.links:
+            return
         self.driver.links.discard(self)
         self._session.handle_events(self.machine.receive_eof(time.monotonic_ns()))
         self._session.handle_lost()
 
     def pause_writing(self) -> None:
         self._write_paused = True
+        self.blocked = 1
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        self.blocked = 0
         self.flush_soon()
 
     def flush_soon(self) -> None:
@@ -102,6 +109,7 @@ class AsyncioLink(asyncio.Protocol):
         self._flush_scheduled = False
         transport = self._transport
         if transport.is_closing():
+            self._watch_close()
             return
         machine = self.machine
         more = True
@@ -114,12 +122,68 @@ class AsyncioLink(asyncio.Protocol):
             more = data is not None and len(data) >= FULL_FLUSH
         if machine.finished:
             transport.close()
+            self._watch_close()
         elif machine.wants_read == self._read_paused:
             self._read_paused = not self._read_paused
             if self._read_paused:
                 transport.pause_reading()
             else:
                 transport.resume_reading()
+
+    def _watch_close(self) -> None:
+        """Closing waits for the peer to take what was written."""
+        if not self.blocked and self._transport.get_write_buffer_size():
+            self.blocked = 1
+
+
+class _Handshake(asyncio.Protocol):
+    """A connection that was accepted, until TLS is agreed on: in a task of the
+    driver, where asyncio's own would outlive it.
+    """
+
+    def __init__(self, driver: AsyncioDriver, accept: Attach, tls: ssl.SSLContext) -> None:
+        self._driver = driver
+        self._accept = accept
+        self._tls = tls
+        self._early: list[bytes] = []
+        self._lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        plain = cast("asyncio.Transport", transport)
+        if self._driver.closing:
+            plain.abort()
+            return
+        plain.pause_reading()  # start_tls resumes it
+        self._driver.spawn(self._run, plain)
+
+    def data_received(self, data: bytes) -> None:
+        self._early.append(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+
+    async def _run(self, plain: asyncio.Transport) -> None:
+        try:
+            transport = await self._driver.loop.start_tls(
+                plain,
+                self,
+                self._tls,
+                server_side=True,
+                ssl_handshake_timeout=TLS_HANDSHAKE_TIMEOUT,
+            )
+        except OSError:
+            plain.abort()
+            return
+        except BaseException:
+            plain.abort()
+            raise
+        if transport is None or self._lost:
+            return
+        link = AsyncioLink(self._driver, self._accept)
+        transport.set_protocol(link)
+        link.connection_made(transport)
+        for data in self._early:
+            link.data_received(data)
 
 
 @functools.cache
@@ -134,16 +198,17 @@ def _scope_type() -> type[anyio.CancelScope]:
 
 
 class _AsyncioListener:
-    def __init__(self, server: asyncio.Server, address: str, path: str | None) -> None:
-        self.address = address
+    def __init__(
+        self, server: asyncio.Server, addresses: tuple[str, ...], unix: UnixSocket | None
+    ) -> None:
+        self.addresses = addresses
         self._server = server
-        self._path = path
+        self._unix = unix
 
     async def close(self) -> None:
         self._server.close()
-        if self._path is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)  # noqa: PTH108 - no pathlib on the loop
+        if self._unix is not None:
+            self._unix.remove()
 
 
 class AsyncioDriver:
@@ -153,7 +218,9 @@ class AsyncioDriver:
         self.links: set[AsyncioLink] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
-        self._closing = False
+        self._host_cancelled = False
+        #: Whether its end has begun: nothing new may start.
+        self.closing = False
 
     async def __aenter__(self) -> Self:
         self.loop = asyncio.get_running_loop()
@@ -167,25 +234,32 @@ class AsyncioDriver:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._closing = True
-        for link in tuple(self.links):
-            link.close()
-        # A task may shield itself for a while, but it ends: cancelled tasks are
-        # waited for even if this task is cancelled meanwhile.
+        self.closing = True
         cancelled: asyncio.CancelledError | None = None
-        while self._tasks or self.links:
-            for task in tuple(self._tasks):
-                task.cancel()
-            try:
-                if self._tasks:
-                    # One that was cancelled before it began could not remove itself.
-                    done, _ = await asyncio.wait(tuple(self._tasks))
-                    self._tasks -= done
-                else:
+        asked: set[asyncio.Task[None]] = set()
+        # Cancelled tasks are waited for even if this task is cancelled meanwhile. The
+        # shield spares it anyio's cancellation, which would come again in every turn.
+        with anyio.CancelScope(shield=True):
+            while True:
+                for link in tuple(self.links):
+                    link.close()
+                try:
+                    # A task that is cancelled before it began does no clean-up: let it begin.
                     await asyncio.sleep(0)
-            except asyncio.CancelledError as error:
-                cancelled = error
+                    # Once each, or a task could await nothing while it cleans up.
+                    for task in self._tasks - asked:
+                        task.cancel()
+                    asked |= self._tasks
+                    if self._tasks:
+                        done, _ = await asyncio.wait(tuple(self._tasks))
+                        self._tasks -= done
+                    elif not self.links:
+                        break
+                except asyncio.CancelledError as error:
+                    cancelled = error
         if self._failure is not None:
+            if self._host_cancelled and self._host is not None:
+                self._host.uncancel()
             raise self._failure
         if cancelled is not None:
             raise cancelled
@@ -202,8 +276,8 @@ class AsyncioDriver:
         except BaseException as error:
             if self._failure is None:
                 self._failure = error
-                if not self._closing and self._host is not None:
-                    self._host.cancel()
+                if not self.closing and self._host is not None:
+                    self._host_cancelled = self._host.cancel()
             if not isinstance(error, Exception):
                 raise
         finally:
@@ -223,32 +297,23 @@ class AsyncioDriver:
         if where.kind == "memory":
             return listen_memory(self, where, accept)
 
-        def factory() -> AsyncioLink:
-            return AsyncioLink(self, accept)
+        def factory() -> asyncio.Protocol:
+            return AsyncioLink(self, accept) if tls is None else _Handshake(self, accept, tls)
 
+        unix: UnixSocket | None = None
         try:
             if where.kind == "unix":
-                server = await self.loop.create_unix_server(
-                    factory,
-                    where.host,
-                    ssl=tls,
-                    ssl_handshake_timeout=_handshake_timeout(tls),
-                    backlog=1024,
+                unix = UnixSocket(where.host)
+                server = await self.loop.create_unix_server(factory, sock=unix.socket, backlog=1024)
+            else:
+                server = await self.loop.create_server(
+                    factory, where.host, where.port, backlog=1024
                 )
-                return _AsyncioListener(server, str(where), where.host)
-            server = await self.loop.create_server(
-                factory,
-                where.host,
-                where.port,
-                ssl=tls,
-                ssl_handshake_timeout=_handshake_timeout(tls),
-                backlog=1024,
-            )
         except OSError as error:
             message = f"cannot listen on {address}: {error.strerror or error}"
             raise TransportError(message) from error
-        sock = server.sockets[0]
-        return _AsyncioListener(server, format_peer(sock.family, sock.getsockname()), None)
+        addresses = tuple(format_peer(each.family, each.getsockname()) for each in server.sockets)
+        return _AsyncioListener(server, addresses, unix)
 
     async def connect(
         self,

@@ -89,6 +89,7 @@ class _HttpSession:
         self._driver = driver
         self._scheme = "http" if link.tls is None else "https"
         self._scopes: dict[int, anyio.CancelScope] = {}
+        self._ended = False
 
     def handle_events(self, events: list[Event]) -> None:
         for event in events:
@@ -100,12 +101,14 @@ class _HttpSession:
                 scope = anyio.CancelScope()
                 self._scopes[stream] = scope
                 self._driver.spawn(self._handle, stream, scope, request)
-            elif event[0] == 4:
-                self._scopes[event[1]].cancel()
+            elif event[0] == 4 and (running := self._scopes.get(event[1])) is not None:
+                running.cancel()
 
     def handle_lost(self) -> None:
+        self._ended = True
         self.cancel_calls()
-        self._server._serving.lost(self)
+        if not self._scopes:
+            self._server._serving.lost(self)
 
     def cancel_calls(self) -> None:
         for scope in self._scopes.values():
@@ -116,21 +119,23 @@ class _HttpSession:
         answered = False
         try:
             with scope:
-                try:
-                    response = await self._server.handler(request)
-                    machine.respond_http(
-                        stream, response.status, response.headers, response.body, now_ns()
-                    )
-                    answered = True
-                except Exception:
-                    logger.exception("handler of %s %s failed", request.method, request.target)
-                    machine.respond_http(stream, 500, [], b"", now_ns())
-                    answered = True
+                response = await self._server.handler(request)
+                machine.respond_http(
+                    stream, response.status, response.headers, response.body, now_ns()
+                )
+                answered = True
+        except Exception:
+            # Caught outside of the scope, which takes cancellations out of groups.
+            logger.exception("handler of %s %s failed", request.method, request.target)
+            machine.respond_http(stream, 500, [], b"", now_ns())
+            answered = True
         finally:
             del self._scopes[stream]
             if not answered:
                 machine.reset(stream, INTERNAL_ERROR, now_ns())
             self.link.flush_soon()
+            if self._ended and not self._scopes:
+                self._server._serving.lost(self)
 
 
 class HttpServer:

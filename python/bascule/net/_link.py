@@ -62,6 +62,8 @@ class Link(Protocol):
     peer: str
     #: The TLS connection, if the link has one.
     tls: ssl.SSLObject | None
+    #: 0 while the peer takes what is sent; otherwise a count of the ticks since it stopped.
+    blocked: int
 
     def flush_soon(self) -> None:
         """Send what the machine has, once, after the current batch of work."""
@@ -92,8 +94,8 @@ class Timer(Protocol):
 class Listener(Protocol):
     """A bound socket that accepts."""
 
-    #: What was bound, with the real port.
-    address: str
+    #: What was bound, with real ports: a host name may stand for several.
+    addresses: tuple[str, ...]
 
     async def close(self) -> None:
         """Accept no more; links that were accepted live on."""

@@ -31,6 +31,7 @@ class MemoryListener:
 
     def __init__(self, driver: Driver, where: Address, accept: Attach) -> None:
         self.address = str(where)
+        self.addresses: tuple[str, ...] = (self.address,)
         self.driver = driver
         self.accept = accept
 

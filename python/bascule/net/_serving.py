@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
 
+from bascule.errors import ClosedError
 from bascule.net._link import Driver, Event, Link, Listener, Machine, Session, open_driver
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ TICK = 1.0
 
 #: After the grace has passed, how long a cancelled handler may clean up, in seconds.
 CLEAN_UP = 5.0
+
+#: Ticks after which a peer that takes nothing of what is sent is dropped.
+BLOCKED_TICKS = 60
 
 
 class ServerSession(Session, Protocol):
@@ -59,8 +63,13 @@ class Serving:
         self._listeners: list[Listener] = []
         self._all_gone: anyio.Event | None = None
         self._draining = False
+        self._entered = False
 
     async def __aenter__(self) -> Self:
+        if self._entered:
+            message = "a server serves once: make another one"
+            raise ClosedError(message)
+        self._entered = True
         self._manager = open_driver()
         self._driver = await self._manager.__aenter__()
         try:
@@ -81,20 +90,18 @@ class Serving:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            await self._close_listeners()
-            if exc is None:
-                await self.drain()
+            try:
+                if exc is None:
+                    await self.drain()
+            finally:
+                await self._end()
         finally:
-            for session in tuple(self._sessions):
-                session.cancel_calls()
-            with anyio.CancelScope(shield=True), anyio.move_on_after(CLEAN_UP):
-                await self._wait_gone()
             await self._manager.__aexit__(exc_type, exc, traceback)
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """What was bound, with real ports."""
-        return tuple(listener.address for listener in self._listeners)
+        return tuple(each for listener in self._listeners for each in listener.addresses)
 
     @property
     def connections(self) -> int:
@@ -110,11 +117,7 @@ class Serving:
         """Accept no more, tell every peer (GOAWAY), and wait for the calls in
         progress, at most the grace; then cancel the rest. Cancelling this ends the wait.
         """
-        self._draining = True
-        await self._close_listeners()
-        for session in tuple(self._sessions):
-            session.machine.shutdown()
-            session.link.flush_soon()
+        await self._refuse()
         with anyio.move_on_after(self._grace):
             await self._wait_gone()
 
@@ -131,13 +134,29 @@ class Serving:
             session.machine.shutdown()
         return session.machine, session
 
+    async def _refuse(self) -> None:
+        self._draining = True
+        await self._close_listeners()
+        for session in tuple(self._sessions):
+            session.machine.shutdown()
+            session.link.flush_soon()
+
+    async def _end(self) -> None:
+        await self._refuse()
+        for session in tuple(self._sessions):
+            session.cancel_calls()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLEAN_UP):
+            await self._wait_gone()
+
     async def _close_listeners(self) -> None:
         for listener in self._listeners:
             await listener.close()
 
     async def _wait_gone(self) -> None:
-        if self._sessions:
-            self._all_gone = anyio.Event()
+        while self._sessions:
+            # Shared: several tasks may drain.
+            if self._all_gone is None or self._all_gone.is_set():
+                self._all_gone = anyio.Event()
             await self._all_gone.wait()
 
     async def _tick(self) -> None:
@@ -148,4 +167,10 @@ class Serving:
                 events: list[Event] = session.machine.tick(now_ns)
                 if events:
                     session.handle_events(events)
-                session.link.flush_soon()
+                link = session.link
+                link.flush_soon()
+                if link.blocked:
+                    link.blocked += 1
+                    if link.blocked > BLOCKED_TICKS:
+                        logger.info("connection from %s dropped: it does not read", link.peer)
+                        link.close()

@@ -40,6 +40,7 @@ class StreamLink:
         self._send = send
         self._close = close
         self._lost = lost
+        self.blocked = 0
         self._send_now = send_now
         self._left = b""
         self._closed = False
@@ -118,7 +119,9 @@ class StreamLink:
                 if events:
                     session.handle_events(events)
                 if data:
+                    self.blocked = 1
                     await self._send(data)
+                    self.blocked = 0
                 self._resume_reading()
                 if machine.finished:
                     break

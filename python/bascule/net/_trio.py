@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import socket as stdlib_socket
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -13,6 +11,7 @@ from bascule.errors import TransportError
 from bascule.net._address import format_peer, parse_address
 from bascule.net._memory import connect_memory, listen_memory
 from bascule.net._stream import StreamLink
+from bascule.net._unix import UnixSocket
 
 if TYPE_CHECKING:
     import ssl
@@ -83,20 +82,22 @@ class _TrioTimer:
 
 class _TrioListener:
     def __init__(
-        self, address: str, listeners: list[trio.SocketListener], path: str | None
+        self,
+        addresses: tuple[str, ...],
+        listeners: list[trio.SocketListener],
+        unix: UnixSocket | None,
     ) -> None:
-        self.address = address
+        self.addresses = addresses
         self.scope = trio.CancelScope()
         self._listeners = listeners
-        self._path = path
+        self._unix = unix
 
     async def close(self) -> None:
         self.scope.cancel()
         for listener in self._listeners:
             listener.socket.close()
-        if self._path is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)  # noqa: PTH108 - no pathlib on the loop
+        if self._unix is not None:
+            self._unix.remove()
 
 
 class TrioDriver:
@@ -143,12 +144,11 @@ class TrioDriver:
         where = parse_address(address)
         if where.kind == "memory":
             return listen_memory(self, where, accept)
-        path: str | None = None
+        unix: UnixSocket | None = None
         try:
             if where.kind == "unix":
-                path = where.host
-                sock = trio.socket.socket(stdlib_socket.AF_UNIX)
-                await sock.bind(path)
+                unix = UnixSocket(where.host)
+                sock = trio.socket.from_stdlib_socket(unix.socket)
                 sock.listen(1024)
                 listeners = [trio.SocketListener(sock)]
             else:
@@ -156,9 +156,9 @@ class TrioDriver:
         except OSError as error:
             message = f"cannot listen on {address}: {error.strerror or error}"
             raise TransportError(message) from error
-        first = listeners[0].socket
-        bound = str(where) if path else format_peer(first.family, first.getsockname())
-        listener = _TrioListener(bound, listeners, path)
+        bound = (each.socket for each in listeners)
+        addresses = tuple(format_peer(each.family, each.getsockname()) for each in bound)
+        listener = _TrioListener(addresses, listeners, unix)
         for each in listeners:
             self.spawn(self._accept_loop, each, listener.scope, accept, tls)
         return listener

@@ -26,7 +26,7 @@ from bascule.rpc._codec import codec_for
 from bascule.rpc._context import ClientCallContext, ClientInterceptor, pairs
 from bascule.rpc._details import DETAILS_KEY, decode_details
 from bascule.rpc._method import Cardinality, Method
-from bascule.rpc._subchannel import Connection, Subchannel
+from bascule.rpc._subchannel import BACKOFF_FIRST, BACKOFF_GROWTH, Connection, Subchannel
 from bascule.rpc._target import resolve_target
 
 if TYPE_CHECKING:
@@ -50,6 +50,12 @@ Reply = TypeVar("Reply")
 
 #: Outcomes as ``_core.CallPolicy`` counts them.
 SUCCESS, FAILURE, ABANDONED = 0, 1, 2
+
+#: The longest pause before a resolver that failed is asked again, in seconds.
+RESOLVE_MOST = 30.0
+
+#: Methods that a channel remembers: programs may make them as they go.
+MOST_METHODS = 10_000
 
 #: Statuses by which an endpoint shows that it is unwell. Others are answers.
 FAILURES = frozenset(
@@ -117,7 +123,7 @@ class Channel:
         self._server_name = None if tls is None else tls.server_name
         self._timeout = timeout
         self._metadata = pairs(metadata)
-        self._max_message = max_message
+        self.max_message = max_message
         self._interceptors = tuple(interceptors)
         self._around_unary = [
             each for each in interceptors if type(each).unary is not ClientInterceptor.unary
@@ -136,9 +142,11 @@ class Channel:
             half_open_for_ns=(breaker or BreakerSettings()).half_open_timeout_ns,
         )
         self._methods: dict[Method[Any, Any], tuple[int, Any, Any]] = {}
+        self._requested: dict[tuple[Any, ...], Method[Any, Any]] = {}
         self._subchannels: dict[str, Subchannel] = {}
         self._by_id: dict[int, Subchannel] = {}
         self._resolved = False
+        self._unresolved: str | None = None
         self._open = False
         self._changed: anyio.Event | None = None
 
@@ -164,7 +172,13 @@ class Channel:
                 subchannel.connection.machine.shutdown()
                 subchannel.connection.link.flush_soon()
         self._wake()
-        await self._manager.__aexit__(exc_type, exc, traceback)
+        try:
+            await self._manager.__aexit__(exc_type, exc, traceback)
+        finally:
+            self._subchannels.clear()
+            self._by_id.clear()
+            self._policy.update([], self._driver.now_ns())
+            self._resolved = False
 
     async def unary(
         self,
@@ -249,7 +263,12 @@ class Channel:
         metadata: MetadataLike | None = None,
     ) -> Stream[Request, Reply]:
         """What the stubs of grpclib's and betterproto2's plugins call."""
-        method = Method(name, cardinality, request_type, reply_type)
+        key = (name, cardinality, request_type, reply_type)
+        method = self._requested.get(key)
+        if method is None:
+            method = Method(name, cardinality, request_type, reply_type)
+            if len(self._requested) < MOST_METHODS:
+                self._requested[key] = method
         if deadline is not None:
             left = max(deadline.time_remaining(), 0.0)
             timeout = left if timeout is None else min(left, timeout)
@@ -275,7 +294,7 @@ class Channel:
             request_type: Any = method.request_type
             reply_type: Any = method.reply_type
             found = (index, codec_for(request_type).encode, codec_for(reply_type).decode)
-            if len(self._methods) < 10_000:  # stubs that make a Method for each call
+            if len(self._methods) < MOST_METHODS:
                 self._methods[method] = found
         return found
 
@@ -290,7 +309,7 @@ class Channel:
             own = self._driver.now_ns() + int(timeout * 1e9)
             if scope_deadline * 1e9 >= own:
                 return own, False
-        elif scope_deadline == _NEVER:
+        elif scope_deadline >= _FOREVER:
             return None, False
         return int(max(scope_deadline, 0.0) * 1e9), True
 
@@ -348,15 +367,15 @@ class Channel:
     ) -> tuple[Any, str, Headers | None]:
         index, encode, decode = self.prepare(method)
         data = encode(request)
-        if len(data) > self._max_message:
-            text = f"request of {len(data)} bytes is larger than the limit of {self._max_message}"
+        if len(data) > self.max_message:
+            text = f"request of {len(data)} bytes is larger than the limit of {self.max_message}"
             raise RpcError(Status.RESOURCE_EXHAUSTED, text)
         deadline_ns, of_scope = self.limit(timeout)
         if deadline_ns == 0:
             await anyio.lowlevel.checkpoint()
         retried = False
         while True:
-            slot = await self.admit(deadline_ns)
+            slot = await self.admit(None if of_scope else deadline_ns)
             event = await self._exchange(slot, index, data, metadata, deadline_ns, of_scope)
             if event is REFUSED:
                 await self.refused(slot)
@@ -369,11 +388,13 @@ class Channel:
                 except DecodeError as error:
                     text = f"cannot decode the reply of {method.path}: {error}"
                     raise RpcError(Status.INTERNAL, text) from error
-            self.complete(slot, FAILURE if status in FAILURES else SUCCESS)
             # gRFC A6: what the server has not processed is retried once, transparently.
-            if not unprocessed or retried:
-                raise error_of(status, message, trailers)
-            retried = True
+            if unprocessed and not retried:
+                self.complete(slot, ABANDONED)
+                retried = True
+                continue
+            self.complete(slot, FAILURE if status in FAILURES else SUCCESS)
+            raise error_of(status, message, trailers)
 
     async def _exchange(
         self,
@@ -421,10 +442,21 @@ class Channel:
         return [*self._metadata, *own]
 
     async def _follow(self) -> None:
-        """Keep the subchannels as the resolver says."""
-        async with self._resolver.watch() as states:
-            async for endpoints in states:
-                self._update(endpoints)
+        """Keep the subchannels as the resolver says; what it said last holds while it fails."""
+        delay = 0.0
+        while True:
+            try:
+                async with self._resolver.watch() as states:
+                    async for endpoints in states:
+                        self._update(endpoints)
+                        delay = 0.0
+                return
+            except Exception as error:
+                logger.exception("cannot follow %s: the last endpoints stay", self.target)
+                self._unresolved = f"cannot resolve {self.target}: {error}"
+                self._wake()
+            delay = min(max(delay * BACKOFF_GROWTH, BACKOFF_FIRST), RESOLVE_MOST)
+            await anyio.sleep(delay)
 
     def _update(self, endpoints: Sequence[Endpoint]) -> None:
         wanted = {each.address: each for each in endpoints}
@@ -438,11 +470,13 @@ class Channel:
                     self.stats,
                     self._tls,
                     self._server_name,
-                    self._max_message,
+                    self.max_message,
                     self._subchannel_changed,
                 )
                 self._subchannels[address] = subchannel
                 self._driver.spawn(subchannel.run)
+            else:
+                self._subchannels[address].endpoint = endpoint
         listed = [(each.address, each.weight) for each in wanted.values()]
         ids = self._policy.update(listed, self._driver.now_ns())
         self._by_id = {}
@@ -452,6 +486,7 @@ class Channel:
             self._by_id[endpoint_id] = subchannel
             self._policy.set_ready(endpoint_id, subchannel.connection is not None)
         self._resolved = True
+        self._unresolved = None
         self._wake()
 
     def _subchannel_changed(self, subchannel: Subchannel) -> None:
@@ -466,21 +501,19 @@ class Channel:
         endpoints connect and fails when the last one has failed.
         """
         if self._resolved:
-            if not any(each.weight for each in self._endpoints()):
+            failures = [s.failure for s in self._subchannels.values() if s.endpoint.weight]
+            if not failures:
                 raise NoEndpointError(self.target)
-            failures = {a: s.failure for a, s in self._subchannels.items()}
-            if all(failures.values()):
-                text = "; ".join(str(reason) for reason in failures.values())
-                raise RpcError(Status.UNAVAILABLE, text)
-        left = _NEVER if deadline_ns is None else (deadline_ns - self._driver.now_ns()) / 1e9
-        with anyio.move_on_after(None if left == _NEVER else left) as scope:
+            if all(failures):
+                raise RpcError(Status.UNAVAILABLE, "; ".join(str(each) for each in failures))
+        elif self._unresolved is not None:
+            raise RpcError(Status.UNAVAILABLE, self._unresolved)
+        left = None if deadline_ns is None else (deadline_ns - self._driver.now_ns()) / 1e9
+        with anyio.move_on_after(left) as scope:
             await self._wait_change()
         if scope.cancelled_caught:
             text = f"no connection to {self.target} before the deadline"
             raise RpcError(Status.DEADLINE_EXCEEDED, text)
-
-    def _endpoints(self) -> list[Endpoint]:
-        return [each.endpoint for each in self._subchannels.values()]
 
     async def _wait_change(self) -> None:
         self._require_open()
@@ -494,9 +527,7 @@ class Channel:
             self._changed = None
 
 
-_NEVER = float("inf")
-
-#: Seconds that are no limit: 31 years.
+#: Seconds that are no limit: 31 years. No clock of a loop has run for as long either.
 _FOREVER = 1e9
 
 #: Instead of an answer: the connection did not take the call.

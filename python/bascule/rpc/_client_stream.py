@@ -151,6 +151,9 @@ class Stream(Generic[Sent, Received]):
             raise ProtocolError(text)
         _, encode, _ = self._channel.prepare(self._method)
         data = encode(message)
+        if len(data) > self._channel.max_message:
+            text = f"message of {len(data)} bytes is larger than {self._channel.max_message}"
+            raise RpcError(Status.RESOURCE_EXHAUSTED, text)
         if not self._method.cardinality.client_streaming:
             await self._start(data)
             self._send_ended = True
@@ -280,8 +283,19 @@ class Stream(Generic[Sent, Received]):
         index, _, _ = channel.prepare(self._method)
         metadata = self._context.pairs()
         while True:
-            slot = await channel.admit(self._deadline_ns)
+            try:
+                slot = await channel.admit(None if self._of_scope else self._deadline_ns)
+            except Exception as error:
+                # Whoever receives already, or tries to later, must not wait for ever.
+                status = error.status if isinstance(error, RpcError) else Status.UNAVAILABLE
+                self._outcome = (status.value, str(error), None)
+                self._told = True
+                self._queue.end()
+                raise
             connection = slot.connection
+            if self._outcome is not None:  # cancelled by another task meanwhile
+                channel.complete(slot, 2)
+                return
             try:
                 now_ns = channel._driver.now_ns()
                 call = connection.machine.start(
@@ -309,6 +323,7 @@ class Stream(Generic[Sent, Received]):
             connection.machine.cancel(self._call, self._channel._driver.now_ns())
             connection.link.flush_soon()
             self._channel.complete(slot, 2)
+        if self._outcome is None:
             self._outcome = (Status.CANCELLED.value, "the call was cancelled here", None)
             self._queue.end()
             self.handle_writable()

@@ -263,14 +263,15 @@ class ServerCall(CallContext):
         returned = False
         try:
             with scope:
-                if self.gone or self.timeout_ns == 0:
+                late = self.timeout_ns is not None and self.deadline <= anyio.current_time()
+                if late or self.gone or self.error is not None:
                     scope.cancel()
                     await anyio.lowlevel.checkpoint()
-                try:
-                    await self.binding.serve(self)
-                except Exception as error:  # noqa: BLE001 - the edge: all become a status
-                    self.error = self._status_of(error)
+                await self.binding.serve(self)
                 returned = True
+        except Exception as error:  # noqa: BLE001 - the edge: all become a status
+            # Outside of the scope, which takes cancellations out of groups of exceptions.
+            self.error = self._status_of(error)
         finally:
             self._finish(returned=returned)
 
@@ -283,6 +284,11 @@ class ServerCall(CallContext):
         self.gone = True
         if self.scope is not None:
             self.scope.cancel()
+        # After the cancellation, which is what ends a wait; a handler that shields itself
+        # from it must not wait for ever.
+        if not (self.binding.unary_request and self.binding.unary_reply):
+            self.queue.end()
+            self.set_writable()
 
     def expire(self) -> None:
         """The deadline has come; a handler that has not begun never will."""
@@ -304,9 +310,7 @@ class ServerCall(CallContext):
             # The machine counts the handler as ended now; `_finish` must not again.
             session.calls.pop(self.stream, None)
             session.link.flush_soon()
-            self.gone = True
-            if self.scope is not None:
-                self.scope.cancel()
+            self.reset()
 
     def cancel(self) -> None:
         """The server ends."""

@@ -121,10 +121,14 @@ class ServerStream(Generic[Received, Sent]):
         """The next request message, or None after the last.
 
         :raises DecodeError: if it is no encoding of the request type
+        :raises RpcError: CANCELLED if the client gave up and the handler shields itself
         """
         call = self._call
         queue = call.queue
         while not queue.messages:
+            if call.gone:
+                await anyio.lowlevel.checkpoint()
+                raise RpcError(Status.CANCELLED, "the client gave up")
             if queue.ended:
                 return None
             await queue.wait(call.session.driver.future())

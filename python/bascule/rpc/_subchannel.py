@@ -27,6 +27,9 @@ BACKOFF_FIRST, BACKOFF_GROWTH, BACKOFF_JITTER, BACKOFF_MOST = 1.0, 1.6, 0.2, 120
 #: An attempt to connect that takes longer has failed, in seconds.
 CONNECT_TIMEOUT = 20.0
 
+#: A connection that is lost sooner counts as a failed attempt, in seconds.
+STABLE = 1.0
+
 
 class StreamCall(Protocol):
     """A streaming call that a connection reports to."""
@@ -40,7 +43,12 @@ class StreamCall(Protocol):
 class Connection:
     """A client connection that is up: the session of its link."""
 
-    def __init__(self, driver: Driver, link: Link, machine: ClientConnection) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        link: Link,
+        machine: ClientConnection,
+    ) -> None:
         self.driver = driver
         self.link = link
         self.machine = machine
@@ -53,6 +61,8 @@ class Connection:
         #: Called at once when no new call may start here: what waits for `draining` runs too late
         #: for the calls of the same turn.
         self.on_draining: Callable[[], None] | None = None
+        #: Whether it is over, and why if not by agreement.
+        self.closed = False
         self.error: str | None = None
         self._timer: Timer | None = None
         self._timer_at = 0
@@ -68,7 +78,7 @@ class Connection:
             elif kind == 5:
                 self.drain()
             elif kind == 6:
-                self.error = event[1]
+                self.closed, self.error = True, event[1]
             elif (stream := self.streams.get(event[1])) is None:
                 continue
             elif kind == 1:
@@ -148,31 +158,47 @@ class Subchannel:
         delay = 0.0
         with self._scope:
             while True:
-                try:
-                    with anyio.fail_after(CONNECT_TIMEOUT):
-                        connection = await self._connect()
-                except (TransportError, TimeoutError) as error:
-                    reason = str(error) or f"no connection within {CONNECT_TIMEOUT:g} s"
-                    self.failure = reason
-                    logger.debug("%s: %s", self.endpoint.address, reason)
-                    self._changed(self)
-                    delay = min(max(delay * BACKOFF_GROWTH, BACKOFF_FIRST), BACKOFF_MOST)
-                    jitter = random.uniform(-BACKOFF_JITTER, BACKOFF_JITTER)  # noqa: S311
-                    await anyio.sleep(delay * (1 + jitter))
+                failure = await self._keep_connected()
+                if failure is None:
+                    delay = 0.0
                     continue
-                delay = 0.0
-                self.failure = None
-                connection.on_draining = self._withdraw
-                if not connection.draining.done():
-                    self.connection = connection
-                    self._changed(self)
-                try:
-                    await connection.draining
-                finally:
-                    self._withdraw()
-                    # Calls in progress may end on a connection that takes no new ones.
-                    connection.machine.shutdown()
-                    connection.link.flush_soon()
+                self.failure = failure
+                logger.debug("%s: %s", self.endpoint.address, failure)
+                self._changed(self)
+                delay = min(max(delay * BACKOFF_GROWTH, BACKOFF_FIRST), BACKOFF_MOST)
+                jitter = random.uniform(-BACKOFF_JITTER, BACKOFF_JITTER)  # noqa: S311
+                await anyio.sleep(delay * (1 + jitter))
+
+    async def _keep_connected(self) -> str | None:
+        """Connect and wait for the end. Why to pause before the next attempt; None if
+        the connection has served, or its server has asked for another one.
+        """
+        try:
+            with anyio.fail_after(CONNECT_TIMEOUT):
+                connection = await self._connect()
+        except TimeoutError as error:
+            return str(error) or f"no connection within {CONNECT_TIMEOUT:g} s"
+        except TransportError as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - an address is data, whatever is wrong with it
+            return f"cannot connect to {self.endpoint.address}: {error}"
+        made = anyio.current_time()
+        self.failure = None
+        connection.on_draining = self._withdraw
+        if not connection.draining.done():
+            self.connection = connection
+            self._changed(self)
+        try:
+            await connection.draining
+        finally:
+            self._withdraw()
+            # Calls in progress may end on a connection that takes no new ones.
+            connection.machine.shutdown()
+            connection.link.flush_soon()
+        if connection.closed and anyio.current_time() - made < STABLE:
+            reason = connection.error or "closed by the server"
+            return f"{self.endpoint.address}: the connection was lost right after it was made: {reason}"
+        return None
 
     def _withdraw(self) -> None:
         self.connection = None
@@ -185,22 +211,23 @@ class Subchannel:
     async def _connect(self) -> Connection:
         made: list[Connection] = []
 
+        address = self.endpoint.address
+        authority = self._server_name or address
+        if authority.startswith(("unix:", "memory:")):
+            authority = "localhost"
+        machine = _core.ClientConnection(
+            self._calls,
+            authority,
+            self._driver.now_ns(),
+            tls=self._tls is not None,
+            user_agent="grpc-python-bascule/0.1.0",
+            max_message=self._max_message,
+        )
+
         def attach(link: Link) -> tuple[Machine, Session]:
-            authority = self._server_name or self.endpoint.address
-            if authority.startswith(("unix:", "memory:")):
-                authority = "localhost"
-            machine = _core.ClientConnection(
-                self._calls,
-                authority,
-                self._driver.now_ns(),
-                tls=self._tls is not None,
-                user_agent="grpc-python-bascule/0.1.0",
-                max_message=self._max_message,
-            )
             made.append(Connection(self._driver, link, machine))
             return machine, made[0]
 
-        address = self.endpoint.address
         tls = None if address.startswith("memory:") else self._tls
         await self._driver.connect(address, attach, tls, self._server_name)
         return made[0]
