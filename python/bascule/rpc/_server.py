@@ -263,8 +263,7 @@ class ServerCall(CallContext):
         returned = False
         try:
             with scope:
-                late = self.timeout_ns is not None and self.deadline <= anyio.current_time()
-                if late or self.gone or self.error is not None:
+                if self.gone or self.timeout_ns == 0 or self.error is not None:
                     scope.cancel()
                     await anyio.lowlevel.checkpoint()
                 await self.binding.serve(self)

@@ -419,8 +419,8 @@ impl ClientConnection {
             started,
             start,
             queue,
-            queued,
             ended,
+            ..
         } = waiting;
         let Some(method) = self.table.get(start.method) else {
             return self.events.push_back(ended_event(
@@ -460,9 +460,6 @@ impl ClientConnection {
                 }
                 for data in queue {
                     let _ = sending.push(data, &mut context);
-                }
-                if queued > SEND_BUFFER {
-                    sending.hold();
                 }
                 if ended {
                     let _ = sending.end(None, &mut context);

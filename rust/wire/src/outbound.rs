@@ -52,12 +52,6 @@ impl Outbound {
         Ok(!self.blocked)
     }
 
-    /// Makes the sender, who was told to wait before this stream was open, be
-    /// told when there is room.
-    pub(crate) fn hold(&mut self) {
-        self.blocked = true;
-    }
-
     /// Ends the stream after what is queued.
     pub(crate) fn end(
         &mut self,

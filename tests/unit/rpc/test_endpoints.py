@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from tests.generated.echo_bascule import EchoStub
+from tests.generated.echo_pb2 import EchoReply, EchoRequest
+from tests.unit.rpc.services import Echo
+
 from bascule.discovery import Endpoint, MemoryRegistry
 from bascule.errors import NoEndpointError, RpcError, Status
 from bascule.rpc import Cardinality, Channel, Server, ServerLimits
 from bascule.testing import memory_channel
-
-from tests.generated.echo_bascule import EchoStub
-from tests.generated.echo_pb2 import EchoReply, EchoRequest
-from tests.unit.rpc.services import Echo
 
 pytestmark = pytest.mark.anyio
 
@@ -77,7 +77,7 @@ async def test_an_address_without_meaning_harms_no_other(bad) -> None:
 
 async def test_a_weight_may_change() -> None:
     registry = MemoryRegistry()
-    registry.register("echo", Endpoint("memory:weighed", weight=0))
+    registry.register("echo", Endpoint("memory:weighed", weight=1))
     async with (
         Server([Echo()], listen="memory:weighed"),
         Channel("memory:///echo", registry=registry) as channel,
@@ -98,6 +98,7 @@ async def test_a_server_that_closes_every_connection_is_not_hammered() -> None:
 
     async def close(stream) -> None:
         accepted.append(True)
+        await stream.receive()
         await stream.aclose()
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
