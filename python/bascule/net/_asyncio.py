@@ -243,13 +243,16 @@ class AsyncioDriver:
             while True:
                 for link in tuple(self.links):
                     link.close()
+                begun = self._tasks - asked
                 try:
                     # A task that is cancelled before it began does no clean-up: let it begin.
                     await asyncio.sleep(0)
                     # Once each, or a task could await nothing while it cleans up.
-                    for task in self._tasks - asked:
+                    for task in begun:
                         task.cancel()
-                    asked |= self._tasks
+                    asked |= begun
+                    if self._tasks - asked:
+                        continue
                     if self._tasks:
                         done, _ = await asyncio.wait(tuple(self._tasks))
                         self._tasks -= done
@@ -302,18 +305,27 @@ class AsyncioDriver:
 
         unix: UnixSocket | None = None
         try:
+            # What asyncio starts by itself, it leaves open if it is cancelled then.
             if where.kind == "unix":
                 unix = UnixSocket(where.host)
-                server = await self.loop.create_unix_server(factory, sock=unix.socket, backlog=1024)
+                server = await self.loop.create_unix_server(
+                    factory, sock=unix.socket, backlog=1024, start_serving=False
+                )
             else:
                 server = await self.loop.create_server(
-                    factory, where.host, where.port, backlog=1024
+                    factory, where.host, where.port, backlog=1024, start_serving=False
                 )
         except OSError as error:
             message = f"cannot listen on {address}: {error.strerror or error}"
             raise TransportError(message) from error
         addresses = tuple(format_peer(each.family, each.getsockname()) for each in server.sockets)
-        return _AsyncioListener(server, addresses, unix)
+        listener = _AsyncioListener(server, addresses, unix)
+        try:
+            await server.start_serving()
+        except BaseException:
+            await listener.close()
+            raise
+        return listener
 
     async def connect(
         self,
