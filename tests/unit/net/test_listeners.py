@@ -13,7 +13,14 @@ from tests.generated.echo_pb2 import EchoRequest
 from tests.unit.rpc.services import Echo
 
 from bascule.errors import ClosedError, TransportError
-from bascule.net import ServerTLS, development_certificate
+from bascule.net import (
+    HttpRequest,
+    HttpResponse,
+    HttpServer,
+    ServerTLS,
+    _serving,
+    development_certificate,
+)
 from bascule.net._link import open_driver
 from bascule.rpc import Channel, Server
 
@@ -146,3 +153,21 @@ async def test_a_task_that_cleans_up_may_wait_while_its_host_is_cancelled() -> N
             scope.cancel()
             await anyio.lowlevel.checkpoint()
     assert cleaned == [True]
+
+
+async def test_a_client_that_does_not_read_is_dropped(monkeypatch) -> None:
+    monkeypatch.setattr(_serving, "TICK", 0.001)
+    monkeypatch.setattr(_serving, "BLOCKED_TICKS", 3)
+    answered = anyio.Event()
+
+    async def handler(request: HttpRequest) -> HttpResponse:
+        answered.set()
+        return HttpResponse(200, [], bytes(32 * 1024 * 1024))
+
+    async with HttpServer(handler, listen="127.0.0.1:0") as server:
+        host, port = server.addresses[0].rsplit(":", 1)
+        async with await anyio.connect_tcp(host, int(port)) as stream:
+            await stream.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            await answered.wait()
+            with anyio.fail_after(5):
+                await server._serving._wait_gone()
