@@ -301,7 +301,15 @@ class AsyncioDriver:
             return listen_memory(self, where, accept)
 
         def factory() -> asyncio.Protocol:
-            return AsyncioLink(self, accept) if tls is None else _Handshake(self, accept, tls)
+            return AsyncioLink(self, accept) if own is None else _Handshake(self, accept, own)
+
+        # uvloop cannot start TLS on what it has just accepted: it does so by itself.
+        foreign = tls if not isinstance(self.loop, asyncio.BaseEventLoop) else None
+        own = tls if foreign is None else None
+        loops_tls: dict[str, Any] = {
+            "ssl": foreign,
+            "ssl_handshake_timeout": _handshake_timeout(foreign),
+        }
 
         unix: UnixSocket | None = None
         try:
@@ -309,11 +317,11 @@ class AsyncioDriver:
             if where.kind == "unix":
                 unix = UnixSocket(where.host)
                 server = await self.loop.create_unix_server(
-                    factory, sock=unix.socket, backlog=1024, start_serving=False
+                    factory, sock=unix.socket, backlog=1024, start_serving=False, **loops_tls
                 )
             else:
                 server = await self.loop.create_server(
-                    factory, where.host, where.port, backlog=1024, start_serving=False
+                    factory, where.host, where.port, backlog=1024, start_serving=False, **loops_tls
                 )
         except OSError as error:
             message = f"cannot listen on {address}: {error.strerror or error}"

@@ -14,6 +14,7 @@ from tests.unit.rpc.services import Echo
 
 from bascule.errors import ClosedError, TransportError
 from bascule.net import (
+    ClientTLS,
     HttpRequest,
     HttpResponse,
     HttpServer,
@@ -171,3 +172,13 @@ async def test_a_client_that_does_not_read_is_dropped(monkeypatch) -> None:
             await answered.wait()
             with anyio.fail_after(5):
                 await server._serving._wait_gone()
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})], ids=["uvloop"])
+async def test_tls_is_served_on_uvloop(tmp_path) -> None:
+    certificate, key = development_certificate(tmp_path)
+    async with (
+        Server([Echo()], tls=ServerTLS(certificate, key)) as server,
+        Channel(server.addresses[0], tls=ClientTLS(certificate)) as channel,
+    ):
+        assert (await EchoStub(channel).unary(EchoRequest(text="tls"))).text == "tls"
