@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -169,13 +171,14 @@ async def test_a_server_that_does_not_read_stops_the_sender() -> None:
 
 
 async def test_connections_that_age_are_replaced_and_no_call_fails() -> None:
-    options = [("grpc.max_connection_age_ms", 50), ("grpc.max_connection_age_grace_ms", 10_000)]
+    # Younger ones would be counted as attempts that failed.
+    options = [("grpc.max_connection_age_ms", 1_200), ("grpc.max_connection_age_grace_ms", 10_000)]
     with grpcio_server(options=options) as peer:
         async with Channel(peer.address) as channel:
             stub = EchoStub(channel)
 
             async def work() -> None:
-                while len(peer.clients) < 6:
+                while len(peer.clients) < 3:
                     assert await stub.unary(EchoRequest(text="a")) == EchoReply(text="a")
                     async with stub.server_stream(EchoRequest(replies=3)) as stream:
                         assert len([reply async for reply in stream]) == 3
@@ -184,3 +187,46 @@ async def test_connections_that_age_are_replaced_and_no_call_fails() -> None:
                 async with anyio.create_task_group() as group:
                     for _ in range(8):
                         group.start_soon(work)
+
+
+async def test_servers_that_take_turns_at_one_address_fail_no_call() -> None:
+    options = [(f"grpc.{name}_reconnect_backoff_ms", 50) for name in ("initial", "min", "max")]
+    answered = 0
+    calling = 6
+    over, ended = threading.Event(), anyio.Event()
+
+    def call(stub: Any, streams: bool) -> None:
+        nonlocal answered
+        patient: Any = {"wait_for_ready": True, "timeout": 20.0}
+        while not over.is_set():
+            if streams:
+                request = EchoRequest(replies=20, payload=bytes(1000))
+                assert len(list(stub.ServerStream(request, **patient))) == 20
+            else:
+                assert stub.Unary(EchoRequest(text="a"), **patient).text == "a"
+            answered += 1
+
+    async def call_on(stub: Any, streams: bool) -> None:
+        nonlocal calling
+        await anyio.to_thread.run_sync(call, stub, streams)
+        calling -= 1
+        if not calling:
+            ended.set()
+
+    async with Server([BasculeGoogle(Behaviour())]) as server:
+        address = server.addresses[0]
+    with grpc.insecure_channel(address, options) as channel, anyio.fail_after(60):
+        stub = GrpcioStub(channel)
+        wake = functools.partial(stub.Unary, EchoRequest(), wait_for_ready=True)
+        async with anyio.create_task_group() as group:
+            for number in range(calling):
+                group.start_soon(call_on, stub, bool(number % 2))
+            for _ in range(15):
+                async with Server([BasculeGoogle(Behaviour())], listen=address):
+                    target = answered + 20
+                    while answered < target:
+                        await anyio.to_thread.run_sync(wake)
+            # Calls of the last turn wait for another server.
+            async with Server([BasculeGoogle(Behaviour())], listen=address):
+                over.set()
+                await ended.wait()

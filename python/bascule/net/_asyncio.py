@@ -12,7 +12,7 @@ import anyio
 
 from bascule.errors import TransportError
 from bascule.net._address import Address, format_peer, parse_address
-from bascule.net._link import FULL_FLUSH, Future, Link, Listener, Machine, Session, Timer
+from bascule.net._link import FULL_FLUSH, LINGER, Future, Link, Listener, Machine, Session, Timer
 from bascule.net._memory import connect_memory, listen_memory
 from bascule.net._unix import UnixSocket
 
@@ -48,6 +48,7 @@ class AsyncioLink(asyncio.Protocol):
         self._flush_scheduled = False
         self._write_paused = False
         self._read_paused = False
+        self._linger: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -80,6 +81,8 @@ class AsyncioLink(asyncio.Protocol):
         if self not in self.driver.links:
             return
         self.driver.links.discard(self)
+        if self._linger is not None:
+            self._linger.cancel()
         self._session.handle_events(self.machine.receive_eof(time.monotonic_ns()))
         self._session.handle_lost()
 
@@ -121,7 +124,7 @@ class AsyncioLink(asyncio.Protocol):
                 self._session.handle_events(events)
             more = data is not None and len(data) >= FULL_FLUSH
         if machine.finished:
-            transport.close()
+            self._finish()
             self._watch_close()
         elif machine.wants_read == self._read_paused:
             self._read_paused = not self._read_paused
@@ -129,6 +132,20 @@ class AsyncioLink(asyncio.Protocol):
                 transport.pause_reading()
             else:
                 transport.resume_reading()
+
+    def _finish(self) -> None:
+        """Close this side, and the connection when the peer has closed its own."""
+        transport = self._transport
+        if not transport.can_write_eof():
+            transport.close()
+            return
+        try:
+            transport.write_eof()
+        except OSError:  # the peer was faster
+            transport.abort()
+            return
+        transport.resume_reading()
+        self._linger = self._loop.call_later(LINGER, transport.close)
 
     def _watch_close(self) -> None:
         """Closing waits for the peer to take what was written."""

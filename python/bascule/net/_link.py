@@ -21,6 +21,11 @@ T = TypeVar("T")
 #: Events are tuples that begin with their kind; see ``_core.pyi``.
 Event = tuple[Any, ...]
 
+#: Seconds that a peer gets to read the last bytes of a connection and to close its side. A socket
+#: closed before that answers what still comes with a reset, and the peer may lose what it has not
+#: read: the last replies, or the GOAWAY that says which calls may be repeated.
+LINGER = 0.5
+
 #: A flush that gave this much may have left more behind.
 FULL_FLUSH = 200 * 1024
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bascule.net._link import FULL_FLUSH, Driver, Future, Link, Machine, Session
+import anyio
+
+from bascule.net._link import FULL_FLUSH, LINGER, Driver, Future, Link, Machine, Session
 
 if TYPE_CHECKING:
     import ssl
@@ -32,6 +34,7 @@ class StreamLink:
         lost: tuple[type[Exception], ...],
         tls: ssl.SSLObject | None = None,
         send_now: Callable[[bytes], int] | None = None,
+        send_eof: Callable[[], None] | None = None,
     ) -> None:
         self.peer = peer
         self.tls = tls
@@ -42,6 +45,8 @@ class StreamLink:
         self._lost = lost
         self.blocked = 0
         self._send_now = send_now
+        self._send_eof = send_eof
+        self._ended: Future[None] = driver.future()
         self._left = b""
         self._closed = False
         self._dirty = False
@@ -103,6 +108,8 @@ class StreamLink:
         except self._lost:
             pass
         finally:
+            if not self._ended.done():
+                self._ended.set_result(None)
             if not self._closed:
                 session.handle_events(machine.receive_eof(now_ns()))
                 self.flush_soon()
@@ -124,6 +131,10 @@ class StreamLink:
                     self.blocked = 0
                 self._resume_reading()
                 if machine.finished:
+                    if self._send_eof is not None and not self._ended.done():
+                        self._send_eof()
+                        with anyio.move_on_after(LINGER):
+                            await self._ended
                     break
                 if not self._dirty and not (data and len(data) >= FULL_FLUSH):
                     self._parked = self._driver.future()

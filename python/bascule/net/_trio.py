@@ -235,7 +235,7 @@ class TrioDriver:
         peer = format_peer(sock.family, sock.getpeername())
         if tls is None:
             raw = _raw(sock)
-            return StreamLink(self, peer, *raw[:3], LOST, send_now=raw[3])
+            return StreamLink(self, peer, *raw[:3], LOST, send_now=raw[3], send_eof=raw[4])
         stream = trio.SSLStream(
             trio.SocketStream(sock),
             tls,
@@ -265,8 +265,9 @@ def _raw(
     Callable[[bytes], Awaitable[None]],
     Callable[[], None],
     Callable[[bytes], int],
+    Callable[[], None],
 ]:
-    """Receive, send, close and send at once, one level below trio's socket.
+    """Receive, send, close, send at once and send the end, one level below trio's socket.
 
     Its methods try before they wait, and let the loop turn once more when they need not wait. Here
     the reader waits first, which is its checkpoint, and the writer parks between its batches.
@@ -303,4 +304,7 @@ def _raw(
             # Full, or broken: the writer will wait, or find out.
             return 0
 
-    return receive, send, close, send_now
+    def send_eof() -> None:
+        raw.shutdown(stdlib_socket.SHUT_WR)
+
+    return receive, send, close, send_now, send_eof

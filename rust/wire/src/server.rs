@@ -134,6 +134,9 @@ enum State {
     Closed,
 }
 
+/// How long a connection that is to be closed waits for a preface that may be under way.
+const LATE_PREFACE: Duration = Duration::from_secs(1);
+
 /// One connection. See the [crate's documentation](crate) for the order of calls.
 pub struct ServerConnection {
     config: Arc<ServerConfig>,
@@ -150,6 +153,8 @@ pub struct ServerConnection {
     since: Duration,
     resets: f64,
     resets_at: Duration,
+    /// Shut down before the preface came; `since` is when.
+    leaving: bool,
 }
 
 impl ServerConnection {
@@ -185,6 +190,7 @@ impl ServerConnection {
             since: now,
             resets,
             resets_at: now,
+            leaving: false,
         };
         this.drive();
         this
@@ -212,7 +218,14 @@ impl ServerConnection {
         self.now = now;
         let limits = &self.config.limits;
         match &mut self.state {
-            State::Handshaking(_) if now.saturating_sub(self.since) > limits.handshake_timeout => {
+            State::Handshaking(_)
+                if now.saturating_sub(self.since)
+                    > if self.leaving {
+                        LATE_PREFACE
+                    } else {
+                        limits.handshake_timeout
+                    } =>
+            {
                 self.close(Some(
                     "no HTTP/2 preface within the handshake timeout".into(),
                 ));
@@ -263,7 +276,13 @@ impl ServerConnection {
     pub fn shutdown(&mut self) {
         match &mut self.state {
             State::Open(connection) => connection.graceful_shutdown(),
-            State::Handshaking(_) => self.close(None),
+            // The client may have calls on their way already: it has our SETTINGS.
+            State::Handshaking(_) => {
+                if !self.leaving {
+                    self.leaving = true;
+                    self.since = self.now;
+                }
+            }
             State::Closed => {}
         }
     }
@@ -433,7 +452,12 @@ impl ServerConnection {
                 State::Closed => return,
                 State::Handshaking(handshake) => match Pin::new(handshake).poll(&mut context) {
                     Poll::Pending => return,
-                    Poll::Ready(Ok(connection)) => self.state = State::Open(connection),
+                    Poll::Ready(Ok(mut connection)) => {
+                        if self.leaving {
+                            connection.graceful_shutdown();
+                        }
+                        self.state = State::Open(connection);
+                    }
                     Poll::Ready(Err(error)) => return self.close(Some(error.to_string())),
                 },
                 State::Open(connection) => {

@@ -525,3 +525,31 @@ fn a_hundred_streams_at_most_are_opened_before_the_server_has_told_its_limit() {
             .all(|call| stage.caller.ended.get(call) == Some(&0))
     );
 }
+
+#[test]
+fn a_server_that_leaves_before_the_preface_answers_what_is_on_its_way() {
+    let mut stage = Stage::new();
+    let call = stage.pair.start(UNARY, Some(b"early"), true);
+    stage.pair.server.shutdown();
+    stage.settle();
+    assert_eq!(stage.caller.ended.get(&call), Some(&0));
+    assert_eq!(stage.application.closed, 1);
+}
+
+#[test]
+fn a_server_that_leaves_does_not_wait_long_for_a_preface() {
+    let mut stage = Stage::new();
+    stage.pair.server.shutdown();
+    stage
+        .pair
+        .server
+        .handle_timeout(stage.pair.now + Duration::from_millis(900));
+    stage.react();
+    assert_eq!(stage.application.closed, 0);
+    stage
+        .pair
+        .server
+        .handle_timeout(stage.pair.now + Duration::from_millis(1100));
+    stage.react();
+    assert_eq!(stage.application.closed, 1);
+}
