@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 import httpx
 
+from bascule.app import settle_memory
 from bascule.cli._tour import STOPS, Tour
 from bascule.gateway import DevelopmentKey, LineLog
 from bascule.net import ServerTLS, development_certificate
@@ -112,6 +113,7 @@ async def run_demo(settings: DemoSettings, report: Callable[[Account], None]) ->
         await _take_tour(account, shop, key)
         report(account)
         if settings.serve:
+            settle_memory()
             await _wait_for_signal()
     return account.ok
 
