@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from bascule.app import settle_memory
 from benches._generated.bench.echo_pb2 import Message
 from benches.peers import echo
 from benches.peers.serve import run
@@ -127,6 +128,7 @@ async def measure(stack: str, target: str, in_flight: int, seconds: float) -> di
     """Measure throughput, then latency."""
     await check(stack, target)
     async with STACKS[stack](target) as call:
+        settle_memory()  # as every server under test does
         await drive(call, in_flight, min(_WARM_UP, seconds))
         many = await drive(call, in_flight, seconds)
         single = await drive(call, 1, seconds)

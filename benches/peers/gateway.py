@@ -8,7 +8,6 @@ import argparse
 
 import anyio
 
-from bascule.app import settle_memory
 from bascule.gateway import DevelopmentKey, Gateway, GatewayConfig, LimitConfig
 from bascule_shop._descriptors import descriptor_set
 from benches.peers.serve import ready, run
@@ -26,7 +25,6 @@ async def serve(upstream: str, keys: str) -> None:
         address_limit=_ENDLESS,
     )
     async with Gateway(config, descriptor_set()) as gateway:
-        settle_memory()
         ready(gateway.addresses[0])
         await anyio.sleep_forever()
 

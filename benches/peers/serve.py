@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 
+from bascule.app import settle_memory
 from benches._generated.bench.echo_pb2 import Message
 from benches.peers import echo
 
@@ -79,6 +80,8 @@ STACKS: Mapping[str, Callable[[], Awaitable[None]]] = {
 
 def ready(address: str) -> None:
     """Say where the server listens; end with standard input, so as never to outlive the harness."""
+    # Every Python server alike, whatever its stack: as a main function in production would.
+    settle_memory()
     print("ready", address, flush=True)
     threading.Thread(target=_exit_with_input, daemon=True).start()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket as stdlib_socket
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -108,7 +109,8 @@ class TrioDriver:
 
     async def __aenter__(self) -> Self:
         self._nursery = await self._manager.__aenter__()
-        self.spawn = self._nursery.start_soon
+        # A name spares trio looking for one at each task.
+        self.spawn = functools.partial(self._nursery.start_soon, name="bascule")
         self.scope_deadline = trio.current_effective_deadline
         self.scope = cast("Callable[..., anyio.CancelScope]", trio.CancelScope)
         self._clock = trio.lowlevel.current_clock().current_time

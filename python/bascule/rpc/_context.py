@@ -41,16 +41,11 @@ class CallContext:
     :ivar deadline: in the clock of :func:`anyio.current_time`; infinity if there is none
     """
 
-    __slots__ = (
-        "_headers",
-        "_metadata",
-        "_state",
-        "_tls",
-        "_trailing_metadata",
-        "deadline",
-        "method",
-        "peer",
-    )
+    # Defaults of the class, not of each object: most calls change none of them.
+    deadline = math.inf
+    _metadata: MultiDict[MetadataValue] | None = None
+    _trailing_metadata: MultiDict[MetadataValue] | None = None
+    _state: dict[Any, Any] | None = None
 
     def __init__(
         self,
@@ -61,12 +56,8 @@ class CallContext:
     ) -> None:
         self.method = method
         self.peer = peer
-        self.deadline = math.inf
         self._headers = headers
         self._tls = tls
-        self._metadata: MultiDict[MetadataValue] | None = None
-        self._trailing_metadata: MultiDict[MetadataValue] | None = None
-        self._state: dict[Any, Any] | None = None
 
     @property
     def metadata(self) -> MultiDict[MetadataValue]:

@@ -211,20 +211,13 @@ class _UnaryStream(ServerStream[Any, Any]):
 class ServerCall(CallContext):
     """One call from its first event to its status."""
 
-    __slots__ = (
-        "binding",
-        "error",
-        "gone",
-        "headers_sent",
-        "queue",
-        "reply",
-        "request",
-        "scope",
-        "session",
-        "stream",
-        "timeout_ns",
-        "writable",
-    )
+    queue: MessageQueue
+    reply: bytes | None = None
+    error: GRPCError | None = None
+    gone = False
+    headers_sent = False
+    scope: anyio.CancelScope | None = None
+    writable: Future[None] | None = None
 
     def __init__(
         self,
@@ -241,12 +234,6 @@ class ServerCall(CallContext):
         self.binding = binding
         self.timeout_ns = timeout_ns
         self.request = b"" if request is None else request
-        self.reply: bytes | None = None
-        self.error: GRPCError | None = None
-        self.gone = False
-        self.headers_sent = False
-        self.scope: anyio.CancelScope | None = None
-        self.writable: Future[None] | None = None
         if timeout_ns is not None:
             self.deadline = (session.driver.now_ns() + timeout_ns) / 1e9
         if not (binding.unary_request and binding.unary_reply):
