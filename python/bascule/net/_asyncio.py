@@ -12,7 +12,7 @@ import anyio
 
 from bascule.errors import TransportError
 from bascule.net._address import Address, format_peer, parse_address
-from bascule.net._link import FULL_FLUSH, LINGER, Future, Link, Listener, Machine, Session, Timer
+from bascule.net._link import FULL_FLUSH, LINGER
 from bascule.net._memory import connect_memory, listen_memory
 from bascule.net._unix import UnixSocket
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
     from types import TracebackType
+
+    from bascule.net._link import Future, Job, Link, Listener, Machine, Session, Timer
 
     Attach = Callable[[Link], tuple[Machine, Session]]
 
@@ -241,7 +243,7 @@ class AsyncioDriver:
 
     async def __aenter__(self) -> Self:
         self.loop = asyncio.get_running_loop()
-        self.scope = _scope_type()
+        self._scope = _scope_type()
         self._host = asyncio.current_task()
         self._make_task: Callable[..., asyncio.Task[None]] = self.loop.create_task
         if type(self.loop).__module__.startswith("asyncio.") and not self.loop.get_task_factory():
@@ -307,6 +309,24 @@ class AsyncioDriver:
         finally:
             # With the loop named, asyncio need not ask the kernel whether it was forked.
             self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task(self.loop)))
+
+    def spawn_job(self, job: Job) -> None:
+        self._tasks.add(self._make_task(self._own(self._do_job, (job,)), name="bascule"))
+
+    async def _do_job(self, job: Job) -> None:
+        returned = False
+        failure: Exception | None = None
+        try:
+            with self._scope(deadline=job.deadline) as scope:
+                await job.start(scope)
+                returned = True
+        except Exception as error:  # noqa: BLE001 - for the job to judge
+            # Outside of the scope, which takes cancellations out of groups of exceptions.
+            failure = error
+        finally:
+            job.end(failure, returned=returned)
+            # Its traceback leads back to this frame.
+            failure = None
 
     def future(self) -> Future[Any]:
         return self.loop.create_future()

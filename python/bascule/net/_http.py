@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
-
-import anyio
 
 from bascule import _core
 from bascule.net._serving import Serving
@@ -14,6 +13,8 @@ from bascule.net._serving import Serving
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
+
+    import anyio
 
     from bascule.net._link import Driver, Event, Link
     from bascule.net._tls import ServerTLS
@@ -80,16 +81,60 @@ class HttpResponse:
     body: bytes = b""
 
 
+class _Exchange:
+    """One request until its answer: a job of the driver."""
+
+    deadline = math.inf
+
+    def __init__(self, session: _HttpSession, stream: int, request: HttpRequest) -> None:
+        self._session = session
+        self._stream = stream
+        self._request = request
+        self._scope: anyio.CancelScope | None = None
+        self._cancelled = False
+        self._answered = False
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def start(self, scope: anyio.CancelScope) -> Awaitable[None]:
+        self._scope = scope
+        if self._cancelled:
+            scope.cancel()
+        return self._answer()
+
+    async def _answer(self) -> None:
+        session = self._session
+        answer = await session.server.handler(self._request)
+        session.machine.respond_http(
+            self._stream, answer.status, answer.headers, answer.body, session.driver.now_ns()
+        )
+        self._answered = True
+
+    def end(self, error: Exception | None, *, returned: bool) -> None:
+        self._scope = None
+        session, machine, now_ns = self._session, self._session.machine, self._session.driver.now_ns
+        if error is not None:
+            method, target = self._request.method, self._request.target
+            logger.error("handler of %s %s failed", method, target, exc_info=error)
+            machine.respond_http(self._stream, 500, [], b"", now_ns())
+        elif not self._answered:
+            machine.reset(self._stream, INTERNAL_ERROR, now_ns())
+        session.ended(self._stream)
+
+
 class _HttpSession:
     def __init__(self, server: HttpServer, driver: Driver, link: Link) -> None:
         alpn = None if link.tls is None else link.tls.selected_alpn_protocol()
         self.machine = _core.ServerConnection(server.config, driver.now_ns(), alpn)
         self.link = link
-        self._server = server
-        self._driver = driver
+        self.server = server
+        self.driver = driver
         self._scheme = "http" if link.tls is None else "https"
-        self._scopes: dict[int, anyio.CancelScope] = {}
-        self._ended = False
+        self._exchanges: dict[int, _Exchange] = {}
+        self._lost = False
 
     def handle_events(self, events: list[Event]) -> None:
         for event in events:
@@ -98,44 +143,26 @@ class _HttpSession:
                 request = HttpRequest(
                     method, target, headers, body, self.link.peer, self._scheme, version, problem
                 )
-                scope = anyio.CancelScope()
-                self._scopes[stream] = scope
-                self._driver.spawn(self._handle, stream, scope, request)
-            elif event[0] == 4 and (running := self._scopes.get(event[1])) is not None:
+                exchange = self._exchanges[stream] = _Exchange(self, stream, request)
+                self.driver.spawn_job(exchange)
+            elif event[0] == 4 and (running := self._exchanges.get(event[1])) is not None:
                 running.cancel()
 
     def handle_lost(self) -> None:
-        self._ended = True
+        self._lost = True
         self.cancel_calls()
-        if not self._scopes:
-            self._server._serving.lost(self)
+        if not self._exchanges:
+            self.server.serving.lost(self)
 
     def cancel_calls(self) -> None:
-        for scope in self._scopes.values():
-            scope.cancel()
+        for exchange in self._exchanges.values():
+            exchange.cancel()
 
-    async def _handle(self, stream: int, scope: anyio.CancelScope, request: HttpRequest) -> None:
-        machine, now_ns = self.machine, self._driver.now_ns
-        answered = False
-        try:
-            with scope:
-                response = await self._server.handler(request)
-                machine.respond_http(
-                    stream, response.status, response.headers, response.body, now_ns()
-                )
-                answered = True
-        except Exception:
-            # Caught outside of the scope, which takes cancellations out of groups.
-            logger.exception("handler of %s %s failed", request.method, request.target)
-            machine.respond_http(stream, 500, [], b"", now_ns())
-            answered = True
-        finally:
-            del self._scopes[stream]
-            if not answered:
-                machine.reset(stream, INTERNAL_ERROR, now_ns())
-            self.link.flush_soon()
-            if self._ended and not self._scopes:
-                self._server._serving.lost(self)
+    def ended(self, stream: int) -> None:
+        del self._exchanges[stream]
+        self.link.flush_soon()
+        if self._lost and not self._exchanges:
+            self.server.serving.lost(self)
 
 
 class HttpServer:
@@ -177,10 +204,10 @@ class HttpServer:
         def attach(driver: Driver, link: Link) -> _HttpSession:
             return _HttpSession(self, driver, link)
 
-        self._serving = Serving(attach, addresses, context, grace)
+        self.serving = Serving(attach, addresses, context, grace)
 
     async def __aenter__(self) -> Self:
-        await self._serving.__aenter__()
+        await self.serving.__aenter__()
         return self
 
     async def __aexit__(
@@ -189,13 +216,13 @@ class HttpServer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._serving.__aexit__(exc_type, exc, traceback)
+        await self.serving.__aexit__(exc_type, exc, traceback)
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """What was bound, with real ports."""
-        return self._serving.addresses
+        return self.serving.addresses
 
     async def drain(self) -> None:
         """Take no new requests and wait for those in progress, at most the grace."""
-        await self._serving.drain()
+        await self.serving.drain()

@@ -106,6 +106,26 @@ class Listener(Protocol):
         """Accept no more; links that were accepted live on."""
 
 
+class Job(Protocol):
+    """Work that a task does in a cancel scope, both its own until it ends: a server's call."""
+
+    #: When the scope is to be cancelled, in the clock of :func:`anyio.current_time`. On asyncio
+    #: the owner cancels it: a timer each would cost as much as the rest of the scope.
+    deadline: float
+
+    def start(self, scope: CancelScope) -> Awaitable[None]:
+        """What to await. The scope is this job's until :meth:`end`, and no longer."""
+        ...
+
+    def end(self, error: Exception | None, *, returned: bool) -> None:
+        """Called at last, whatever happens, outside of a scope that was cancelled.
+
+        :param error: what was raised
+        :param returned: False if it raised, or was cancelled
+        """
+        ...
+
+
 class Driver(Protocol):
     """The event loop's own way to own tasks and sockets.
 
@@ -118,17 +138,13 @@ class Driver(Protocol):
         an exception that escapes it ends the driver's whole scope.
         """
 
+    def spawn_job(self, job: Job) -> None:
+        """Do a job in a task that this driver owns."""
+
     def future(self) -> Future[Any]: ...
     def now_ns(self) -> int: ...
     def scope_deadline(self) -> float:
         """:func:`anyio.current_effective_deadline`, without finding out the event loop each time."""
-        ...
-
-    def scope(self, *, deadline: float) -> CancelScope:
-        """A cancel scope whose deadline :func:`anyio.current_effective_deadline` sees.
-
-        The owner cancels it then: a timer each would cost as much as the rest of the scope.
-        """
         ...
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer: ...

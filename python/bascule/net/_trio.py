@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
+import math
 import socket as stdlib_socket
 from typing import TYPE_CHECKING, Any, Self, cast
 
+import outcome
 import trio
 
 from bascule.errors import TransportError
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
     import anyio
 
-    from bascule.net._link import Future, Link, Listener, Machine, Session, Timer
+    from bascule.net._link import Future, Job, Link, Listener, Machine, Session, Timer
 
     Attach = Callable[[Link], tuple[Machine, Session]]
 
@@ -33,6 +36,9 @@ LOST = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 #: A TLS handshake that takes longer is given up.
 TLS_HANDSHAKE_TIMEOUT = 10.0
+
+#: Tasks kept for the next job: waking one costs a third of what a new one does.
+MOST_PARKED = 128
 
 
 class TrioFuture:
@@ -109,10 +115,10 @@ class TrioDriver:
 
     async def __aenter__(self) -> Self:
         self._nursery = await self._manager.__aenter__()
+        self._parked: list[trio.lowlevel.Task] = []
         # A name spares trio looking for one at each task.
         self.spawn = functools.partial(self._nursery.start_soon, name="bascule")
         self.scope_deadline = trio.current_effective_deadline
-        self.scope = cast("Callable[..., anyio.CancelScope]", trio.CancelScope)
         self._clock = trio.lowlevel.current_clock().current_time
         return self
 
@@ -130,6 +136,61 @@ class TrioDriver:
             if exc is not None and group.exceptions == (exc,):
                 return
             raise
+
+    def spawn_job(self, job: Job) -> None:
+        parked = self._parked
+        if parked:
+            task = parked.pop()
+            task.context = contextvars.copy_context()
+            trio.lowlevel.reschedule(task, outcome.Value(job))
+        else:
+            self.spawn(self._do_jobs, job)
+
+    async def _do_jobs(self, first: Job) -> None:
+        """Do one job after another: in the same task, and in one scope until it is spent."""
+        job: Job | None = first
+        while job is not None:
+            failure: Exception | None = None
+            returned = False
+            try:
+                with trio.CancelScope() as scope:
+                    while job is not None:
+                        if job.deadline < math.inf:
+                            scope.deadline = job.deadline
+                        returned = False
+                        await job.start(cast("anyio.CancelScope", scope))
+                        returned = True
+                        if scope.cancel_called:
+                            break
+                        scope.deadline = max(scope.deadline, math.inf)
+                        job.end(None, returned=True)
+                        # Parked, this task holds nothing of what it did.
+                        job = None
+                        job = await self._park()
+            except Exception as error:  # noqa: BLE001 - for the job to judge
+                failure = error
+            finally:
+                if job is not None:
+                    job.end(failure, returned=returned)
+            # Its traceback leads back to this frame.
+            failure = None
+            if job is not None:
+                job = None
+                job = await self._park()
+
+    async def _park(self) -> Job | None:
+        """Wait for a job; None if enough others do."""
+        parked = self._parked
+        if len(parked) >= MOST_PARKED:
+            return None
+        task = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            parked.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        parked.append(task)
+        return cast("Job", await trio.lowlevel.wait_task_rescheduled(abort))
 
     def future(self) -> Future[Any]:
         return TrioFuture()

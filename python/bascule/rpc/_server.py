@@ -242,24 +242,21 @@ class ServerCall(CallContext):
                 self.queue.put(request)
                 self.queue.end()
 
-    async def run(self) -> None:
-        """Run the handler in its cancel scope and answer, whatever happens."""
+    def start(self, scope: anyio.CancelScope) -> Awaitable[None]:
+        """Run the handler."""
         _current.set(self)
-        scope = self.session.driver.scope(deadline=self.deadline)
         self.scope = scope
-        returned = False
-        try:
-            with scope:
-                if self.gone or self.timeout_ns == 0 or self.error is not None:
-                    scope.cancel()
-                    await anyio.lowlevel.checkpoint()
-                await self.binding.serve(self)
-                returned = True
-        except Exception as error:  # noqa: BLE001 - the edge: all become a status
-            # Outside of the scope, which takes cancellations out of groups of exceptions.
+        if self.gone or self.timeout_ns == 0 or self.error is not None:
+            scope.cancel()
+            return anyio.lowlevel.checkpoint()
+        return self.binding.serve(self)
+
+    def end(self, error: Exception | None, *, returned: bool) -> None:
+        """Answer, whatever happened."""
+        self.scope = None
+        if error is not None:
             self.error = self._status_of(error)
-        finally:
-            self._finish(returned=returned)
+        self._finish(returned=returned)
 
     def put(self, message: bytes) -> None:
         """A request message came."""
@@ -402,7 +399,7 @@ class ServerSession:
                 calls[stream] = call
                 if call.deadline < self._timer_at:
                     self._arm(call.deadline)
-                self.driver.spawn(call.run)
+                self.driver.spawn_job(call)
             elif kind == 1:
                 waiting = calls.get(event[1])
                 if waiting is not None:
