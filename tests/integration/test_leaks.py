@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from bascule.rpc import Cardinality, Channel, Method, MethodHandler, RpcError, Server, Status
-from bascule.rpc._server import ServerSession
+from bascule.rpc._server_call import ServerSession
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -2,6 +2,7 @@
 
 from bascule.errors import RpcError as RpcError
 from bascule.errors import Status as Status
+from bascule.rpc._binding import Servable as Servable
 from bascule.rpc._channel import Channel as Channel
 from bascule.rpc._client_stream import Stream as Stream
 from bascule.rpc._codec import Codec as Codec
@@ -17,7 +18,6 @@ from bascule.rpc._method import Cardinality as Cardinality
 from bascule.rpc._method import Method as Method
 from bascule.rpc._method import MethodHandler as MethodHandler
 from bascule.rpc._reflection import ReflectionService as ReflectionService
-from bascule.rpc._server import Servable as Servable
 from bascule.rpc._server import Server as Server
 from bascule.rpc._server import ServerLimits as ServerLimits
 from bascule.rpc._streams import ServerStream as ServerStream

@@ -13,7 +13,6 @@ from bascule import _core
 from bascule.errors import (
     BreakerOpenError,
     ClosedError,
-    DecodeError,
     NoEndpointError,
     RateLimitedError,
     RpcError,
@@ -21,12 +20,12 @@ from bascule.errors import (
 )
 from bascule.net._link import open_driver
 from bascule.resilience import BreakerSettings
+from bascule.rpc._call import ABANDONED, Slot, unary
 from bascule.rpc._client_stream import Stream
 from bascule.rpc._codec import codec_for
 from bascule.rpc._context import ClientCallContext, ClientInterceptor, pairs
-from bascule.rpc._details import DETAILS_KEY, decode_details
 from bascule.rpc._method import Cardinality, Method
-from bascule.rpc._subchannel import BACKOFF_FIRST, BACKOFF_GROWTH, Connection, Subchannel
+from bascule.rpc._subchannel import BACKOFF_FIRST, BACKOFF_GROWTH, Subchannel
 from bascule.rpc._target import resolve_target
 
 if TYPE_CHECKING:
@@ -35,10 +34,10 @@ if TYPE_CHECKING:
 
     from grpclib.metadata import Deadline
 
-    from bascule._core import CallPolicy, CallTable, Headers
+    from bascule._core import CallPolicy, CallTable
     from bascule.discovery import Endpoint, MemoryRegistry, Resolver
     from bascule.net import ClientTLS
-    from bascule.net._link import Driver, Event
+    from bascule.net._link import Driver
     from bascule.rpc._context import MetadataLike, MetadataValue
 
 __all__ = ["Channel"]
@@ -48,37 +47,11 @@ logger = logging.getLogger("bascule.rpc")
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
-#: Outcomes as ``_core.CallPolicy`` counts them.
-SUCCESS, FAILURE, ABANDONED = 0, 1, 2
-
 #: The longest pause before a resolver that failed is asked again, in seconds.
 RESOLVE_MOST = 30.0
 
 #: Methods that a channel remembers: programs may make them as they go.
 MOST_METHODS = 10_000
-
-#: Statuses by which an endpoint shows that it is unwell. Others are answers.
-FAILURES = frozenset(
-    {
-        Status.UNKNOWN.value,
-        Status.DEADLINE_EXCEEDED.value,
-        Status.RESOURCE_EXHAUSTED.value,
-        Status.INTERNAL.value,
-        Status.UNAVAILABLE.value,
-        Status.DATA_LOSS.value,
-    }
-)
-
-
-class Slot:
-    """What a call holds while it runs: its connection and its permit."""
-
-    __slots__ = ("connection", "endpoint", "permit")
-
-    def __init__(self, connection: Connection, endpoint: int, permit: int) -> None:
-        self.connection = connection
-        self.endpoint = endpoint
-        self.permit = permit
 
 
 class Channel:
@@ -155,9 +128,9 @@ class Channel:
             message = "this channel is entered already"
             raise ClosedError(message)
         self._manager = open_driver()
-        self._driver: Driver = await self._manager.__aenter__()
+        self.driver: Driver = await self._manager.__aenter__()
         self._open = True
-        self._driver.spawn(self._follow)
+        self.driver.spawn(self._follow)
         return self
 
     async def __aexit__(
@@ -177,7 +150,7 @@ class Channel:
         finally:
             self._subchannels.clear()
             self._by_id.clear()
-            self._policy.update([], self._driver.now_ns())
+            self._policy.update([], self.driver.now_ns())
             self._resolved = False
 
     async def unary(
@@ -204,13 +177,13 @@ class Channel:
             timeout = self._timeout
         headers = self._metadata if metadata is None else self._merge(metadata)
         if not self._around_unary:
-            reply, _, _ = await self._unary(method, request, timeout, headers)
+            reply, _, _ = await unary(self, method, request, timeout, headers)
             return reply  # type: ignore[no-any-return]
         context = ClientCallContext(method.path, headers, timeout)
 
         async def innermost(request: Any) -> Any:
-            reply, context.peer, trailers = await self._unary(
-                method, request, context.timeout, context.pairs()
+            reply, context.peer, trailers = await unary(
+                self, method, request, context.timeout, context.pairs()
             )
             if trailers is not None:
                 context.trailing_metadata.extend(trailers.items())
@@ -304,9 +277,9 @@ class Channel:
         0 means that a scope is cancelled already.
         """
         self._require_open()
-        scope_deadline = self._driver.scope_deadline()
+        scope_deadline = self.driver.scope_deadline()
         if timeout is not None and timeout < _FOREVER:
-            own = self._driver.now_ns() + int(timeout * 1e9)
+            own = self.driver.now_ns() + int(timeout * 1e9)
             if scope_deadline * 1e9 >= own:
                 return own, False
         elif scope_deadline >= _FOREVER:
@@ -327,12 +300,12 @@ class Channel:
         """
         while True:
             self._require_open()
-            verdict, endpoint, permit, retry_ns = self._policy.admit(self._driver.now_ns())
+            verdict, endpoint, permit, retry_ns = self._policy.admit(self.driver.now_ns())
             if verdict == 0:
                 subchannel = self._by_id.get(endpoint)
                 if subchannel is not None and subchannel.connection is not None:
                     return Slot(subchannel.connection, endpoint, permit)
-                self._policy.complete(endpoint, permit, ABANDONED, self._driver.now_ns())
+                self._policy.complete(endpoint, permit, ABANDONED, self.driver.now_ns())
                 self._policy.set_ready(endpoint, False)
                 continue
             retry_after = None if retry_ns < 0 else retry_ns / 1e9
@@ -344,96 +317,7 @@ class Channel:
 
     def complete(self, slot: Slot, outcome: int) -> None:
         """Give a permit back."""
-        self._policy.complete(slot.endpoint, slot.permit, outcome, self._driver.now_ns())
-
-    async def refused(self, slot: Slot) -> None:
-        """Give the permit of a call back that its connection did not take; another one may.
-
-        :raises RpcError: UNAVAILABLE if the connection is well but overcharged
-        """
-        self.complete(slot, ABANDONED)
-        await anyio.lowlevel.checkpoint()
-        if not slot.connection.machine.draining:
-            text = f"too many calls wait for their turn on the connection to {self.target}"
-            raise RpcError(Status.UNAVAILABLE, text)
-        slot.connection.drain()
-
-    async def _unary(
-        self,
-        method: Method[Any, Any],
-        request: Any,
-        timeout: float | None,
-        metadata: list[tuple[str, Any]] | None,
-    ) -> tuple[Any, str, Headers | None]:
-        index, encode, decode = self.prepare(method)
-        data = encode(request)
-        if len(data) > self.max_message:
-            text = f"request of {len(data)} bytes is larger than the limit of {self.max_message}"
-            raise RpcError(Status.RESOURCE_EXHAUSTED, text)
-        deadline_ns, of_scope = self.limit(timeout)
-        if deadline_ns == 0:
-            await anyio.lowlevel.checkpoint()
-        retried = False
-        while True:
-            slot = await self.admit(None if of_scope else deadline_ns)
-            event = await self._exchange(slot, index, data, metadata, deadline_ns, of_scope)
-            if event is REFUSED:
-                await self.refused(slot)
-                continue
-            _, _, status, reply, message, _, trailers, unprocessed = event
-            if status == 0:
-                self.complete(slot, SUCCESS)
-                try:
-                    return decode(reply), slot.connection.link.peer, trailers
-                except DecodeError as error:
-                    text = f"cannot decode the reply of {method.path}: {error}"
-                    raise RpcError(Status.INTERNAL, text) from error
-            # gRFC A6: what the server has not processed is retried once, transparently.
-            if unprocessed and not retried:
-                self.complete(slot, ABANDONED)
-                retried = True
-                continue
-            self.complete(slot, FAILURE if status in FAILURES else SUCCESS)
-            raise error_of(status, message, trailers)
-
-    async def _exchange(
-        self,
-        slot: Slot,
-        index: int,
-        data: bytes,
-        metadata: list[tuple[str, Any]] | None,
-        deadline_ns: int | None,
-        of_scope: bool,
-    ) -> Event:
-        driver, connection = self._driver, slot.connection
-        machine = connection.machine
-        try:
-            now_ns = driver.now_ns()
-            call = machine.start(index, data, metadata, deadline_ns, True, now_ns)
-        except BaseException:
-            self.complete(slot, ABANDONED)
-            raise
-        if call is None:
-            return REFUSED
-        future = connection.replies[call] = driver.future()
-        if len(connection.replies) == 1:
-            connection.link.flush_now()
-        else:
-            connection.link.flush_soon()
-        if deadline_ns is not None and not of_scope:
-            connection.arm(deadline_ns)
-        try:
-            event: Event = await future
-            if of_scope and event[2] == Status.DEADLINE_EXCEEDED.value:
-                await leave_to_scope(deadline_ns)
-            return event
-        except BaseException:
-            # An answer that came in the same turn is not worth a wrong count: abandoned.
-            connection.replies.pop(call, None)
-            machine.cancel(call, driver.now_ns())
-            connection.link.flush_soon()
-            self.complete(slot, ABANDONED)
-            raise
+        self._policy.complete(slot.endpoint, slot.permit, outcome, self.driver.now_ns())
 
     def _merge(self, metadata: MetadataLike | None) -> list[tuple[str, MetadataValue]] | None:
         own = pairs(metadata)
@@ -465,7 +349,7 @@ class Channel:
         for address, endpoint in wanted.items():
             if address not in self._subchannels:
                 subchannel = Subchannel(
-                    self._driver,
+                    self.driver,
                     endpoint,
                     self.stats,
                     self._tls,
@@ -474,11 +358,11 @@ class Channel:
                     self._subchannel_changed,
                 )
                 self._subchannels[address] = subchannel
-                self._driver.spawn(subchannel.run)
+                self.driver.spawn(subchannel.run)
             else:
                 self._subchannels[address].endpoint = endpoint
         listed = [(each.address, each.weight) for each in wanted.values()]
-        ids = self._policy.update(listed, self._driver.now_ns())
+        ids = self._policy.update(listed, self.driver.now_ns())
         self._by_id = {}
         for endpoint_id, address in zip(ids, wanted, strict=True):
             subchannel = self._subchannels[address]
@@ -508,7 +392,7 @@ class Channel:
                 raise RpcError(Status.UNAVAILABLE, "; ".join(str(each) for each in failures))
         elif self._unresolved is not None:
             raise RpcError(Status.UNAVAILABLE, self._unresolved)
-        left = None if deadline_ns is None else (deadline_ns - self._driver.now_ns()) / 1e9
+        left = None if deadline_ns is None else (deadline_ns - self.driver.now_ns()) / 1e9
         with anyio.move_on_after(left) as scope:
             await self._wait_change()
         if scope.cancelled_caught:
@@ -530,18 +414,6 @@ class Channel:
 #: Seconds that are no limit: 31 years. No clock of a loop has run for as long either.
 _FOREVER = 1e9
 
-#: Instead of an answer: the connection did not take the call.
-REFUSED: Event = ()
-
-
-async def leave_to_scope(deadline_ns: int | None) -> None:
-    """The server was faster to see the deadline of a cancel scope around the
-    call: what ends the call is still that scope.
-    """
-    if deadline_ns is not None:
-        await anyio.sleep_until(deadline_ns / 1e9)
-        await anyio.lowlevel.checkpoint()
-
 
 def _around(
     interceptor: ClientInterceptor,
@@ -550,13 +422,3 @@ def _around(
     request: Any,
 ) -> Awaitable[Any]:
     return interceptor.unary(context, request, proceed)
-
-
-def error_of(status: int, message: str | None, trailers: Headers | None) -> RpcError:
-    """The error of a call that ended with a status other than OK."""
-    details: Any = None
-    if trailers is not None:
-        packed = dict(trailers.items()).get(DETAILS_KEY)
-        if isinstance(packed, bytes):
-            details = decode_details(packed)
-    return RpcError(Status(status), message, details)

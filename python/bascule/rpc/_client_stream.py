@@ -10,6 +10,15 @@ from grpclib.exceptions import ProtocolError
 from multidict import MultiDict
 
 from bascule.errors import DecodeError, RpcError, Status
+from bascule.rpc._call import (
+    ABANDONED,
+    FAILURE,
+    FAILURES,
+    SUCCESS,
+    error_of,
+    leave_to_scope,
+    refused,
+)
 from bascule.rpc._streams import PREFIX, TURN, MessageQueue
 
 if TYPE_CHECKING:
@@ -17,7 +26,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from bascule.net._link import Event, Future
-    from bascule.rpc._channel import Channel, Slot
+    from bascule.rpc._call import Slot
+    from bascule.rpc._channel import Channel
     from bascule.rpc._context import ClientCallContext, ClientInterceptor, MetadataValue
     from bascule.rpc._method import Method
 
@@ -167,7 +177,7 @@ class Stream(Generic[Sent, Received]):
         writable = connection.machine.send_message(self._call, data)
         connection.link.flush_soon()
         if not writable:
-            self._writable = self._channel._driver.future()
+            self._writable = self._channel.driver.future()
             await self._writable
         elif (turn := self._turn + 1) == TURN:
             self._turn = 0
@@ -202,7 +212,7 @@ class Stream(Generic[Sent, Received]):
         """
         self._require_started()
         while not self._headers_came and self._outcome is None:
-            await self._queue.wait(self._channel._driver.future())
+            await self._queue.wait(self._channel.driver.future())
         if self.initial_metadata is None:
             self.initial_metadata = MultiDict()
         if not self._headers_came:
@@ -219,7 +229,7 @@ class Stream(Generic[Sent, Received]):
             if queue.ended:
                 await self._raise_for_status()
                 return None
-            await queue.wait(self._channel._driver.future())
+            await queue.wait(self._channel.driver.future())
         data = queue.messages.popleft()
         if self._slot is not None:
             self._slot.connection.machine.consume(self._call, PREFIX + len(data))
@@ -241,7 +251,7 @@ class Stream(Generic[Sent, Received]):
             while self._queue.messages:
                 await self.recv_message()
             if not self._queue.ended:
-                await self._queue.wait(self._channel._driver.future())
+                await self._queue.wait(self._channel.driver.future())
         await self._raise_for_status()
 
     async def cancel(self) -> None:
@@ -294,19 +304,19 @@ class Stream(Generic[Sent, Received]):
                 raise
             connection = slot.connection
             if self._outcome is not None:  # cancelled by another task meanwhile
-                channel.complete(slot, 2)
+                channel.complete(slot, ABANDONED)
                 return
             try:
-                now_ns = channel._driver.now_ns()
+                now_ns = channel.driver.now_ns()
                 call = connection.machine.start(
                     index, request, metadata, self._deadline_ns, False, now_ns
                 )
             except BaseException:
-                channel.complete(slot, 2)
+                channel.complete(slot, ABANDONED)
                 raise
             if call is not None:
                 break
-            await channel.refused(slot)
+            await refused(channel, slot)
         self._slot = slot
         self._call = call
         self._context.peer = connection.link.peer
@@ -320,9 +330,9 @@ class Stream(Generic[Sent, Received]):
         if slot is not None:
             connection = slot.connection
             connection.streams.pop(self._call, None)
-            connection.machine.cancel(self._call, self._channel._driver.now_ns())
+            connection.machine.cancel(self._call, self._channel.driver.now_ns())
             connection.link.flush_soon()
-            self._channel.complete(slot, 2)
+            self._channel.complete(slot, ABANDONED)
         if self._outcome is None:
             self._outcome = (Status.CANCELLED.value, "the call was cancelled here", None)
             self._queue.end()
@@ -341,8 +351,6 @@ class Stream(Generic[Sent, Received]):
             raise ProtocolError(text)
 
     async def _raise_for_status(self) -> None:
-        from bascule.rpc._channel import error_of, leave_to_scope
-
         if self._outcome is None or self._outcome[0] == 0:
             return
         self._told = True
@@ -352,6 +360,4 @@ class Stream(Generic[Sent, Received]):
 
 
 def _outcome_of(status: int) -> int:
-    from bascule.rpc._channel import FAILURE, FAILURES, SUCCESS
-
     return FAILURE if status in FAILURES else SUCCESS

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
     from grpclib.const import Handler
 
-    from bascule.rpc._server import Servable
+    from bascule.rpc._binding import Servable
 
 __all__ = ["ReflectionService"]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bascule.net._link import Future
     from bascule.rpc._context import MetadataLike, MetadataValue
-    from bascule.rpc._server import ServerCall
+    from bascule.rpc._server_call import ServerCall
 
 __all__ = ["ServerStream"]
 

@@ -1,0 +1,299 @@
+"""One call of a server, and the connection that carries it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from grpclib.exceptions import GRPCError
+
+from bascule import _core
+from bascule.errors import DecodeError, RejectedError, RpcError, Status
+from bascule.rpc._context import CallContext, _current
+from bascule.rpc._details import DETAILS_KEY, encode_details
+from bascule.rpc._streams import MessageQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from bascule._core import Headers
+    from bascule.net._link import Driver, Event, Future, Link, Timer
+    from bascule.rpc._binding import Binding
+    from bascule.rpc._server import Server
+
+__all__ = ["ServerCall", "ServerSession"]
+
+logger = logging.getLogger("bascule.rpc")
+
+#: HTTP/2's RST_STREAM code CANCEL (RFC 9113, 7).
+CANCEL = 8
+
+#: Bytes of a status message that are sent; three times as many at worst, as it is
+#: percent-encoded. gRPC's clients take 8 KiB of headers by default, and some end the whole
+#: connection if there are more.
+MESSAGE_LIMIT = 2048
+
+#: Bytes of trailing metadata, details included: what a channel of ours takes.
+TRAILERS_LIMIT = 16 * 1024
+
+
+class ServerCall(CallContext):
+    """One call from its first event to its status."""
+
+    queue: MessageQueue
+    reply: bytes | None = None
+    error: GRPCError | None = None
+    gone = False
+    headers_sent = False
+    scope: anyio.CancelScope | None = None
+    writable: Future[None] | None = None
+
+    def __init__(
+        self,
+        session: ServerSession,
+        stream: int,
+        binding: Binding,
+        headers: Headers | None,
+        timeout_ns: int | None,
+        request: bytes | None,
+    ) -> None:
+        super().__init__(binding.path, session.link.peer, headers, session.link.tls)
+        self.session = session
+        self.stream = stream
+        self.binding = binding
+        self.timeout_ns = timeout_ns
+        self.request = b"" if request is None else request
+        if timeout_ns is not None:
+            self.deadline = (session.driver.now_ns() + timeout_ns) / 1e9
+        if not (binding.unary_request and binding.unary_reply):
+            self.queue = MessageQueue()
+            if request is not None:
+                self.queue.put(request)
+                self.queue.end()
+
+    def start(self, scope: anyio.CancelScope) -> Awaitable[None]:
+        """Run the handler."""
+        _current.set(self)
+        self.scope = scope
+        if self.gone or self.timeout_ns == 0 or self.error is not None:
+            scope.cancel()
+            return anyio.lowlevel.checkpoint()
+        return self.binding.serve(self)
+
+    def end(self, error: Exception | None, *, returned: bool) -> None:
+        """Answer, whatever happened."""
+        self.scope = None
+        if error is not None:
+            self.error = self._status_of(error)
+        self._finish(returned=returned)
+
+    def put(self, message: bytes) -> None:
+        """A request message came."""
+        self.queue.put(message)
+
+    def reset(self) -> None:
+        """The peer gave up."""
+        self.gone = True
+        if self.scope is not None:
+            self.scope.cancel()
+        # After the cancellation, which is what ends a wait; a handler that shields itself
+        # from it must not wait for ever.
+        if not (self.binding.unary_request and self.binding.unary_reply):
+            self.queue.end()
+            self.set_writable()
+
+    def expire(self) -> None:
+        """The deadline has come; a handler that has not begun never will."""
+        self.timeout_ns = 0
+        if self.scope is not None:
+            self.scope.cancel()
+
+    def set_writable(self) -> None:
+        """There is room to send."""
+        writable = self.writable
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    def abort(self) -> None:
+        """Reset the call from this side."""
+        if not self.gone:
+            session = self.session
+            session.machine.reset(self.stream, CANCEL, session.driver.now_ns())
+            # The machine counts the handler as ended now; `_finish` must not again.
+            session.calls.pop(self.stream, None)
+            session.link.flush_soon()
+            self.reset()
+
+    def cancel(self) -> None:
+        """The server ends."""
+        if self.error is None:
+            self.error = RpcError(Status.UNAVAILABLE, "the server is shutting down")
+        if self.scope is not None:
+            self.scope.cancel()
+
+    def _finish(self, *, returned: bool) -> None:
+        session = self.session
+        present = session.calls.pop(self.stream, None) is not None
+        if session.ended and not session.calls:
+            session.forget()
+        machine, now_ns = session.machine, session.driver.now_ns()
+        trailing = list(self._trailing_metadata.items()) if self._trailing_metadata else None
+        # The error's traceback leads back here: kept, it would hold the whole call
+        # until the collector comes.
+        error, self.error = self.error, None
+        if self.gone:
+            if present:
+                machine.handler_ended(self.stream)
+        elif error is not None:
+            self._finish_with(error, trailing, now_ns)
+        elif not returned:
+            # Cancelled by nobody but the deadline, or by the end of the loop.
+            late = self.deadline <= anyio.current_time()
+            text = "the deadline has passed" if late else "the handler was cancelled"
+            status = Status.DEADLINE_EXCEEDED if late else Status.CANCELLED
+            self._finish_with(RpcError(status, text), trailing, now_ns)
+        elif self.reply is None and self.binding.unary_reply:
+            error = RpcError(Status.INTERNAL, "the handler returned without a reply")
+            self._finish_with(error, trailing, now_ns)
+        else:
+            try:
+                if trailing:
+                    _check_size(trailing)
+                if self.reply is None:
+                    machine.finish(self.stream, 0, None, None, trailing, now_ns)
+                else:
+                    machine.respond(self.stream, self.reply, None, trailing, now_ns)
+            except (TypeError, ValueError) as bad:
+                self._finish_with(self._status_of(bad), None, now_ns)
+        if session.calls:
+            session.link.flush_soon()
+        else:
+            session.link.flush_now()
+
+    def _finish_with(
+        self, error: GRPCError, trailing: list[tuple[str, Any]] | None, now_ns: int
+    ) -> None:
+        machine, status, message = self.session.machine, error.status, error.message
+        if message is not None and len(message) > MESSAGE_LIMIT // 4:
+            message = message.encode()[:MESSAGE_LIMIT].decode(errors="ignore")
+        try:
+            if error.details:
+                details = encode_details(status, message, error.details)
+                trailing = [*(trailing or ()), (DETAILS_KEY, details)]
+            if trailing:
+                _check_size(trailing)
+            machine.finish(self.stream, status.value, message, None, trailing, now_ns)
+        except (TypeError, ValueError):
+            logger.exception("%s: the status cannot be sent as it is", self.method)
+            machine.finish(self.stream, status.value, message, None, None, now_ns)
+
+    def _status_of(self, error: Exception) -> GRPCError:
+        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]  # what the one failing task of a task group raised
+        if isinstance(error, GRPCError):
+            return error
+        if isinstance(error, RejectedError):
+            return RpcError(Status.UNAVAILABLE, str(error))
+        if isinstance(error, DecodeError):
+            return RpcError(Status.INTERNAL, f"cannot decode the request: {error}")
+        # The client learns nothing of our insides; the log has it all.
+        logger.error("handler of %s failed", self.method, exc_info=error)
+        return RpcError(Status.UNKNOWN, "internal error")
+
+
+class ServerSession:
+    """One connection of a server."""
+
+    def __init__(self, server: Server, driver: Driver, link: Link) -> None:
+        self.machine = _core.ServerConnection(server.config, driver.now_ns())
+        self.driver = driver
+        self.link = link
+        self.calls: dict[int, ServerCall] = {}
+        self._bindings = server.bindings
+        self._lost = server.serving.lost
+        #: The link is gone; handlers may still clean up after their calls.
+        self.ended = False
+        self._timer: Timer | None = None
+        self._timer_at = math.inf
+
+    def handle_events(self, events: list[Event]) -> None:
+        """React to what the machine reports; kinds are those of ``_core.ServerConnection``."""
+        calls = self.calls
+        for event in events:
+            kind = event[0]
+            if kind == 0:
+                _, stream, method, headers, timeout_ns, message = event
+                binding = self._bindings[method]
+                call = ServerCall(self, stream, binding, headers, timeout_ns, message)
+                calls[stream] = call
+                if call.deadline < self._timer_at:
+                    self._arm(call.deadline)
+                self.driver.spawn_job(call)
+            elif kind == 1:
+                waiting = calls.get(event[1])
+                if waiting is not None:
+                    waiting.put(event[2])
+            elif kind == 2:
+                waiting = calls.get(event[1])
+                if waiting is not None:
+                    waiting.queue.end()
+            elif kind == 3:
+                waiting = calls.get(event[1])
+                if waiting is not None:
+                    waiting.set_writable()
+            elif kind == 4:
+                waiting = calls.get(event[1])
+                if waiting is not None:
+                    waiting.reset()
+            elif kind == 6 and event[1] is not None:
+                logger.info("connection from %s ended: %s", self.link.peer, event[1])
+
+    def handle_lost(self) -> None:
+        """The socket is gone; the machine has reported every call as reset."""
+        self.ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self.calls:
+            self.forget()
+
+    def forget(self) -> None:
+        """Nothing is left of this connection: the server need not wait for it."""
+        self._lost(self)
+
+    def _arm(self, deadline: float) -> None:
+        """See to it that calls end at their deadlines: one timer serves them all."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self.driver.call_at(math.ceil(deadline * 1e9), self._expire)
+
+    def _expire(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        now = self.driver.now_ns() / 1e9
+        following = math.inf
+        for call in self.calls.values():
+            if call.deadline > now:
+                following = min(following, call.deadline)
+            else:
+                call.expire()
+        if following < math.inf:
+            self._arm(following)
+
+    def cancel_calls(self) -> None:
+        """Cancel every handler that runs."""
+        for call in tuple(self.calls.values()):
+            call.cancel()
+
+
+def _check_size(trailing: list[tuple[str, Any]]) -> None:
+    """:raises ValueError: if a client could not take so much"""
+    size = 0
+    for name, value in trailing:
+        encoded = len(value) * 4 // 3 if isinstance(value, bytes) else len(value)
+        size += len(name) + encoded + 32  # RFC 9113, 6.5.2
+    if size > TRAILERS_LIMIT:
+        text = f"trailing metadata of {size} bytes is larger than {TRAILERS_LIMIT} bytes"
+        raise ValueError(text)
