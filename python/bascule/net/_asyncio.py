@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
+import math
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -18,12 +20,15 @@ from bascule.net._unix import UnixSocket
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
     from bascule.net._link import Future, Job, Link, Listener, Machine, Session, Timer
 
     Attach = Callable[[Link], tuple[Machine, Session]]
+
+#: Tasks kept for the next job: waking one costs half of what a new one and its scope do.
+MOST_PARKED = 128
 
 #: Bytes that wait in the transport before the machine has to keep its own.
 WRITE_HIGH_WATER = 256 * 1024
@@ -216,6 +221,32 @@ def _scope_type() -> type[anyio.CancelScope]:
     return Scope
 
 
+class _InContext:
+    """Awaits a job in a copy of the current context, as a task of its own would."""
+
+    __slots__ = ("_job", "_scope")
+
+    def __init__(self, job: Job, scope: anyio.CancelScope) -> None:
+        self._job = job
+        self._scope = scope
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        run = contextvars.copy_context().run
+        coroutine = run(self._job.start, self._scope)
+        send, throw = coroutine.send, coroutine.throw
+        try:
+            waited = run(send, None)
+            while True:
+                try:
+                    yield waited
+                except BaseException as error:  # noqa: BLE001 - whatever the loop throws in
+                    waited = run(throw, error)
+                else:
+                    waited = run(send, None)
+        except StopIteration:
+            return
+
+
 class _AsyncioListener:
     def __init__(
         self, server: asyncio.Server, addresses: tuple[str, ...], unix: UnixSocket | None
@@ -236,6 +267,7 @@ class AsyncioDriver:
     def __init__(self) -> None:
         self.links: set[AsyncioLink] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._parked: list[asyncio.Future[Job]] = []
         self._failure: BaseException | None = None
         self._host_cancelled = False
         #: Whether its end has begun: nothing new may start.
@@ -311,22 +343,65 @@ class AsyncioDriver:
             self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task(self.loop)))
 
     def spawn_job(self, job: Job) -> None:
-        self._tasks.add(self._make_task(self._own(self._do_job, (job,)), name="bascule"))
+        parked = self._parked
+        while parked:
+            future = parked.pop()
+            if not future.done():  # or its task was cancelled
+                future.set_result(job)
+                return
+        self.spawn(self._do_jobs, job)
 
-    async def _do_job(self, job: Job) -> None:
-        returned = False
-        failure: Exception | None = None
+    async def _do_jobs(self, first: Job) -> None:
+        """Do one job after another: in the same task, and in one scope until it is spent."""
+        task = asyncio.current_task(self.loop)
+        job: Job | None = first
+        while job is not None:
+            failure: Exception | None = None
+            returned = False
+            try:
+                with self._scope() as scope:
+                    while job is not None:
+                        if job.deadline != math.inf:
+                            scope.deadline = job.deadline
+                        returned = False
+                        await _InContext(job, scope)
+                        returned = True
+                        if scope.cancel_called:
+                            break
+                        if job.deadline != math.inf:
+                            scope.deadline = math.inf
+                        job.end(None, returned=True)
+                        # Parked, this task holds nothing of what it did.
+                        job = None
+                        job = await self._park(task)
+            except Exception as error:  # noqa: BLE001 - for the job to judge
+                # Outside of the scope, which takes cancellations out of groups of exceptions.
+                failure = error
+            finally:
+                if job is not None:
+                    job.end(failure, returned=returned)
+                # Its traceback leads back to this frame.
+                failure = None
+            if job is not None:
+                job = None
+                job = await self._park(task)
+
+    async def _park(self, task: asyncio.Task[Any] | None) -> Job | None:
+        """Wait for a job; None if enough others do, or a job has left a cancellation behind."""
+        parked = self._parked
+        if len(parked) >= MOST_PARKED or task is None or task.cancelling():
+            return None
+        future: asyncio.Future[Job] = self.loop.create_future()
+        parked.append(future)
         try:
-            with self._scope(deadline=job.deadline) as scope:
-                await job.start(scope)
-                returned = True
-        except Exception as error:  # noqa: BLE001 - for the job to judge
-            # Outside of the scope, which takes cancellations out of groups of exceptions.
-            failure = error
-        finally:
-            job.end(failure, returned=returned)
-            # Its traceback leads back to this frame.
-            failure = None
+            return await future
+        except asyncio.CancelledError:
+            if future.cancelled():
+                if future in parked:
+                    parked.remove(future)
+            else:  # it came in the same turn, too late
+                future.result().end(None, returned=False)
+            raise
 
     def future(self) -> Future[Any]:
         return self.loop.create_future()

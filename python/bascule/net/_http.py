@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from bascule import _core
 from bascule.net._serving import Serving
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from types import TracebackType
 
     import anyio
@@ -99,7 +99,7 @@ class _Exchange:
         if self._scope is not None:
             self._scope.cancel()
 
-    def start(self, scope: anyio.CancelScope) -> Awaitable[None]:
+    def start(self, scope: anyio.CancelScope) -> Coroutine[Any, Any, None]:
         self._scope = scope
         if self._cancelled:
             scope.cancel()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
     from contextlib import AbstractAsyncContextManager
 
     from anyio import CancelScope
@@ -113,7 +113,7 @@ class Job(Protocol):
     #: the owner cancels it: a timer each would cost as much as the rest of the scope.
     deadline: float
 
-    def start(self, scope: CancelScope) -> Awaitable[None]:
+    def start(self, scope: CancelScope) -> Coroutine[Any, Any, None]:
         """What to await. The scope is this job's until :meth:`end`, and no longer."""
         ...
 

@@ -155,7 +155,7 @@ class TrioDriver:
             try:
                 with trio.CancelScope() as scope:
                     while job is not None:
-                        if job.deadline < math.inf:
+                        if job.deadline != math.inf:
                             scope.deadline = job.deadline
                         returned = False
                         await job.start(cast("anyio.CancelScope", scope))

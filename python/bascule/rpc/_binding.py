@@ -12,7 +12,7 @@ from bascule.rpc._method import MethodHandler
 from bascule.rpc._streams import ServerStream
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from grpclib.const import Handler
 
@@ -45,7 +45,7 @@ class Binding:
         self.unary_reply = not cardinality.server_streaming
         self.decode = codec_for(handler.request_type).decode
         self.encode = _bounded(codec_for(handler.reply_type).encode, max_message)
-        self.serve: Callable[[ServerCall], Awaitable[None]]
+        self.serve: Callable[[ServerCall], Coroutine[Any, Any, None]]
         if self.unary_request and self.unary_reply:
             self.serve = self._serve_unary(handler, interceptors)
         else:
@@ -53,7 +53,7 @@ class Binding:
 
     def _serve_unary(
         self, handler: Handler, interceptors: Sequence[ServerInterceptor]
-    ) -> Callable[[ServerCall], Awaitable[None]]:
+    ) -> Callable[[ServerCall], Coroutine[Any, Any, None]]:
         decode, encode = self.decode, self.encode
         around = [each for each in interceptors if type(each).unary is not ServerInterceptor.unary]
         if isinstance(handler, MethodHandler) and not around:
@@ -94,7 +94,7 @@ class Binding:
 
     def _serve_stream(
         self, handler: Handler, interceptors: Sequence[ServerInterceptor]
-    ) -> Callable[[ServerCall], Awaitable[None]]:
+    ) -> Callable[[ServerCall], Coroutine[Any, Any, None]]:
         async def innermost(_call: ServerCall, stream: Any) -> None:
             await handler.func(stream)
 

@@ -16,7 +16,7 @@ from bascule.rpc._details import DETAILS_KEY, encode_details
 from bascule.rpc._streams import MessageQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Coroutine
 
     from bascule._core import Headers
     from bascule.net._link import Driver, Event, Future, Link, Timer
@@ -73,7 +73,7 @@ class ServerCall(CallContext):
                 self.queue.put(request)
                 self.queue.end()
 
-    def start(self, scope: anyio.CancelScope) -> Awaitable[None]:
+    def start(self, scope: anyio.CancelScope) -> Coroutine[Any, Any, None]:
         """Run the handler."""
         _current.set(self)
         self.scope = scope

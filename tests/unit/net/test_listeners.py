@@ -171,7 +171,7 @@ async def test_a_client_that_does_not_read_is_dropped(monkeypatch) -> None:
             await stream.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
             await answered.wait()
             with anyio.fail_after(5):
-                await server._serving._wait_gone()
+                await server.serving._wait_gone()
 
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})], ids=["uvloop"])
