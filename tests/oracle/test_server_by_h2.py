@@ -200,6 +200,44 @@ def test_what_is_no_grpc_is_refused_by_http_status(headers: dict[str, str], stat
     assert seen.ended
 
 
+NO_GRPC = {"content-type": "text/plain"}
+
+
+def test_a_refusal_waits_for_the_end_of_the_request_within_limits() -> None:
+    peer = ClientPeer()
+    whole = peer.request(body=b"begun", replace=NO_GRPC, end=False)
+    endless = peer.request(body=b"begun", replace=NO_GRPC, end=False)
+    abandoned = peer.request(body=b"begun", replace=NO_GRPC, end=False)
+    slow = peer.request(body=b"begun", replace=NO_GRPC, end=False)
+    peer.settle()
+    assert not any(seen.headers for seen in peer.streams.values())
+    assert peer.machine.in_flight == 4
+
+    peer.h2.end_stream(whole)
+    for _ in range(7):
+        peer.h2.send_data(endless, bytes(10_000))
+    peer.h2.reset_stream(abandoned)
+    peer.settle()
+    assert peer.streams[whole].ended
+    assert peer.streams[endless].ended
+    assert not peer.streams[slow].headers
+    assert peer.machine.in_flight == 1
+
+    peer.take(peer.machine.tick(NOW + 20_000_000_000))
+    peer.settle()
+    assert peer.streams[slow].ended
+    assert peer.machine.in_flight == 0
+
+
+def test_a_malformed_request_is_no_refusal() -> None:
+    peer = ClientPeer()
+    stream = peer.request(body=b"four", replace={**NO_GRPC, "content-length": "5"})
+    peer.settle()
+    assert peer.streams[stream].reset == h2.errors.ErrorCodes.PROTOCOL_ERROR
+    assert not peer.streams[stream].headers
+    assert peer.machine.in_flight == 0
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

@@ -1,8 +1,8 @@
 //! From the frames of a stream to the events of a request.
 
 use super::stream::{
-    Gone, Kind, Phase, Refusal, SKIP_LIMIT, Sending, Stream, grpc_headers, grpc_kind, http_problem,
-    is_grpc_content_type,
+    Gone, Kind, Phase, REFUSED_LIMIT, SKIP_LIMIT, Sending, Stream, grpc_headers, grpc_kind,
+    http_problem, is_grpc_content_type, refuse_grpc, refuse_http,
 };
 use super::{ServerConnection, ServerEvent};
 use crate::credit::Credit;
@@ -42,7 +42,7 @@ impl ServerConnection {
             (Some(table), _) if is_grpc => {
                 match grpc_kind(table, &parts.method, parts.uri.path(), &headers) {
                     Ok(kind) => kind,
-                    Err(refusal) => return refusal.send(&parts.method, respond),
+                    Err(violation) => return refuse_grpc(&violation, respond),
                 }
             }
             (_, Some(http)) => {
@@ -61,10 +61,10 @@ impl ServerConnection {
                     target,
                 }
             }
-            _ => {
-                let refusal = Refusal::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE);
-                return refusal.send(&parts.method, respond);
-            }
+            _ => Kind::Refused {
+                method: parts.method,
+                status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            },
         };
         self.live += 1;
         let mut entry = Stream {
@@ -156,13 +156,11 @@ impl ServerConnection {
         while let Some(receiving) = &mut entry.receiving {
             match receiving.poll_data(&mut context) {
                 Poll::Pending => break,
-                Poll::Ready(Some(Ok(data))) => {
-                    if matches!(entry.kind, Kind::Http { .. }) {
-                        self.take_body(stream, entry, &data);
-                    } else {
-                        self.take_grpc(stream, entry, data)?;
-                    }
-                }
+                Poll::Ready(Some(Ok(data))) => match entry.kind {
+                    Kind::Grpc { .. } => self.take_grpc(stream, entry, data)?,
+                    Kind::Http { .. } => self.take_body(stream, entry, &data),
+                    Kind::Refused { .. } => self.skip_refused(stream, entry, data.len()),
+                },
                 Poll::Ready(Some(Err(_))) => return Err(Gone::Reset),
                 Poll::Ready(None) => {
                     entry.receiving = None;
@@ -234,12 +232,41 @@ impl ServerConnection {
         }
     }
 
+    /// Waits for the end of a request before it is refused, within a limit: one that turns out
+    /// malformed is a stream error, and many clients send all before they look for an answer.
+    fn skip_refused(&mut self, stream: u32, entry: &mut Stream, size: usize) {
+        entry.release(size);
+        entry.skipped += size;
+        if entry.skipped > REFUSED_LIMIT {
+            self.answer_refused(stream, entry);
+        }
+    }
+
+    fn answer_refused(&mut self, stream: u32, entry: &mut Stream) {
+        if let Kind::Refused { method, status } = &entry.kind
+            && let Sending::Idle(respond) = &mut entry.sending
+        {
+            refuse_http(method, *status, respond);
+            entry.sending = Sending::Closed;
+            entry.phase = Phase::Answered;
+            entry.stop_receiving();
+            self.handler_ended(stream);
+        }
+    }
+
     fn end_request(&mut self, stream: u32, entry: &mut Stream) -> Result<(), Gone> {
-        if matches!(entry.kind, Kind::Http { .. }) {
-            if entry.phase == Phase::Arriving {
-                self.deliver_http(stream, entry, None);
+        match entry.kind {
+            Kind::Http { .. } => {
+                if entry.phase == Phase::Arriving {
+                    self.deliver_http(stream, entry, None);
+                }
+                return Ok(());
             }
-            return Ok(());
+            Kind::Refused { .. } => {
+                self.answer_refused(stream, entry);
+                return Ok(());
+            }
+            Kind::Grpc { .. } => {}
         }
         if !entry.deframer.is_empty() {
             return Err(
@@ -314,6 +341,7 @@ impl ServerConnection {
                     self.refuse(stream, entry, &violation);
                     continue;
                 }
+                (Phase::Arriving, Kind::Refused { .. }) => self.answer_refused(stream, &mut entry),
                 (Phase::Arriving, Kind::Http { .. }) => {
                     self.deliver_http(stream, &mut entry, Some(Problem::Timeout));
                 }

@@ -32,6 +32,11 @@ pub(super) enum Kind {
         method: Method,
         target: String,
     },
+    /// No request that is served here: answered with this status when it has come.
+    Refused {
+        method: Method,
+        status: StatusCode,
+    },
 }
 
 pub(super) struct Stream {
@@ -50,12 +55,16 @@ pub(super) struct Stream {
     pub(super) credit: Credit,
     pub(super) sending: Sending,
     pub(super) phase: Phase,
-    /// Bytes of a plain request that came after its answer.
+    /// Bytes that nobody reads: of a plain request after its answer, or of a refused one.
     pub(super) skipped: usize,
 }
 
 /// Bytes of a plain request that are skipped after its answer before it is reset.
 pub(super) const SKIP_LIMIT: usize = 8 * 1024 * 1024;
+
+/// Bytes of a refused request that are waited for: as much as flows before any `WINDOW_UPDATE`
+/// (RFC 9113, 6.9.2).
+pub(super) const REFUSED_LIMIT: usize = 65_535;
 
 /// Where a stream is between the peer and the application.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -148,38 +157,29 @@ impl Stream {
     }
 }
 
-pub(super) enum Refusal {
-    Http(StatusCode),
-    Grpc(Violation),
-}
-
 /// What somebody reads who points a browser at a gRPC port.
 const GRPC_ONLY: &str = "gRPC is served here: POST with content-type application/grpc\n";
 
-impl Refusal {
-    /// Answers a request of this `verb`.
-    pub(super) fn send(self, verb: &Method, mut respond: SendResponse<Bytes>) {
-        let (answer, text) = match self {
-            Self::Http(status) => {
-                let mut headers = HeaderMap::new();
-                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-                let text = if *verb == Method::HEAD { "" } else { GRPC_ONLY };
-                (response(status, headers), text)
-            }
-            Self::Grpc(violation) => {
-                let mut headers = grpc_headers(HeaderMap::new());
-                headers.insert("grpc-status", HeaderValue::from(violation.status));
-                headers.insert("grpc-message", grpc::encode_message(&violation.message));
-                (response(StatusCode::OK, headers), "")
-            }
-        };
-        // The peer may be gone already: then there is nobody to refuse.
-        if let Ok(mut stream) = respond.send_response(answer, text.is_empty())
-            && !text.is_empty()
-        {
-            let _ = stream.send_data(Bytes::from_static(text.as_bytes()), true);
-        }
+/// Answers what is no gRPC on a port that serves nothing else.
+pub(super) fn refuse_http(method: &Method, status: StatusCode, respond: &mut SendResponse<Bytes>) {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    let bodiless = *method == Method::HEAD;
+    // The peer may be gone already: then there is nobody to refuse.
+    if let Ok(mut stream) = respond.send_response(response(status, headers), bodiless)
+        && !bodiless
+    {
+        let _ = stream.send_data(Bytes::from_static(GRPC_ONLY.as_bytes()), true);
     }
+}
+
+/// Answers a call that no handler gets.
+pub(super) fn refuse_grpc(violation: &Violation, mut respond: SendResponse<Bytes>) {
+    let mut headers = grpc_headers(HeaderMap::new());
+    headers.insert("grpc-status", HeaderValue::from(violation.status));
+    headers.insert("grpc-message", grpc::encode_message(&violation.message));
+    // The peer may be gone already: then there is nobody to refuse.
+    let _ = respond.send_response(response(StatusCode::OK, headers), true);
 }
 
 pub(super) fn grpc_kind(
@@ -187,11 +187,14 @@ pub(super) fn grpc_kind(
     verb: &Method,
     path: &str,
     headers: &HeaderMap,
-) -> Result<Kind, Refusal> {
+) -> Result<Kind, Violation> {
     if verb != Method::POST {
-        return Err(Refusal::Http(StatusCode::METHOD_NOT_ALLOWED));
+        return Ok(Kind::Refused {
+            method: verb.clone(),
+            status: StatusCode::METHOD_NOT_ALLOWED,
+        });
     }
-    let refuse = |status, message: String| Err(Refusal::Grpc(Violation::new(status, message)));
+    let refuse = |status, message: String| Err(Violation::new(status, message));
     let Some((index, method)) = table.find(path) else {
         return refuse(
             code::UNIMPLEMENTED,
