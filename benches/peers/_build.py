@@ -1,14 +1,13 @@
 """Builds the Go and Rust peers into a cache outside the checkout, once for each state of them."""
 
-import hashlib
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
+
+from scripts.provision import GO_HINT, MissingToolError, build_go, cached, require, run
 
 ROOT = Path(__file__).parents[2]
 _GO = ROOT / "benches/peers/go"
@@ -19,22 +18,6 @@ _PROTOS = {
 }
 
 
-class MissingToolError(Exception):
-    """A program that a suite needs is not installed; the message says which and how to get it."""
-
-
-def require(program: str, hint: str) -> str:
-    """Answer with the path of an installed program.
-
-    :raises MissingToolError: if it is not on the PATH
-    """
-    path = shutil.which(program)
-    if path is None:
-        message = f"{program} is missing: {hint}"
-        raise MissingToolError(message)
-    return path
-
-
 def go_peer(*, build: bool = True) -> Path:
     """Answer with the program of ``peers/go``, built unless the cache has it.
 
@@ -42,9 +25,11 @@ def go_peer(*, build: bool = True) -> Path:
     :raises MissingToolError: if go is not installed, or the cache has it not
     :raises RuntimeError: if it does not build
     """
-    go = require("go", "install Go 1.26 or newer (https://go.dev/dl)")
+    go = require("go", GO_HINT)
     sources = [*_GO.glob("*.go"), _GO / "go.mod", _GO / "go.sum"]
-    target = _cached("go", [*sources, *(root / name for root, name in _PROTOS.items())])
+    target = cached(
+        "peers/go", "peer", [*sources, *(root / name for root, name in _PROTOS.items())]
+    )
     return target if _have(target, build=build) else _build_go(go, sources, target)
 
 
@@ -57,11 +42,11 @@ def tonic_peer(*, build: bool = True) -> Path:
     """
     cargo = require("cargo", "install Rust (https://rustup.rs)")
     sources = [_TONIC / name for name in ("Cargo.toml", "Cargo.lock", "build.rs", "src/main.rs")]
-    target = _cached("tonic", [*sources, ROOT / "benches/proto/bench/echo.proto"])
+    target = cached("peers/tonic", "peer", [*sources, ROOT / "benches/proto/bench/echo.proto"])
     if not _have(target, build=build):
         output = target.parent / "target"
         manifest = str(_TONIC / "Cargo.toml")
-        _run(
+        run(
             [
                 cargo,
                 "build",
@@ -85,16 +70,6 @@ def _have(target: Path, *, build: bool) -> bool:
     return target.exists()
 
 
-def _cached(kind: str, sources: Iterable[Path]) -> Path:
-    digest = hashlib.sha256()
-    for source in sorted(sources):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes())
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "bascule/peers" / f"{kind}-{digest.hexdigest()[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / "peer"
-
-
 def _build_go(go: str, sources: Iterable[Path], target: Path) -> Path:
     """Generate the messages beside a copy of the sources: no generated Go is kept in Git."""
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -102,18 +77,10 @@ def _build_go(go: str, sources: Iterable[Path], target: Path) -> Path:
         for source in sources:
             shutil.copy(source, work)
         plugins = work / "plugins"
-        _run([go, "install", "tool"], cwd=work, GOBIN=str(plugins), GOFLAGS="-mod=readonly")
+        run([go, "install", "tool"], cwd=work, GOBIN=str(plugins), GOFLAGS="-mod=readonly")
         for root, name in _PROTOS.items():
             _generate_go(root, name, plugins, work)
-        flags = ["-trimpath", "-ldflags", "-s -w"]
-        _run(
-            [go, "build", *flags, "-o", "peer", "."],
-            cwd=work,
-            CGO_ENABLED="0",
-            GOFLAGS="-mod=readonly",
-        )
-        # Renamed at the end: a build that was broken off leaves nothing that looks finished.
-        (work / "peer").rename(target)
+        build_go(go, work, ".", target)
     return target
 
 
@@ -127,19 +94,4 @@ def _generate_go(root: Path, name: str, plugins: Path, work: Path) -> None:
             f"--{plugin}_opt=module=bascule/benches/peers,M{name}={package}",
         ]
     includes = [f"-I{root}", f"-I{ROOT / 'protos'}", f"-I{files('grpc_tools') / '_proto'}"]
-    _run([sys.executable, "-m", "grpc_tools.protoc", *includes, *arguments, name])
-
-
-def _run(command: list[str], cwd: Path | None = None, **environment: str) -> None:
-    result = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        message = f"{' '.join(command)} failed with exit code {result.returncode}:\n{result.stdout}"
-        raise RuntimeError(message)
+    run([sys.executable, "-m", "grpc_tools.protoc", *includes, *arguments, name])
