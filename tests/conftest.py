@@ -6,6 +6,7 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.certificates import Certificates, issue
 
 # Machines that run tests are busy: time says nothing about an example.
 _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,3 +20,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Run each async test on both loops."""
     backend: str = request.param
     return backend
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """What TLS and mutual TLS need; made once."""
+    return issue(tmp_path_factory.mktemp("tls"))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 import grpc
 import pytest
-import trustme
+from tests.certificates import Certificates
 from tests.generated.echo_bascule import EchoStub
 from tests.generated.echo_pb2 import EchoReply, EchoRequest
 from tests.generated.echo_pb2_grpc import EchoStub as GrpcioStub
@@ -30,27 +29,6 @@ pytestmark = pytest.mark.anyio
 MIB = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Files:
-    """Certificates as files and as bytes."""
-
-    ca: Path
-    certificate: Path
-    key: Path
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    folder, ca = tmp_path_factory.mktemp("tls"), trustme.CA()
-    issued = ca.issue_cert("localhost", "127.0.0.1", common_name="somebody")
-    files = Files(folder / "ca.pem", folder / "certificate.pem", folder / "key.pem")
-    ca.cert_pem.write_to_path(str(files.ca))
-    issued.private_key_pem.write_to_path(str(files.key))
-    for pem in issued.cert_chain_pems:
-        pem.write_to_path(str(files.certificate), append=True)
-    return files
-
-
 class Introspective(BasculeGoogle):
     """Answers with who calls."""
 
@@ -65,11 +43,13 @@ class Introspective(BasculeGoogle):
 
 
 @pytest.mark.parametrize("mutual", [False, True])
-async def test_grpcios_client_over_tls(files: Files, mutual: bool) -> None:
-    tls = ServerTLS(files.certificate, files.key, client_ca=files.ca if mutual else None)
+async def test_grpcios_client_over_tls(certificates: Certificates, mutual: bool) -> None:
+    tls = ServerTLS(
+        certificates.certificate, certificates.key, client_ca=certificates.ca if mutual else None
+    )
     credentials = grpc.ssl_channel_credentials(
-        files.ca.read_bytes(),
-        *((files.key.read_bytes(), files.certificate.read_bytes()) if mutual else ()),
+        certificates.ca.read_bytes(),
+        *((certificates.key.read_bytes(), certificates.certificate.read_bytes()) if mutual else ()),
     )
 
     def play(address: str) -> str:
@@ -84,21 +64,21 @@ async def test_grpcios_client_over_tls(files: Files, mutual: bool) -> None:
 
 
 @pytest.mark.parametrize("mutual", [False, True])
-async def test_grpcios_server_over_tls(files: Files, mutual: bool) -> None:
+async def test_grpcios_server_over_tls(certificates: Certificates, mutual: bool) -> None:
     credentials = grpc.ssl_server_credentials(
-        [(files.key.read_bytes(), files.certificate.read_bytes())],
-        root_certificates=files.ca.read_bytes() if mutual else None,
+        [(certificates.key.read_bytes(), certificates.certificate.read_bytes())],
+        root_certificates=certificates.ca.read_bytes() if mutual else None,
         require_client_auth=mutual,
     )
-    own = (files.certificate, files.key) if mutual else ()
+    own = (certificates.certificate, certificates.key) if mutual else ()
     with grpcio_server(credentials=credentials) as peer:
         port = peer.address.rpartition(":")[2]
-        async with Channel(f"localhost:{port}", tls=ClientTLS(files.ca, *own)) as channel:
+        async with Channel(f"localhost:{port}", tls=ClientTLS(certificates.ca, *own)) as channel:
             payload = bytes(3 * MIB)
             reply = await EchoStub(channel).unary(EchoRequest(payload=payload), timeout=10.0)
             assert reply.payload == payload
         if mutual:
-            async with Channel(f"localhost:{port}", tls=ClientTLS(files.ca)) as channel:
+            async with Channel(f"localhost:{port}", tls=ClientTLS(certificates.ca)) as channel:
                 with pytest.raises(RpcError) as raised:
                     await EchoStub(channel).unary(EchoRequest(), timeout=1.0)
                 assert raised.value.status in {Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED}
