@@ -17,6 +17,10 @@ from bascule.rpc._health import HealthService as HealthService
 from bascule.rpc._method import Cardinality as Cardinality
 from bascule.rpc._method import Method as Method
 from bascule.rpc._method import MethodHandler as MethodHandler
+from bascule.rpc._method_config import HedgingPolicy as HedgingPolicy
+from bascule.rpc._method_config import MethodConfig as MethodConfig
+from bascule.rpc._method_config import RetryPolicy as RetryPolicy
+from bascule.rpc._method_config import RetryThrottling as RetryThrottling
 from bascule.rpc._reflection import ReflectionService as ReflectionService
 from bascule.rpc._server import Server as Server
 from bascule.rpc._server import ServerLimits as ServerLimits
