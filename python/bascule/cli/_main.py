@@ -9,6 +9,8 @@ from typing import Annotated
 import anyio
 import typer
 
+from bascule.cli._call import call
+
 __all__ = ["app"]
 
 app = typer.Typer(
@@ -17,6 +19,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+app.command()(call)
 
 
 class Backend(StrEnum):

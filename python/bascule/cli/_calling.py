@@ -1,0 +1,221 @@
+"""One call by the names of things: find the method, send the documents, print the replies."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from google.protobuf import any_pb2, json_format
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
+
+from bascule.cli._describe import describe
+from bascule.cli._documents import documents
+from bascule.cli._schema import (
+    DescriptorSet,
+    Schema,
+    find_method,
+    find_symbol,
+    instead,
+    method_of,
+    open_reflection,
+)
+from bascule.errors import ConfigurationError, RpcError
+from bascule.rpc import Channel
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from google.protobuf.descriptor_pool import DescriptorPool
+
+    from bascule.net import ClientTLS
+    from bascule.rpc import Method
+
+__all__ = ["CallSettings", "print_error", "run_call"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallSettings:
+    """What the command line asks for. Times are seconds.
+
+    :param listing: print the services instead of calling
+    :param describing: print what this name stands for instead of calling
+    :param source: the request: JSON, ``@file`` or ``-``
+    """
+
+    target: str
+    method: str | None = None
+    source: str = "{}"
+    listing: bool = False
+    describing: str | None = None
+    metadata: list[tuple[str, str | bytes]] = field(default_factory=list)
+    timeout: float | None = None
+    descriptors: Path | None = None
+    tls: ClientTLS | None = None
+    indent: int | None = None
+    defaults: bool = False
+    json_errors: bool = False
+
+
+async def run_call(settings: CallSettings) -> int:
+    """Do what is asked and print it.
+
+    :returns: the exit code: 0, or 64 and the status code
+    :raises BasculeError: if it cannot be done
+    """
+    async with Channel(settings.target, tls=settings.tls, metadata=settings.metadata) as channel:
+        pool: DescriptorPool | None = None
+        try:
+            async with _open_schema(channel, settings) as schema:
+                pool = schema.pool
+                if settings.listing:
+                    _print("\n".join(await schema.services()))
+                    return 0
+                if settings.describing is not None:
+                    _print(describe(await find_symbol(schema, settings.describing)))
+                    return 0
+                if settings.method is None:
+                    text = "give the METHOD to call, or --list, or --describe NAME"
+                    raise ConfigurationError(text)
+                method = method_of(await find_method(schema, settings.method))
+            await _call(channel, method, pool, settings)
+        except RpcError as error:
+            print_error(error, pool, as_json=settings.json_errors)
+            return 64 + error.status.value
+    return 0
+
+
+def _open_schema(channel: Channel, settings: CallSettings) -> AbstractAsyncContextManager[Schema]:
+    if settings.descriptors is not None:
+        return nullcontext(DescriptorSet(settings.descriptors))
+    return open_reflection(channel, settings.timeout)
+
+
+async def _call(
+    channel: Channel, method: Method[Any, Any], pool: DescriptorPool, settings: CallSettings
+) -> None:
+    requests = _requests(method, pool, settings.source)
+    first = None
+    if not method.cardinality.client_streaming:
+        # Read before anything is sent: what is wrong with it is no matter of the server's.
+        first = await _only(requests, method)
+    failure: Exception | None = None
+    async with (
+        channel.stream(method, timeout=settings.timeout) as stream,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def send_all() -> None:
+            nonlocal failure
+            try:
+                async for request in requests:
+                    await stream.send_message(request)
+                await stream.end()
+            except Exception as error:  # noqa: BLE001 - raised below, outside of the task group
+                failure = error
+                tasks.cancel_scope.cancel()
+
+        try:
+            if first is None:
+                await stream.send_request()
+                tasks.start_soon(send_all)
+            else:
+                await stream.send_message(first, end=True)
+            async for reply in stream:
+                _print(_to_json(reply, pool, settings))
+        except Exception as error:  # noqa: BLE001 - as above
+            failure = error
+        # The server has ended the call: nobody wants the rest of the requests.
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _requests(
+    method: Method[Any, Any], pool: DescriptorPool, source: str
+) -> AsyncIterator[Any]:
+    async for document in documents(source):
+        try:
+            yield json_format.Parse(document, method.request_type(), descriptor_pool=pool)
+        except json_format.ParseError as error:
+            raise ConfigurationError(_what_is_wrong(error, method.request_type)) from error
+
+
+def _what_is_wrong(error: json_format.ParseError, message_type: Any) -> str:
+    name = message_type.DESCRIPTOR.full_name
+    reason = " ".join(str(error).split())
+    unknown = re.search(r'Message type "(.+?)" has no field named "(.+?)"', reason)
+    if unknown is not None:
+        owner, wanted = unknown.groups()
+        fields = message_type.DESCRIPTOR.file.pool.FindMessageTypeByName(owner).fields
+        reason = (
+            f"{owner} has no field {wanted!r}{instead(wanted, [each.json_name for each in fields])}"
+        )
+        name = owner
+    return f"the request is no {message_type.DESCRIPTOR.full_name}: {reason}; see --describe {name}"
+
+
+async def _only(requests: AsyncIterator[Any], method: Method[Any, Any]) -> Any:
+    found = [each async for each in requests]
+    if len(found) == 1:
+        return found[0]
+    raise ConfigurationError(f"{method.path} takes one message: got {len(found)} documents")
+
+
+def _to_json(message: Any, pool: DescriptorPool, settings: CallSettings) -> str:
+    return json_format.MessageToJson(
+        message,
+        indent=settings.indent,
+        always_print_fields_with_no_presence=settings.defaults,
+        descriptor_pool=pool,
+        ensure_ascii=False,
+    )
+
+
+def print_error(error: RpcError, pool: DescriptorPool | None, *, as_json: bool) -> None:
+    """Print a status with its details on standard error."""
+    details = [_detail(each, pool) for each in error.details or ()]
+    if as_json:
+        document = {
+            "status": error.status.name,
+            "code": error.status.value,
+            "message": error.message or "",
+            "details": details,
+        }
+        _print(json.dumps(document, ensure_ascii=False), sys.stderr)
+        return
+    _print(f"{error.status.name} ({error.status.value}): {error.message or ''}", sys.stderr)
+    for detail in details:
+        name = detail.pop("@type").rpartition("/")[2]
+        _print(f"  {name} {json.dumps(detail, ensure_ascii=False)}", sys.stderr)
+
+
+def _detail(detail: Any, pool: DescriptorPool | None) -> dict[str, Any]:
+    """A detail as JSON shows an ``Any``; one of unknown type with its bytes in base64."""
+    if isinstance(detail, any_pb2.Any):
+        name = detail.TypeName()
+        packed = detail
+        try:
+            if pool is None:
+                raise KeyError(name)
+            detail = GetMessageClass(pool.FindMessageTypeByName(name)).FromString(packed.value)
+        except (KeyError, DecodeError):
+            import base64
+
+            return {"@type": packed.type_url, "value": base64.b64encode(packed.value).decode()}
+    document = json_format.MessageToDict(detail, descriptor_pool=pool)
+    if not isinstance(document, dict):  # a well-known type that JSON writes as a value
+        document = {"value": document}
+    return {"@type": f"type.googleapis.com/{detail.DESCRIPTOR.full_name}", **document}
+
+
+def _print(text: str, file: Any = None) -> None:
+    # Flushed: who reads a stream by a pipe wants each reply when it comes.
+    print(text, file=file or sys.stdout, flush=True)
