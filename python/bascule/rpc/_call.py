@@ -51,7 +51,7 @@ async def unary(
     metadata: list[tuple[str, Any]] | None,
 ) -> tuple[Any, str, Headers | None]:
     """Call a method with one request and one reply: the reply, the peer, its trailers."""
-    index, encode, decode = channel.prepare(method)
+    index, encode, decode, _ = channel.prepare(method)
     data = encode(request)
     if len(data) > channel.max_message:
         text = f"request of {len(data)} bytes is larger than the limit of {channel.max_message}"

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from bascule.net import ClientTLS
     from bascule.net._link import Driver
     from bascule.rpc._context import MetadataLike, MetadataValue
+    from bascule.rpc._method_config import MethodConfig
+
+    #: Index in the call table, encoder, decoder and settings of a method.
+    Prepared = tuple[int, Any, Any, MethodConfig | None]
 
 __all__ = ["Channel"]
 
@@ -114,7 +118,7 @@ class Channel:
             ),
             half_open_for_ns=(breaker or BreakerSettings()).half_open_timeout_ns,
         )
-        self._methods: dict[Method[Any, Any], tuple[int, Any, Any]] = {}
+        self._methods: dict[Method[Any, Any], Prepared] = {}
         self._requested: dict[tuple[Any, ...], Method[Any, Any]] = {}
         self._subchannels: dict[str, Subchannel] = {}
         self._by_id: dict[int, Subchannel] = {}
@@ -259,14 +263,14 @@ class Channel:
         while not any(each.connection for each in self._subchannels.values()):
             await self._wait_change()
 
-    def prepare(self, method: Method[Any, Any]) -> tuple[int, Any, Any]:
-        """Index, encoder and decoder of a method; made at its first call."""
+    def prepare(self, method: Method[Any, Any]) -> Prepared:
+        """Index, encoder, decoder and settings of a method; made at its first call."""
         found = self._methods.get(method)
         if found is None:
             index = self.stats.register(method.path, not method.cardinality.client_streaming)
             request_type: Any = method.request_type
             reply_type: Any = method.reply_type
-            found = (index, codec_for(request_type).encode, codec_for(reply_type).decode)
+            found = (index, codec_for(request_type).encode, codec_for(reply_type).decode, None)
             if len(self._methods) < MOST_METHODS:
                 self._methods[method] = found
         return found

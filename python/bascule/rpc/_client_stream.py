@@ -159,7 +159,7 @@ class Stream(Generic[Sent, Received]):
         if self._send_ended:
             text = "the request has ended: no message can follow"
             raise ProtocolError(text)
-        _, encode, _ = self._channel.prepare(self._method)
+        _, encode, _, _ = self._channel.prepare(self._method)
         data = encode(message)
         if len(data) > self._channel.max_message:
             text = f"message of {len(data)} bytes is larger than {self._channel.max_message}"
@@ -234,7 +234,7 @@ class Stream(Generic[Sent, Received]):
         if self._slot is not None:
             self._slot.connection.machine.consume(self._call, PREFIX + len(data))
             self._slot.connection.link.flush_soon()
-        _, _, decode = self._channel.prepare(self._method)
+        _, _, decode, _ = self._channel.prepare(self._method)
         try:
             return decode(data)  # type: ignore[no-any-return]
         except DecodeError as error:
@@ -290,7 +290,7 @@ class Stream(Generic[Sent, Received]):
     async def _start(self, request: bytes | None) -> None:
         self._started = True
         channel = self._channel
-        index, _, _ = channel.prepare(self._method)
+        index, _, _, _ = channel.prepare(self._method)
         metadata = self._context.pairs()
         while True:
             try:
