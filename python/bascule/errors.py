@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
+
+from bascule._messages import full_name, packed_in, read_as
 
 __all__ = [
     "AuthenticationError",
@@ -26,6 +28,8 @@ __all__ = [
     "TranscodeError",
     "TransportError",
 ]
+
+M = TypeVar("M")
 
 
 class BasculeError(Exception):
@@ -120,11 +124,31 @@ class RpcError(BasculeError, GRPCError):
 
     :ivar status: the gRPC status code
     :ivar message: the human-readable message, or None
-    :ivar details: ``google.rpc`` messages that came in ``grpc-status-details-bin``, or None
+    :ivar details: ``google.rpc`` messages that came in ``grpc-status-details-bin``, or None; what
+        is of no type that is known here stays a ``google.protobuf.Any``. A handler may raise it
+        with messages of google's or betterproto2's classes.
     """
 
     def __init__(self, status: Status, message: str | None = None, details: Any = None) -> None:
         GRPCError.__init__(self, status, message, details)
+
+    def detail(self, message_type: type[M]) -> M | None:
+        """The first detail of a type; None if there is none, or its bytes are no such message.
+
+        :param message_type: ``google.rpc.error_details_pb2.BadRequest``, or any other class that
+            google's or betterproto2's compiler has generated
+        """
+        wanted = full_name(message_type)
+        for each in self.details or ():
+            if isinstance(each, message_type):
+                return each
+            named = packed_in(each)
+            if named is not None and named[0].rpartition("/")[2] == wanted:
+                try:
+                    return read_as(message_type, named[1])
+                except Exception:  # noqa: BLE001 - each library raises what it likes for bad bytes
+                    return None
+        return None
 
     def __str__(self) -> str:
         return self.status.name if not self.message else f"{self.status.name}: {self.message}"

@@ -1,5 +1,8 @@
 """gRPC client and server for asyncio and trio."""
 
+import importlib
+from typing import TYPE_CHECKING
+
 from bascule.errors import RpcError as RpcError
 from bascule.errors import Status as Status
 from bascule.rpc._binding import Servable as Servable
@@ -13,7 +16,6 @@ from bascule.rpc._context import ClientInterceptor as ClientInterceptor
 from bascule.rpc._context import MetadataLike as MetadataLike
 from bascule.rpc._context import ServerInterceptor as ServerInterceptor
 from bascule.rpc._context import call_context as call_context
-from bascule.rpc._health import HealthService as HealthService
 from bascule.rpc._method import Cardinality as Cardinality
 from bascule.rpc._method import Method as Method
 from bascule.rpc._method import MethodHandler as MethodHandler
@@ -21,7 +23,23 @@ from bascule.rpc._method_config import HedgingPolicy as HedgingPolicy
 from bascule.rpc._method_config import MethodConfig as MethodConfig
 from bascule.rpc._method_config import RetryPolicy as RetryPolicy
 from bascule.rpc._method_config import RetryThrottling as RetryThrottling
-from bascule.rpc._reflection import ReflectionService as ReflectionService
 from bascule.rpc._server import Server as Server
 from bascule.rpc._server import ServerLimits as ServerLimits
 from bascule.rpc._streams import ServerStream as ServerStream
+
+if TYPE_CHECKING:
+    from bascule.rpc._health import HealthService as HealthService
+    from bascule.rpc._reflection import ReflectionService as ReflectionService
+else:
+    #: Imported when they are asked for: google protobuf takes longer to import than all of bascule.
+    _LAZY = {
+        "HealthService": "bascule.rpc._health",
+        "ReflectionService": "bascule.rpc._reflection",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in _LAZY:
+            message = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(message)
+        found = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
+        return found

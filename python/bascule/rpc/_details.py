@@ -1,15 +1,18 @@
-"""Rich errors: ``google.rpc.Status`` in ``grpc-status-details-bin``."""
+"""Rich errors: ``google.rpc.Status`` in ``grpc-status-details-bin``.
+
+Source: Google's API design guide (AIP-193, "Errors") and gRPC's richer error model.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf import any_pb2, symbol_database
-from google.protobuf.message import DecodeError, Message
+from bascule._messages import packed_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from google.protobuf import any_pb2
     from grpclib.const import Status
 
 #: The trailer that carries them.
@@ -17,21 +20,19 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 
 def encode_details(status: Status, message: str | None, details: Sequence[Any]) -> bytes:
-    """Pack protobuf messages.
+    """Pack protobuf messages of either library.
 
-    :raises TypeError: if a detail is no google protobuf message
+    :raises TypeError: if a detail is no protobuf message
     """
     from google.rpc import status_pb2
 
     packed = status_pb2.Status(code=status.value, message=message or "")
     for detail in details:
-        if not isinstance(detail, Message):
-            text = f"error detail {detail!r} is no google.protobuf message"
+        named = packed_in(detail)
+        if named is None:
+            text = f"error detail {detail!r} is no protobuf message"
             raise TypeError(text)
-        if isinstance(detail, any_pb2.Any):
-            packed.details.append(detail)
-        else:
-            packed.details.add().Pack(detail)
+        packed.details.add(type_url=named[0], value=named[1])
     data: bytes = packed.SerializeToString()
     return data
 
@@ -42,6 +43,8 @@ def decode_details(data: bytes) -> list[Any] | None:
     None if ``data`` is no ``google.rpc.Status``: an error with bad details is
     still that error.
     """
+    from google.protobuf.message import DecodeError
+
     # The common detail types register themselves on import.
     from google.rpc import error_details_pb2, status_pb2  # noqa: F401
 
@@ -53,6 +56,9 @@ def decode_details(data: bytes) -> list[Any] | None:
 
 
 def _unpack(packed: any_pb2.Any) -> Any:
+    from google.protobuf import symbol_database
+    from google.protobuf.message import DecodeError
+
     pool = symbol_database.Default()
     try:
         message = pool.GetSymbol(packed.TypeName())()
