@@ -73,6 +73,13 @@ class CallContext:
             self._trailing_metadata = MultiDict()
         return self._trailing_metadata
 
+    async def send_initial_metadata(self, metadata: MetadataLike | None = None) -> None:
+        """Send the headers now; otherwise they go with the first reply, and carry no metadata.
+
+        :raises ProtocolError: if they were sent already
+        """
+        raise NotImplementedError
+
     @property
     def identity(self) -> dict[str, Any] | None:
         """The client's verified certificate as :meth:`ssl.SSLSocket.getpeercert` gives it."""

@@ -7,11 +7,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, ProtocolError
 
 from bascule import _core
 from bascule.errors import DecodeError, RejectedError, RpcError, Status
-from bascule.rpc._context import CallContext, _current
+from bascule.rpc._context import CallContext, _current, pairs
 from bascule.rpc._details import DETAILS_KEY, encode_details
 from bascule.rpc._streams import MessageQueue
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bascule._core import Headers
     from bascule.net._link import Driver, Event, Future, Link, Timer
     from bascule.rpc._binding import Binding
+    from bascule.rpc._context import MetadataLike
     from bascule.rpc._server import Server
 
 __all__ = ["ServerCall", "ServerSession"]
@@ -72,6 +73,14 @@ class ServerCall(CallContext):
             if request is not None:
                 self.queue.put(request)
                 self.queue.end()
+
+    async def send_initial_metadata(self, metadata: MetadataLike | None = None) -> None:
+        if self.headers_sent:
+            text = "initial metadata was already sent"
+            raise ProtocolError(text)
+        self.headers_sent = True
+        self.session.machine.send_headers(self.stream, pairs(metadata))
+        self.session.link.flush_soon()
 
     def start(self, scope: anyio.CancelScope) -> Coroutine[Any, Any, None]:
         """Run the handler."""

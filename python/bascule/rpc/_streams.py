@@ -11,7 +11,6 @@ from grpclib.exceptions import ProtocolError
 from grpclib.metadata import Deadline
 
 from bascule.errors import RpcError, Status
-from bascule.rpc._context import pairs
 
 if TYPE_CHECKING:
     from multidict import MultiDict
@@ -143,13 +142,7 @@ class ServerStream(Generic[Received, Sent]):
 
         :raises ProtocolError: if they were sent already
         """
-        call = self._call
-        if call.headers_sent:
-            text = "initial metadata was already sent"
-            raise ProtocolError(text)
-        call.headers_sent = True
-        call.session.machine.send_headers(call.stream, pairs(metadata))
-        call.session.link.flush_soon()
+        await self._call.send_initial_metadata(metadata)
 
     async def send_message(self, message: Sent) -> None:
         """Send a reply; waits while the client does not read.
