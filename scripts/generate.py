@@ -167,6 +167,21 @@ def tests() -> Files:
         **betterproto2(TESTS / "odd/better", described_odd, odd, "client_generation=none"),
         **bascule(TESTS / "odd/better", described_odd, odd, "messages=betterproto2"),
         **codec_tests(),
+        **interop_tests(),
+    }
+
+
+def interop_tests() -> Files:
+    """Make the services of the interoperability cases, for bascule and for grpcio as its peer."""
+    roots = [f"{TESTS.as_posix()}=tests/protos"]
+    protos = [
+        (TESTS / "interop" / f"{name}.proto").as_posix()
+        for name in ("testing", "load_report", "load_service")
+    ]
+    return {
+        **protoc(roots, ["--python_out=.", "--pyi_out=."], protos),
+        **protoc(roots, ["--grpc_python_out=."], protos[:1]),
+        **bascule(Path(), parse(roots, protos), [protos[0], protos[2]], "messages=google"),
     }
 
 

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -19,7 +20,22 @@ import (
 	"google.golang.org/grpc/orca"
 )
 
+// named answers with its name where a request asks for it, which grpc-go's own service does not.
+type named struct {
+	testgrpc.TestServiceServer
+	name string
+}
+
+func (n named) UnaryCall(ctx context.Context, in *testgrpc.SimpleRequest) (*testgrpc.SimpleResponse, error) {
+	response, err := n.TestServiceServer.UnaryCall(ctx, in)
+	if response != nil && in.GetFillServerId() {
+		response.ServerId = n.name
+	}
+	return response, err
+}
+
 func main() {
+	name := flag.String("name", "grpc-go", "what the server answers with as its id")
 	certificate := flag.String("certificate", "", "a PEM file; TLS is served if it is given")
 	key := flag.String("key", "", "the PEM file of its key")
 	flag.Parse()
@@ -43,7 +59,7 @@ func main() {
 		log.Fatal(err)
 	}
 	service := interop.NewTestServer(interop.NewTestServerOptions{MetricsRecorder: recorder})
-	testgrpc.RegisterTestServiceServer(server, service)
+	testgrpc.RegisterTestServiceServer(server, named{service, *name})
 
 	fmt.Println("ready", listener.Addr())
 	go func() {
