@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from enum import StrEnum
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
@@ -153,4 +154,4 @@ def _tls(
         return settings
     from bascule.cli._insecure import Unverified
 
-    return Unverified(cacert, cert, key, server_name)
+    return Unverified(cacert, cert, key, server_name, reload=math.inf)

@@ -1,21 +1,34 @@
-"""What a listener or a channel says about TLS, turned into a context of the standard library."""
+"""What a listener or a channel says about TLS, turned into a context of the standard library.
+
+The files are looked at again when a handshake begins, at most every few seconds: certificates are
+renewed without a restart, and without a task or a thread that watches them.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
+import os
 import ssl
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from bascule.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["ClientTLS", "ServerTLS"]
 
+logger = logging.getLogger("bascule.net")
+
 FilePath = str | PathLike[str]
+
+#: Seconds between two looks at the files.
+RELOAD = 10.0
 
 # RFC 9113, 9.2.2: with TLS 1.2, HTTP/2 wants an ephemeral key exchange and an AEAD cipher.
 # The suites of TLS 1.3 all qualify and are not governed by this list.
@@ -30,11 +43,20 @@ class ServerTLS:
     :param key: PEM file with the private key, not encrypted
     :param client_ca: PEM file with the authorities that a client's certificate must come from;
         None if clients need no certificate
+    :param names: certificate and key for clients that ask for another name (SNI, RFC 6066, 3), by
+        that name; ``*.example.org`` stands for every name one level below
+    :param reload: seconds between two looks whether a file has changed, taken when a client
+        connects; :data:`math.inf` to read the files once. Connections that are open stay as they
+        are. While a changed file cannot be used, the last good ones are.
+    :param on_reload: called after each reload with None, or with why the last good files stay
     """
 
     certificate: FilePath
     key: FilePath
     client_ca: FilePath | None = None
+    names: Mapping[str, tuple[FilePath, FilePath]] = field(default_factory=dict, hash=False)
+    reload: float = RELOAD
+    on_reload: Callable[[ConfigurationError | None], None] | None = None
 
     def context(self, alpn: Sequence[str]) -> ssl.SSLContext:
         """Read the files and make a context for the accepting side.
@@ -43,12 +65,33 @@ class ServerTLS:
         :raises ConfigurationError: if a file is missing, is not PEM, or the key does not belong
             to the certificate
         """
-        context = _restrict(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), alpn)
-        _load_identity(context, self.certificate, self.key)
-        if self.client_ca is not None:
-            context.verify_mode = ssl.CERT_REQUIRED
-            _load_authorities(context, self.client_ca)
-        return context
+
+        def fill(context: ssl.SSLContext) -> None:
+            _restrict(context, alpn)
+            _load_identity(context, self.certificate, self.key)
+            if self.client_ca is not None:
+                context.verify_mode = ssl.CERT_REQUIRED
+                _load_authorities(context, self.client_ca)
+            if self.names:
+                context.sni_callback = self._by_name(alpn)
+
+        files = [self.certificate, self.key, self.client_ca]
+        files += [file for pair in self.names.values() for file in pair]
+        return _context(ssl.PROTOCOL_TLS_SERVER, fill, files, self.reload, self.on_reload)
+
+    def _by_name(self, alpn: Sequence[str]) -> Callable[[ssl.SSLObject, str | None, object], None]:
+        found = {
+            name.lower(): ServerTLS(*pair, self.client_ca, reload=math.inf).context(alpn)
+            for name, pair in self.names.items()
+        }
+
+        def choose(connection: ssl.SSLObject, name: str | None, _: object) -> None:
+            asked = "" if name is None else name.lower()
+            context = found.get(asked) or found.get(f"*.{asked.partition('.')[2]}")
+            if context is not None:
+                connection.context = context
+
+        return choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +104,9 @@ class ClientTLS:
     :param key: PEM file with its private key, not encrypted; None if ``certificate`` holds it
     :param server_name: name that the server's certificate must carry; None for the host of the
         target
+    :param reload: seconds between two looks whether a file has changed, taken when a connection is
+        made; as for :class:`ServerTLS`
+    :param on_reload: as for :class:`ServerTLS`
     :raises ConfigurationError: if there is a key without a certificate
     """
 
@@ -68,6 +114,8 @@ class ClientTLS:
     certificate: FilePath | None = None
     key: FilePath | None = None
     server_name: str | None = None
+    reload: float = RELOAD
+    on_reload: Callable[[ConfigurationError | None], None] | None = None
 
     def __post_init__(self) -> None:
         if self.key is not None and self.certificate is None:
@@ -81,17 +129,109 @@ class ClientTLS:
         :raises ConfigurationError: if a file is missing, is not PEM, or the key does not belong
             to the certificate
         """
-        context = _restrict(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), alpn)
-        if self.ca is None:
-            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-        else:
-            _load_authorities(context, self.ca)
-        if self.certificate is not None:
-            _load_identity(context, self.certificate, self.key or self.certificate)
+
+        def fill(context: ssl.SSLContext) -> None:
+            _restrict(context, alpn)
+            if self.ca is None:
+                context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+            else:
+                _load_authorities(context, self.ca)
+            if self.certificate is not None:
+                _load_identity(context, self.certificate, self.key or self.certificate)
+
+        files = [self.ca, self.certificate, self.key]
+        return _context(ssl.PROTOCOL_TLS_CLIENT, fill, files, self.reload, self.on_reload)
+
+
+def _context(
+    protocol: int,
+    fill: Callable[[ssl.SSLContext], None],
+    files: Sequence[FilePath | None],
+    every: float,
+    on_reload: Callable[[ConfigurationError | None], None] | None,
+) -> ssl.SSLContext:
+    named = [each for each in files if each is not None]
+    if every == math.inf or not named:
+        context = ssl.SSLContext(protocol)
+        fill(context)
         return context
+    return _Reloading(protocol, fill, named, every, on_reload)
 
 
-def _restrict(context: ssl.SSLContext, alpn: Sequence[str]) -> ssl.SSLContext:
+class _Reloading(ssl.SSLContext):
+    """A context that begins each handshake with what its files hold by then.
+
+    A context cannot forget an authority, so a changed file makes a new one. Each event loop asks
+    the context it was given for the TLS of one connection, and is answered by the newest.
+    """
+
+    def __new__(cls, protocol: int, *_: object) -> Self:
+        return super().__new__(cls, protocol)
+
+    def __init__(
+        self,
+        protocol: int,
+        fill: Callable[[ssl.SSLContext], None],
+        files: list[FilePath],
+        every: float,
+        on_reload: Callable[[ConfigurationError | None], None] | None,
+    ) -> None:
+        self._fill = fill
+        self._files = files
+        self._every = every
+        self._on_reload = on_reload
+        # Before the files are read: what changes meanwhile is seen the next time.
+        self._seen = _states(files)
+        self._next_look = time.monotonic() + every
+        self._newest: ssl.SSLContext | None = None
+        fill(self)
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        """TLS for one connection."""
+        if time.monotonic() >= self._next_look:
+            self._look()
+        if self._newest is None:
+            return super().wrap_bio(*args, **options)
+        return self._newest.wrap_bio(*args, **options)
+
+    def _look(self) -> None:
+        self._next_look = time.monotonic() + self._every
+        states = _states(self._files)
+        if states == self._seen:
+            return
+        self._seen = states
+        # Not of this class, which would watch the files as well.
+        newest = ssl.SSLContext(self.protocol)
+        problem: ConfigurationError | None = None
+        try:
+            self._fill(newest)
+            self._newest = newest
+        except ConfigurationError as error:
+            problem = error
+        if problem is None:
+            logger.info(
+                "TLS files were reloaded: %s", ", ".join(fspath(each) for each in self._files)
+            )
+        else:
+            logger.error("TLS goes on with the last good files: %s", problem)
+        if self._on_reload is not None:
+            self._on_reload(problem)
+
+
+def _states(files: Sequence[FilePath]) -> list[tuple[int, int, int] | None]:
+    """What tells one version of a file from another, behind symbolic links too."""
+
+    def state(path: FilePath) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(path)  # noqa: PTH116 - a PathLike need be no Path
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    return [state(each) for each in files]
+
+
+def _restrict(context: ssl.SSLContext, alpn: Sequence[str]) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS_OF_TLS_1_2)
     # RFC 9113, 9.2.1: HTTP/2 forbids both; neither has a use in HTTP/1.1.
@@ -100,7 +240,6 @@ def _restrict(context: ssl.SSLContext, alpn: Sequence[str]) -> ssl.SSLContext:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if alpn:
         context.set_alpn_protocols(list(alpn))
-    return context
 
 
 def _load_identity(context: ssl.SSLContext, certificate: FilePath, key: FilePath) -> None:

@@ -279,7 +279,9 @@ class TrioDriver:
                 sock.close()
                 raise
         except LOST as error:
-            reason = getattr(error, "strerror", None) or error or type(error).__name__
+            # A handshake that failed says why in the cause only.
+            told = error if error.__cause__ is None else error.__cause__
+            reason = getattr(told, "strerror", None) or str(told) or type(told).__name__
             message = f"cannot connect to {address}: {reason}"
             raise TransportError(message) from error
         link.start(attach)
