@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benches.harness import machine
 from benches.harness.figures import Figures
-from benches.macro import Settings, client, gateway, memory, server
+from benches.macro import Settings, client, gateway, memory, server, streams
 from benches.micro.suites import micro_suite
 from benches.peers import MissingToolError
 from benches.report import table
@@ -23,6 +23,7 @@ from benches.report.targets import Verdict, judge
 SUITES: Mapping[str, Callable[[Settings, Figures], None]] = {
     "server": server.measure,
     "client": client.measure,
+    "streams": streams.measure,
     "gateway": gateway.measure,
     "memory": memory.measure,
     "codec": micro_suite("codec"),

@@ -37,6 +37,7 @@ from bascule.cli.protoc_gen import generate  # noqa: E402
 SHOP = Path("python/bascule_shop/_generated")
 OWN = Path("python/bascule/rpc/_generated")
 TESTS = Path("tests/generated")
+BENCHES = Path("benches/_generated")
 SHOP_PROTOS = [f"{name}/{name}.proto" for name in ("order", "payment", "product", "user")]
 OWN_PROTOS = {
     "grpc/health/v1/health.proto": "health_pb2",
@@ -60,10 +61,10 @@ def main() -> int:
     )
     check = parser.parse_args().check
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    wanted = {**shop(), **own(), **tests()}
+    wanted = {**shop(), **own(), **tests(), **benches()}
     found = {
         path.relative_to(ROOT): path.read_bytes()
-        for folder in (SHOP, OWN, TESTS)
+        for folder in (SHOP, OWN, TESTS, BENCHES)
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
@@ -182,6 +183,17 @@ def interop_tests() -> Files:
         **protoc(roots, ["--python_out=.", "--pyi_out=."], protos),
         **protoc(roots, ["--grpc_python_out=."], protos[:1]),
         **bascule(Path(), parse(roots, protos), [protos[0], protos[2]], "messages=google"),
+    }
+
+
+def benches() -> Files:
+    """Make the messages of the benches."""
+    outputs = ["--python_out=.", "--pyi_out=."]
+    made = protoc(["benches/proto"], outputs, ["bench/echo.proto", "bench/streams.proto"])
+    return {
+        BENCHES / "__init__.py": b'"""Made from ``benches/proto`` by scripts/generate.py."""\n',
+        BENCHES / "bench/__init__.py": b"",
+        **{BENCHES / path: content for path, content in made.items()},
     }
 
 

@@ -1,5 +1,1 @@
-"""Made from ``benches/proto`` by the command below; never edited.
-
-``python -m grpc_tools.protoc -Ibenches/proto --python_out=benches/_generated
---pyi_out=benches/_generated bench/echo.proto``
-"""
+"""Made from ``benches/proto`` by scripts/generate.py."""

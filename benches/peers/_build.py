@@ -12,10 +12,11 @@ from scripts.provision import GO_HINT, MissingToolError, build_go, cached, requi
 ROOT = Path(__file__).parents[2]
 _GO = ROOT / "benches/peers/go"
 _TONIC = ROOT / "benches/peers/tonic"
-_PROTOS = {
-    ROOT / "benches/proto": "bench/echo.proto",
-    ROOT / "protos": "user/user.proto",
-}
+_PROTOS = (
+    (ROOT / "benches/proto", "bench/echo.proto"),
+    (ROOT / "benches/proto", "bench/streams.proto"),
+    (ROOT / "protos", "user/user.proto"),
+)
 
 
 def go_peer(*, build: bool = True) -> Path:
@@ -27,9 +28,7 @@ def go_peer(*, build: bool = True) -> Path:
     """
     go = require("go", GO_HINT)
     sources = [*_GO.glob("*.go"), _GO / "go.mod", _GO / "go.sum"]
-    target = cached(
-        "peers/go", "peer", [*sources, *(root / name for root, name in _PROTOS.items())]
-    )
+    target = cached("peers/go", "peer", [*sources, *(root / name for root, name in _PROTOS)])
     return target if _have(target, build=build) else _build_go(go, sources, target)
 
 
@@ -78,7 +77,7 @@ def _build_go(go: str, sources: Iterable[Path], target: Path) -> Path:
             shutil.copy(source, work)
         plugins = work / "plugins"
         run([go, "install", "tool"], cwd=work, GOBIN=str(plugins), GOFLAGS="-mod=readonly")
-        for root, name in _PROTOS.items():
+        for root, name in _PROTOS:
             _generate_go(root, name, plugins, work)
         build_go(go, work, ".", target)
     return target

@@ -6,22 +6,24 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import anyio
 
 from bascule.app import settle_memory
 from benches._generated.bench.echo_pb2 import Message
-from benches.peers import echo
+from benches._generated.bench.streams_pb2 import Blob, Item, Wanted
+from benches.peers import echo, streams
 
 
 async def serve_bascule() -> None:
     """Serve bascule with what a service has on: deadline, cancel scope, an interceptor, metrics."""
-    from bascule.rpc import Server
+    from bascule.rpc import Servable, Server
     from benches.peers.bascule_echo import EchoService, PassThrough
+    from benches.peers.bascule_streams import StreamsService
 
-    async with Server(
-        [EchoService()], listen="127.0.0.1:0", interceptors=[PassThrough()]
-    ) as server:
+    services: list[Servable] = [EchoService(), StreamsService()]
+    async with Server(services, listen="127.0.0.1:0", interceptors=[PassThrough()]) as server:
         ready(server.addresses[0])
         await anyio.sleep_forever()
 
@@ -34,12 +36,28 @@ async def serve_grpcio() -> None:
     async def unary(request: Message, _: object) -> Message:
         return await echo.unary(request)
 
-    handler = grpc.unary_unary_rpc_method_handler(
-        unary, Message.FromString, Message.SerializeToString
-    )
+    echo_handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Unary": grpc.unary_unary_rpc_method_handler(
+            unary, Message.FromString, Message.SerializeToString
+        )
+    }
+    streams_handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Count": grpc.unary_stream_rpc_method_handler(
+            streams.count, Wanted.FromString, Item.SerializeToString
+        ),
+        "PingPong": grpc.stream_stream_rpc_method_handler(
+            streams.ping_pong, Item.FromString, Item.SerializeToString
+        ),
+        "Large": grpc.unary_unary_rpc_method_handler(
+            streams.large, Blob.FromString, Blob.SerializeToString
+        ),
+    }
     server = grpc.aio.server()
     server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("bench.Echo", {"Unary": handler}),)
+        (
+            grpc.method_handlers_generic_handler("bench.Echo", echo_handlers),
+            grpc.method_handlers_generic_handler("bench.Streams", streams_handlers),
+        )
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -58,8 +76,29 @@ async def serve_grpclib() -> None:
             assert request is not None
             await stream.send_message(await echo.unary(request))
 
+        async def count(self, stream: Stream[Wanted, Item]) -> None:
+            request = await stream.recv_message()
+            assert request is not None
+            async for item in streams.count(request):
+                await stream.send_message(item)
+
+        async def ping_pong(self, stream: Stream[Item, Item]) -> None:
+            async for item in streams.ping_pong(stream):
+                await stream.send_message(item)
+
+        async def large(self, stream: Stream[Blob, Blob]) -> None:
+            request = await stream.recv_message()
+            assert request is not None
+            await stream.send_message(await streams.large(request))
+
         def __mapping__(self) -> Mapping[str, Handler]:
-            return {echo.UNARY: Handler(self.unary, Cardinality.UNARY_UNARY, Message, Message)}
+            bidi = Cardinality.STREAM_STREAM
+            return {
+                echo.UNARY: Handler(self.unary, Cardinality.UNARY_UNARY, Message, Message),
+                streams.COUNT: Handler(self.count, Cardinality.UNARY_STREAM, Wanted, Item),
+                streams.PING_PONG: Handler(self.ping_pong, bidi, Item, Item),
+                streams.LARGE: Handler(self.large, Cardinality.UNARY_UNARY, Blob, Blob),
+            }
 
     # asyncio switches Nagle's algorithm off only where the protocol is named; with it, a call
     # takes 40 ms.

@@ -53,5 +53,6 @@ func serveEcho() error {
 	}
 	server := grpc.NewServer()
 	bench.RegisterEchoServer(server, echoServer{})
+	bench.RegisterStreamsServer(server, streamsServer{})
 	return server.Serve(listener)
 }

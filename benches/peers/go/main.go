@@ -14,7 +14,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		log.Fatal("usage: peer echo | user | gateway UPSTREAM | upload TARGET BYTES | download TARGET BYTES")
+		log.Fatal("usage: peer echo | user | gateway UPSTREAM | upload TARGET BYTES | download TARGET BYTES | load KIND TARGET SECONDS")
 	}
 	arguments := os.Args[2:]
 	var err error
@@ -29,6 +29,8 @@ func main() {
 		err = upload(arguments[0], arguments[1])
 	case command == "download" && len(arguments) == 2:
 		err = download(arguments[0], arguments[1])
+	case command == "load" && len(arguments) == 3:
+		err = load(arguments[0], arguments[1], arguments[2])
 	default:
 		err = fmt.Errorf("no such command or wrong number of arguments: %q", os.Args[1:])
 	}
