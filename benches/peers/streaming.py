@@ -177,7 +177,8 @@ async def measure(stack: str, kind: str, target: str, seconds: float) -> float:
             nonlocal moved
             async with worker() as turn:
                 while time.perf_counter() < end:
-                    moved += await turn()
+                    part = await turn()
+                    moved += part
 
         async with anyio.create_task_group() as group:
             for _ in range(WORKERS[kind]):
