@@ -127,7 +127,12 @@ class RpcError(BasculeError, GRPCError):
     :ivar details: ``google.rpc`` messages that came in ``grpc-status-details-bin``, or None; what
         is of no type that is known here stays a ``google.protobuf.Any``. A handler may raise it
         with messages of google's or betterproto2's classes.
+    :ivar exhausted: whether another attempt was worth it but not allowed any more: they are used
+        up, throttled, or the server asked for none. A handler that ends with such an error tells
+        its own client not to try again either
     """
+
+    exhausted = False
 
     def __init__(self, status: Status, message: str | None = None, details: Any = None) -> None:
         GRPCError.__init__(self, status, message, details)

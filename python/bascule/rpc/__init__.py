@@ -23,6 +23,7 @@ from bascule.rpc._method_config import HedgingPolicy as HedgingPolicy
 from bascule.rpc._method_config import MethodConfig as MethodConfig
 from bascule.rpc._method_config import RetryPolicy as RetryPolicy
 from bascule.rpc._method_config import RetryThrottling as RetryThrottling
+from bascule.rpc._retry import Attempts as Attempts
 from bascule.rpc._server import Server as Server
 from bascule.rpc._server import ServerLimits as ServerLimits
 from bascule.rpc._streams import ServerStream as ServerStream

@@ -6,14 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from bascule.errors import DecodeError, RpcError, Status
+from bascule.errors import DecodeError, RejectedError, RpcError, Status
 from bascule.rpc._details import DETAILS_KEY, decode_details
+from bascule.rpc._hedge import Hedging, race
+from bascule.rpc._method_config import RetryPolicy
+from bascule.rpc._retry import (
+    PREVIOUS_KEY,
+    Answer,
+    Failure,
+    Retrying,
+    pushback_of,
+    pushback_seconds,
+)
 
 if TYPE_CHECKING:
     from bascule._core import Headers
     from bascule.net._link import Event
     from bascule.rpc._channel import Channel
     from bascule.rpc._method import Method
+    from bascule.rpc._method_config import HedgingPolicy, MethodConfig
     from bascule.rpc._subchannel import Connection
 
 #: Outcomes as ``_core.CallPolicy`` counts them.
@@ -51,14 +62,23 @@ async def unary(
     metadata: list[tuple[str, Any]] | None,
 ) -> tuple[Any, str, Headers | None]:
     """Call a method with one request and one reply: the reply, the peer, its trailers."""
-    index, encode, decode, _ = channel.prepare(method)
+    index, encode, decode, config = channel.prepare(method)
     data = encode(request)
     if len(data) > channel.max_message:
         text = f"request of {len(data)} bytes is larger than the limit of {channel.max_message}"
         raise RpcError(Status.RESOURCE_EXHAUSTED, text)
+    if config is not None:
+        timeout = shorter(timeout, config.timeout)
     deadline_ns, of_scope = channel.limit(timeout)
     if deadline_ns == 0:
         await anyio.lowlevel.checkpoint()
+    if config is not None:
+        call = ConfiguredCall(channel, index, data, metadata, deadline_ns, of_scope, config)
+        answer = await call.run()
+        try:
+            return decode(answer.reply), answer.peer, answer.trailers
+        except DecodeError as error:
+            raise _undecodable(method, error) from error
     retried = False
     while True:
         slot = await channel.admit(None if of_scope else deadline_ns)
@@ -72,15 +92,158 @@ async def unary(
             try:
                 return decode(reply), slot.connection.link.peer, trailers
             except DecodeError as error:
-                text = f"cannot decode the reply of {method.path}: {error}"
-                raise RpcError(Status.INTERNAL, text) from error
+                raise _undecodable(method, error) from error
         # gRFC A6: what the server has not processed is retried once, transparently.
         if unprocessed and not retried:
             channel.complete(slot, ABANDONED)
+            channel.attempts.transparent += 1
             retried = True
             continue
         channel.complete(slot, FAILURE if status in FAILURES else SUCCESS)
         raise error_of(status, message, trailers)
+
+
+class ConfiguredCall:
+    """A unary call of a method that has a configuration: one attempt or more.
+
+    :raises RpcError: from :meth:`run`, as from a call without configuration
+    """
+
+    __slots__ = (
+        "_channel",
+        "_config",
+        "_data",
+        "_deadline_ns",
+        "_index",
+        "_metadata",
+        "_of_scope",
+        "_transparent",
+    )
+
+    def __init__(
+        self,
+        channel: Channel,
+        index: int,
+        data: bytes,
+        metadata: list[tuple[str, Any]] | None,
+        deadline_ns: int | None,
+        of_scope: bool,
+        config: MethodConfig,
+    ) -> None:
+        self._channel = channel
+        self._index = index
+        self._data = data
+        self._metadata = metadata
+        self._deadline_ns = deadline_ns
+        self._of_scope = of_scope
+        self._config = config
+        self._transparent = False
+
+    async def run(self) -> Answer:
+        """Make the attempts that the configuration allows, until one has the answer."""
+        config, attempts, size = self._config, self._channel.attempts, len(self._data)
+        if config.max_request_bytes is not None and size > config.max_request_bytes:
+            text = f"request of {size} bytes is larger than the method's {config.max_request_bytes}"
+            raise RpcError(Status.RESOURCE_EXHAUSTED, text)
+        gave_up = False
+        if (config.retry is None and config.hedging is None) or not attempts.keep(size):
+            answer = await self._attempt(0, None)
+        else:
+            try:
+                if config.hedging is None:
+                    answer, gave_up = await self._retry(config.retry or RetryPolicy())
+                else:
+                    answer, gave_up = await self._hedge(config.hedging)
+            finally:
+                attempts.release(size)
+        if answer.failure is not None:
+            error = error_of(answer.failure.status, answer.message, answer.trailers)
+            error.exhausted = error.exhausted or gave_up
+            raise error
+        most = config.max_response_bytes
+        if most is not None and answer.reply is not None and len(answer.reply) > most:
+            text = f"reply of {len(answer.reply)} bytes is larger than the method's {most}"
+            raise RpcError(Status.RESOURCE_EXHAUSTED, text)
+        return answer
+
+    async def _retry(self, policy: RetryPolicy) -> tuple[Answer, bool]:
+        attempts = self._channel.attempts
+        plan = Retrying(policy, attempts)
+        answer = None
+        while True:
+            try:
+                answer = await self._attempt(plan.begin(), policy.per_attempt_timeout)
+            except RejectedError:
+                if answer is None:
+                    raise
+                return answer, False  # why the last attempt failed says more
+            if answer.failure is None:
+                attempts.succeeded()
+                return answer, False
+            wait = plan.after(answer.failure)
+            if wait is None or self._ends_within(wait):
+                return answer, plan.gave_up
+            await anyio.sleep(wait)
+
+    async def _hedge(self, policy: HedgingPolicy) -> tuple[Answer, bool]:
+        attempts = self._channel.attempts
+        plan = Hedging(policy, attempts, anyio.current_time())
+        answer = await race(
+            plan, attempts, lambda previous: self._attempt(previous, policy.per_attempt_timeout)
+        )
+        return answer, plan.gave_up
+
+    def _ends_within(self, seconds: float) -> bool:
+        """Whether the deadline comes first: the failure at hand says more than that would."""
+        left_ns = int(seconds * 1e9)
+        return (
+            self._deadline_ns is not None
+            and self._channel.driver.now_ns() + left_ns >= self._deadline_ns
+        )
+
+    async def _attempt(self, previous: int, seconds: float | None) -> Answer:
+        channel, metadata = self._channel, self._metadata
+        if previous:
+            metadata = [*(metadata or ()), (PREVIOUS_KEY, str(previous))]
+        deadline_ns, of_scope, limited = self._deadline_ns, self._of_scope, False
+        if seconds is not None:
+            until_ns = channel.driver.now_ns() + int(seconds * 1e9)
+            if deadline_ns is None or until_ns < deadline_ns:
+                deadline_ns, of_scope, limited = until_ns, False, True
+        while True:
+            try:
+                slot = await channel.admit(None if of_scope else deadline_ns)
+                event = await _exchange(
+                    channel, slot, self._index, self._data, metadata, deadline_ns, of_scope
+                )
+                if event is REFUSED:
+                    await refused(channel, slot)
+                    continue
+            except RpcError as error:
+                late = limited and error.status is Status.DEADLINE_EXCEEDED
+                failure = Failure(error.status.value, None, timed_out=late)
+                return Answer(None, "", error.message, None, failure)
+            _, _, status, reply, message, _, trailers, unprocessed = event
+            if unprocessed and not self._transparent:
+                channel.complete(slot, ABANDONED)
+                channel.attempts.transparent += 1
+                self._transparent = True
+                continue
+            channel.complete(slot, FAILURE if status in FAILURES else SUCCESS)
+            late = limited and status == Status.DEADLINE_EXCEEDED.value
+            failed = None if status == 0 else Failure(status, trailers, timed_out=late)
+            return Answer(reply, slot.connection.link.peer, message, trailers, failed)
+
+
+def shorter(timeout: float | None, other: float | None) -> float | None:
+    """The shorter of two timeouts in seconds."""
+    if timeout is None or other is None:
+        return other if timeout is None else timeout
+    return min(timeout, other)
+
+
+def _undecodable(method: Method[Any, Any], error: DecodeError) -> RpcError:
+    return RpcError(Status.INTERNAL, f"cannot decode the reply of {method.path}: {error}")
 
 
 async def _exchange(
@@ -152,8 +315,13 @@ async def leave_to_scope(deadline_ns: int | None) -> None:
 def error_of(status: int, message: str | None, trailers: Headers | None) -> RpcError:
     """The error of a call that ended with a status other than OK."""
     details: Any = None
+    exhausted = False
     if trailers is not None:
         packed = dict(trailers.items()).get(DETAILS_KEY)
         if isinstance(packed, bytes):
             details = decode_details(packed)
-    return RpcError(Status(status), message, details)
+        pushback = pushback_of(trailers)
+        exhausted = pushback is not None and pushback_seconds(pushback) is None
+    error = RpcError(Status(status), message, details)
+    error.exhausted = exhausted
+    return error

@@ -25,6 +25,7 @@ from bascule.rpc._client_stream import Stream
 from bascule.rpc._codec import codec_for
 from bascule.rpc._context import ClientCallContext, ClientInterceptor, pairs
 from bascule.rpc._method import Cardinality, Method
+from bascule.rpc._retry import Attempts
 from bascule.rpc._subchannel import BACKOFF_FIRST, BACKOFF_GROWTH, Subchannel
 from bascule.rpc._target import resolve_target
 
@@ -95,6 +96,8 @@ class Channel:
         self.target = target
         #: The counters of every call, for metrics.
         self.stats: CallTable = _core.CallTable()
+        #: What retries and hedges of all its calls share, and their counters.
+        self.attempts = Attempts()
         self._resolver = resolver or resolve_target(target, registry)
         self._tls = None if tls is None else tls.context(("h2",))
         self._server_name = None if tls is None else tls.server_name

@@ -13,6 +13,7 @@ from bascule import _core
 from bascule.errors import DecodeError, RejectedError, RpcError, Status
 from bascule.rpc._context import CallContext, _current, pairs
 from bascule.rpc._details import DETAILS_KEY, encode_details
+from bascule.rpc._retry import PUSHBACK_KEY, gave_up
 from bascule.rpc._streams import MessageQueue
 
 if TYPE_CHECKING:
@@ -96,6 +97,9 @@ class ServerCall(CallContext):
         self.scope = None
         if error is not None:
             self.error = self._status_of(error)
+            if gave_up(error):
+                # One tier repeats what the tiers below it could not do, not each of them.
+                self.trailing_metadata.setdefault(PUSHBACK_KEY, "-1")
         self._finish(returned=returned)
 
     def put(self, message: bytes) -> None:
