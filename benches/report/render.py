@@ -27,6 +27,8 @@ _METRICS = {
     "sequential_p99": "p99",
     "bytes_per_connection": "memory a connection",
     "bytes_per_second": "throughput",
+    "messages_per_second": "messages/s",
+    "rounds_per_second": "rounds/s",
     "growth": "growth",
 }
 _SUITES = {
@@ -43,6 +45,14 @@ _SUITES = {
         (
             "The same call against compiled servers, every reply checked: 100 callers at once, then one "
             "that waits for each reply. CPU is the client's own."
+        ),
+    ),
+    "streams": (
+        "Streams and large messages",
+        (
+            "Calls that stream 1,000 small messages from the server, ten streams that send a message and "
+            "wait for its echo, and four callers that have 1 MiB echoed. Servers have a client in Go, "
+            "clients a server in Go."
         ),
     ),
     "gateway": (

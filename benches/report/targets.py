@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benches.harness.figures import Figures, Key
+from benches.macro.streams import LOADS
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def judge(figures: Figures) -> list[Verdict]:
 def _targets(figures: Figures) -> Iterator[Target]:
     yield from _server_targets()
     yield from _client_targets()
+    yield from _streams_targets()
     yield from _codec_targets()
     # The loop that `bascule` runs a gateway on unless it is told otherwise; trio's stands in the table.
     gateway = Key("gateway", "bascule asyncio", "-c1 -m100", "requests_per_second")
@@ -76,6 +78,19 @@ def _server_targets() -> Iterator[Target]:
         key = Key("server", f"bascule {backend}", "-c1 -m100", "calls_per_second")
         yield _ratio(key, "grpcio.aio", at_least=over_grpcio)
         yield _ratio(key, "grpclib", at_least=over_grpclib)
+
+
+    at_full_load = Key("server", "bascule uvloop", "-c1 -m100", "calls_per_second")
+    for native in ("tonic", "grpc-go"):
+        yield _ratio(at_full_load, native, at_least=0.6)
+
+
+def _streams_targets() -> Iterator[Target]:
+    for side in ("server", "client"):
+        for kind, limit in (("count", 10.0), ("pingpong", 3.0), ("large", 2.0)):
+            case, metric, _ = LOADS[kind]
+            key = Key("streams", "bascule asyncio", f"{side}, {case}", metric)
+            yield _ratio(key, "grpcio.aio", at_least=limit)
 
 
 def _client_targets() -> Iterator[Target]:

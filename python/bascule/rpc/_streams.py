@@ -29,7 +29,7 @@ PREFIX = 5
 
 #: Messages sent in a row before the loop gets a turn, so that one busy stream
 #: neither starves the others nor outruns a cancellation.
-TURN = 32
+TURN = 128
 
 
 class MessageQueue:
