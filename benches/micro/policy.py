@@ -92,6 +92,9 @@ def _cases() -> Mapping[str, Mapping[str, Sync | Async]]:
         f"breaker and pick of {ENDPOINTS}": {
             "bascule round robin": _bascule_pick("round_robin"),
             "bascule least request": _bascule_pick("least_request"),
+            "bascule peak EWMA": _bascule_pick("peak_ewma"),
+            "bascule ring hash": _bascule_pick("ring_hash"),
+            "bascule Maglev": _bascule_pick("maglev"),
             "purgatory, itertools.cycle": _purgatory_pick,
         },
         "limit, breaker and pick": {
@@ -187,7 +190,7 @@ def _bascule_pick(balancer: str, *, limited: bool = False) -> Sync:
     def subject(repeat: int) -> None:
         now = time.monotonic_ns
         for _ in range(repeat):
-            _, endpoint, permit, _ = policy.admit(now(), "key")
+            _, endpoint, permit, _ = policy.admit(now(), None, "key")
             policy.complete(endpoint, permit, 0, now())
 
     return subject

@@ -1,7 +1,7 @@
 """Types of the Rust core. stubtest holds this file to the compiled module."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, TypeAlias, final
 
 __all__: list[str] = []
 
@@ -34,7 +34,16 @@ class MessageCodec:
 
 # --- policy --------------------------------------------------------------
 
-__all__ += ["Breaker", "CallPolicy", "Decision", "KeyedLimiter"]
+__all__ += ["Breaker", "CallPolicy", "Decision", "KeyedLimiter", "subset", "xxh64"]
+
+def subset(keys: list[str], client: int, size: int) -> list[int]:
+    """The places of the keys that client number ``client`` should connect to, ascending.
+
+    By gRFC A68's deterministic subsetting; all of them if they are no more than ``size``.
+    """
+
+def xxh64(data: bytes, seed: int = 0) -> int:
+    """The XXH64 hash of some bytes, which hashing balancers use."""
 
 @final
 class Breaker:
@@ -85,6 +94,17 @@ class CallPolicy:
     limit ``(limit, period_ns, burst, max_keys)``, held by GCRA for each key of ``admit``.
     Times are nanoseconds of one clock that the caller keeps to.
 
+    :param balancer: ``round_robin``, ``weighted_round_robin``, ``random``, ``least_request``,
+        ``peak_ewma``, ``ring_hash`` or ``maglev``
+    :param seed: of every random choice; give each channel another
+    :param ring_size: least and most points of ``ring_hash``
+    :param table_size: entries of ``maglev``, a prime
+    :param latency_decay_ns: by how much what is known of latencies loses its weight; if None, only
+        ``peak_ewma`` learns them, with 10 s
+    :param slow_start: ``(window_ns, aggression, least_share)``
+    :param outlier: ``(interval_ns, base_ejection_ns, max_ejection_ns, max_ejection_percent,
+        success_rate, failure_percentage)``; the last two are None or ``(stdev_factor or threshold,
+        enforcement_percentage, minimum_hosts, request_volume)``
     :raises ValueError: if the balancer is unknown or a setting cannot work
     """
 
@@ -96,6 +116,11 @@ class CallPolicy:
         breaker: tuple[int, int, int, int] | None,
         limit: tuple[int, int, int, int] | None = None,
         half_open_for_ns: int = ...,
+        ring_size: tuple[int, int] = ...,
+        table_size: int = ...,
+        latency_decay_ns: int | None = None,
+        slow_start: tuple[int, float, float] | None = None,
+        outlier: tuple[int, int, int, int, _OutlierRule | None, _OutlierRule | None] | None = None,
     ) -> CallPolicy: ...
     def update(self, endpoints: list[tuple[str, int]], now_ns: int) -> list[int]:
         """Replace the endpoints, ``(key, weight)`` each, and return the id of each.
@@ -108,8 +133,13 @@ class CallPolicy:
     def set_ready(self, endpoint: int, ready: bool) -> None:
         """Tell whether an endpoint can take calls; an id that has left is ignored."""
 
-    def admit(self, now_ns: int, key: str | None = None) -> tuple[int, int, int, int]:
+    def admit(
+        self, now_ns: int, hash: int | None = None, key: str | None = None
+    ) -> tuple[int, int, int, int]:
         """Return ``(verdict, endpoint, permit, retry_after_ns)``.
+
+        ``ring_hash`` and ``maglev`` send calls with the same ``hash``, 64 bits, to the same
+        endpoint; ``key`` says whose limit the call counts against.
 
         The verdict is 0 admitted, 1 rate-limited, 2 all breakers open, 3 no endpoint ready.
         ``retry_after_ns`` is -1 if unknown. Only an admitted call takes from the limit.
@@ -121,11 +151,17 @@ class CallPolicy:
         :raises ValueError: if the outcome is none of these
         """
 
-    def snapshot(self) -> list[tuple[str, int, bool, int, str]]:
-        """Return ``(key, weight, ready, in_flight, breaker_state)`` of each endpoint.
+    def snapshot(self) -> list[_EndpointRow]:
+        """Return ``(key, weight, ready, in_flight, breaker_state, picks, successes, failures,
+        latency_ns, ejected_until_ns)`` of each endpoint.
 
-        The state is ``closed``, ``open`` or ``half_open``.
+        The state is ``closed``, ``open`` or ``half_open``; the latency is None if none is learned.
         """
+
+_OutlierRule: TypeAlias = tuple[int, int, int, int]
+_EndpointRow: TypeAlias = tuple[
+    str, int, bool, int, str, int, int, int, float | None, int | None
+]
 
 @final
 class Decision:

@@ -16,6 +16,9 @@ class EndpointModel:
     weight: int = 0
     ready: bool = False
     calls: set[int] = field(default_factory=set)
+    picks: int = 0
+    successes: int = 0
+    failures: int = 0
 
 
 class CallPolicyModel:
@@ -69,12 +72,15 @@ class CallPolicyModel:
         endpoint = self.listed[number]
         assert endpoint.breaker.admit(now, call)
         endpoint.calls.add(call)
+        endpoint.picks += 1
 
     def complete(self, now: int, number: int, call: int, outcome: Outcome) -> None:
         """End a call; its endpoint may have left, or have left and come back."""
         endpoint = self.listed.get(number)
         if endpoint is not None:
             endpoint.calls.remove(call)
+            endpoint.successes += outcome == "success"
+            endpoint.failures += outcome == "failure"
             endpoint.breaker.report(now, call, outcome)
 
     def _usable(self) -> dict[int, EndpointModel]:

@@ -107,7 +107,18 @@ class _CallPolicyMachine(RuleBasedStateMachine):
     def looks_the_same(self) -> None:
         if hasattr(self, "real"):
             assert self.real.snapshot() == [
-                (each.key, each.weight, each.ready, len(each.calls), each.breaker.state)
+                (
+                    each.key,
+                    each.weight,
+                    each.ready,
+                    len(each.calls),
+                    each.breaker.state,
+                    each.picks,
+                    each.successes,
+                    each.failures,
+                    None,
+                    None,
+                )
                 for each in self.model.listed.values()
             ]
 
@@ -136,6 +147,7 @@ class _CallPolicyMachine(RuleBasedStateMachine):
         for _ in range(sum(weights.values())):
             _, number, permit, _ = self.real.admit(self.now)
             self.real.complete(number, permit, 2, self.now)
+            self.model.listed[number].picks += 1
             taken[number] += 1
         self.judge_lap(taken, weights)
 

@@ -19,7 +19,7 @@ from bascule.errors import (
     Status,
 )
 from bascule.net._link import open_driver
-from bascule.resilience import BreakerSettings
+from bascule.resilience import BreakerSettings, endpoint_snapshots
 from bascule.rpc._call import ABANDONED, Slot, unary
 from bascule.rpc._client_stream import Stream
 from bascule.rpc._codec import codec_for
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from bascule.discovery import Endpoint, MemoryRegistry, Resolver
     from bascule.net import ClientTLS
     from bascule.net._link import Driver
+    from bascule.resilience import EndpointSnapshot
     from bascule.rpc._context import MetadataLike, MetadataValue
     from bascule.rpc._method_config import MethodConfig
 
@@ -254,9 +255,9 @@ class Channel:
             timeout = left if timeout is None else min(left, timeout)
         return self.stream(method, timeout=timeout, metadata=metadata)
 
-    def snapshot(self) -> list[tuple[str, int, bool, int, str]]:
-        """``(address, weight, ready, calls in flight, breaker state)`` of each endpoint."""
-        return self._policy.snapshot()
+    def snapshot(self) -> list[EndpointSnapshot]:
+        """What each endpoint does."""
+        return endpoint_snapshots(self._policy)
 
     async def wait_ready(self) -> None:
         """Wait until a call could be sent at once.

@@ -325,6 +325,11 @@ impl Breaker {
         }
     }
 
+    /// The generation of the permits that it gives now.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// How often it has opened.
     pub fn opened(&self) -> u64 {
         self.opened

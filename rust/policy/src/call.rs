@@ -2,8 +2,11 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::balance::Balancer;
+use crate::balance::{Balancer, Call, Candidate, Member};
+use crate::endpoint::{CandidateLoads, Endpoint, EndpointView};
 use crate::limit::{Gcra, Keyed};
+use crate::outlier::{Outlier, OutlierSettings};
+use crate::slow_start::SlowStart;
 use crate::{Breaker, BreakerSettings, BreakerState, Nanos, Outcome, Permit, Verdict};
 
 /// What a call may do.
@@ -14,7 +17,7 @@ pub enum CallVerdict {
         /// The endpoint's id.
         endpoint: u64,
         /// To be handed back with the report.
-        permit: Permit,
+        permit: CallPermit,
     },
     /// The limit of the key is used up.
     RateLimited {
@@ -30,34 +33,47 @@ pub enum CallVerdict {
     NoEndpoint,
 }
 
-/// An endpoint as a snapshot shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointView<'a> {
-    /// What the resolver calls it.
-    pub key: &'a str,
-    /// Its share of the calls.
-    pub weight: u32,
-    /// Whether it can take calls.
-    pub ready: bool,
-    /// Calls admitted and not reported yet.
-    pub in_flight: u32,
-    /// What its breaker does; closed if it has none.
-    pub breaker: BreakerState,
-}
+/// The right to make one call; reported once with [`CallPolicy::handle_complete`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct CallPermit(u64);
 
-#[derive(Debug)]
-struct Endpoint {
-    id: u64,
-    key: String,
-    weight: u32,
-    ready: bool,
-    in_flight: u32,
-    breaker: Option<Breaker>,
-}
+/// The permit in one number: the breaker's generation in the low bits, and above it, if latencies
+/// are learned, when the call began. Both wrap around, after 16 million changes of the breaker and
+/// after 13 days.
+impl CallPermit {
+    const GENERATION_BITS: u32 = 24;
+    const GENERATION: u64 = (1 << Self::GENERATION_BITS) - 1;
+    /// 1,024 ns: the grain of what is learned of a latency.
+    const GRAIN_BITS: u32 = 10;
+    const GRAINS: u64 = u64::MAX >> Self::GENERATION_BITS;
 
-impl Endpoint {
-    fn candidate(&self) -> bool {
-        self.ready && self.weight > 0
+    /// A permit that has been across the language boundary.
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The number that it is across the language boundary.
+    pub fn bits(&self) -> u64 {
+        self.0
+    }
+
+    fn new(permit: &Permit, begin: Nanos) -> Self {
+        let grains = begin >> Self::GRAIN_BITS;
+        Self(grains << Self::GENERATION_BITS | permit.generation() & Self::GENERATION)
+    }
+
+    /// How long ago the call began, by a clock that may have gone backwards a little.
+    fn age(&self, now: Nanos) -> Nanos {
+        let begin = self.0 >> Self::GENERATION_BITS;
+        let age = (now >> Self::GRAIN_BITS).wrapping_sub(begin) & Self::GRAINS;
+        if age > Self::GRAINS / 2 {
+            return 0;
+        }
+        age << Self::GRAIN_BITS
+    }
+
+    fn is_of(&self, generation: u64) -> bool {
+        (self.0 ^ generation) & Self::GENERATION == 0
     }
 }
 
@@ -68,6 +84,10 @@ pub struct CallPolicy {
     balancer: Box<dyn Balancer>,
     breaker: Option<BreakerSettings>,
     limit: Option<Keyed<Gcra>>,
+    slow_start: Option<SlowStart>,
+    outlier: Option<Outlier>,
+    /// By how much what is known of latencies loses weight; None if they are not learned.
+    decay: Option<Nanos>,
     endpoints: Vec<Endpoint>,
     /// Where the endpoint of an id is in `endpoints`.
     places: FxHashMap<u64, usize>,
@@ -76,8 +96,10 @@ pub struct CallPolicy {
     candidates: Vec<usize>,
     /// Whether `candidates` must be gathered again before the next pick.
     stale: bool,
-    /// When time alone will make another endpoint a candidate.
+    /// When time alone will change the candidates or their weights.
     stale_at: Nanos,
+    /// When endpoints are judged next.
+    judge_at: Nanos,
 }
 
 impl CallPolicy {
@@ -91,13 +113,39 @@ impl CallPolicy {
             balancer,
             breaker,
             limit,
+            slow_start: None,
+            outlier: None,
+            decay: None,
             endpoints: Vec::new(),
             places: FxHashMap::default(),
             next_id: 0,
             candidates: Vec::new(),
             stale: true,
             stale_at: Nanos::MAX,
+            judge_at: Nanos::MAX,
         }
+    }
+
+    /// Brings endpoints that become ready to their weight by and by.
+    #[must_use]
+    pub fn with_slow_start(mut self, settings: SlowStart) -> Self {
+        self.slow_start = Some(settings);
+        self
+    }
+
+    /// Ejects endpoints that do worse than the others; the seed decides where enforcement is not
+    /// certain.
+    #[must_use]
+    pub fn with_outlier_detection(mut self, settings: OutlierSettings, seed: u64) -> Self {
+        self.outlier = Some(Outlier::new(settings, seed));
+        self
+    }
+
+    /// Learns how long calls take; what is known loses its weight within some times `decay`.
+    #[must_use]
+    pub fn with_latency(mut self, decay: Nanos) -> Self {
+        self.decay = Some(decay.max(1));
+        self
     }
 
     /// Replaces the endpoints and returns the id of each listed one.
@@ -108,7 +156,9 @@ impl CallPolicy {
     pub fn handle_update<'a>(
         &mut self,
         listed: impl IntoIterator<Item = (&'a str, u32)>,
+        now: Nanos,
     ) -> Vec<u64> {
+        self.handle_time(now);
         let mut before: FxHashMap<String, Endpoint> = self
             .endpoints
             .drain(..)
@@ -137,6 +187,12 @@ impl CallPolicy {
             .enumerate()
             .map(|(place, known)| (known.id, place))
             .collect();
+        let members: Vec<_> = self.endpoints.iter().map(member).collect();
+        self.balancer.handle_members(&members);
+        if let Some(outlier) = self.outlier.as_mut().filter(|_| !self.endpoints.is_empty()) {
+            outlier.start(now);
+            self.judge_at = outlier.next();
+        }
         self.stale = true;
         ids
     }
@@ -144,16 +200,21 @@ impl CallPolicy {
     /// Tells whether an endpoint can take calls; an id that has left is ignored.
     pub fn handle_ready(&mut self, endpoint: u64, ready: bool) {
         if let Some(&place) = self.places.get(&endpoint) {
-            self.endpoints[place].ready = ready;
+            let endpoint = &mut self.endpoints[place];
+            endpoint.ready = ready;
+            if !ready {
+                endpoint.ready_since = None;
+            }
             self.stale = true;
         }
     }
 
-    /// Asks to make a call; `key` says whose limit it counts against.
+    /// Asks to make a call; `key` says whose limit it counts against, and calls with the same
+    /// `hash` go to the same endpoint if the balancer keeps them together.
     ///
     /// Only a call that has somewhere to go takes from the limit, and only one within the limit
     /// takes the permit of a breaker.
-    pub fn handle_admit(&mut self, key: &str, now: Nanos) -> CallVerdict {
+    pub fn handle_admit(&mut self, key: &str, hash: Option<u64>, now: Nanos) -> CallVerdict {
         if self.stale || now >= self.stale_at {
             self.gather(now);
         }
@@ -167,11 +228,16 @@ impl CallPolicy {
                 return CallVerdict::RateLimited { retry_at };
             }
         }
-        let (endpoints, candidates) = (&self.endpoints, &self.candidates);
-        let Some(index) = self
-            .balancer
-            .pick(&|index| endpoints[candidates[index]].in_flight)
-        else {
+        let loads = CandidateLoads {
+            endpoints: &self.endpoints,
+            candidates: &self.candidates,
+            now,
+            decay: self.decay.unwrap_or(1),
+        };
+        let Some(index) = self.balancer.pick(&Call {
+            hash,
+            loads: &loads,
+        }) else {
             return self.refuse();
         };
         let endpoint = &mut self.endpoints[self.candidates[index]];
@@ -190,21 +256,49 @@ impl CallPolicy {
             },
         };
         endpoint.in_flight += 1;
+        endpoint.picks += 1;
         CallVerdict::Admit {
             endpoint: endpoint.id,
-            permit,
+            permit: CallPermit::new(&permit, if self.decay.is_some() { now } else { 0 }),
         }
     }
 
     /// Takes the report of a call; that of an endpoint that has left is ignored.
-    pub fn handle_complete(&mut self, endpoint: u64, permit: Permit, outcome: Outcome, now: Nanos) {
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "a permit is used up by its report"
+    )]
+    pub fn handle_complete(
+        &mut self,
+        endpoint: u64,
+        permit: CallPermit,
+        outcome: Outcome,
+        now: Nanos,
+    ) {
+        self.handle_time(now);
         let Some(&place) = self.places.get(&endpoint) else {
             return;
         };
         let endpoint = &mut self.endpoints[place];
         endpoint.in_flight = endpoint.in_flight.saturating_sub(1);
+        match outcome {
+            Outcome::Success => endpoint.successes += 1,
+            Outcome::Failure => endpoint.failures += 1,
+            Outcome::Abandoned => {}
+        }
+        if self.outlier.is_some() {
+            endpoint.record.count(outcome);
+        }
+        if let Some(decay) = self.decay {
+            let took = permit.age(now);
+            endpoint.latency.handle_end(took, outcome, now, decay);
+        }
         if let Some(breaker) = &mut endpoint.breaker {
+            if !permit.is_of(breaker.generation()) {
+                return;
+            }
             let before = breaker.state();
+            let permit = Permit::from_generation(breaker.generation());
             breaker.handle_complete(permit, outcome, now);
             let closed = BreakerState::Closed;
             self.stale |= before != closed || breaker.state() != closed;
@@ -222,33 +316,51 @@ impl CallPolicy {
                 .breaker
                 .as_ref()
                 .map_or(BreakerState::Closed, Breaker::state),
+            picks: endpoint.picks,
+            successes: endpoint.successes,
+            failures: endpoint.failures,
+            latency: endpoint.latency.seen(),
+            ejected_until: self
+                .outlier
+                .as_ref()
+                .and_then(|outlier| outlier.until(&endpoint.record)),
         })
     }
 
     fn new_endpoint(&mut self, key: &str, weight: u32) -> Endpoint {
         let id = self.next_id;
         self.next_id += 1;
-        let breaker = self.breaker.map(Breaker::new);
-        Endpoint {
-            id,
-            key: key.to_owned(),
-            weight,
-            ready: false,
-            in_flight: 0,
-            breaker,
+        Endpoint::new(id, key, weight, self.breaker.map(Breaker::new))
+    }
+
+    /// Judges the endpoints if it is time.
+    fn handle_time(&mut self, now: Nanos) {
+        if now < self.judge_at {
+            return;
         }
+        let Some(outlier) = &mut self.outlier else {
+            return;
+        };
+        let endpoints = self.endpoints.iter_mut();
+        let mut records: Vec<_> = endpoints.map(|endpoint| &mut endpoint.record).collect();
+        outlier.handle_time(&mut records, now);
+        self.judge_at = outlier.next();
+        self.stale = true;
     }
 
     /// Gathers the endpoints that would take a call now, and when that will change by itself.
+    ///
+    /// Those that are ejected are left out, unless nobody else is left: then it is not them.
     fn gather(&mut self, now: Nanos) {
+        self.handle_time(now);
         self.stale = false;
-        self.stale_at = Nanos::MAX;
+        self.stale_at = self.judge_at;
         self.candidates.clear();
         for (place, endpoint) in self
             .endpoints
             .iter()
             .enumerate()
-            .filter(|(_, e)| e.candidate())
+            .filter(|(_, e)| e.usable())
         {
             match &endpoint.breaker {
                 Some(breaker) if !breaker.admits(now) => {
@@ -257,19 +369,43 @@ impl CallPolicy {
                 _ => self.candidates.push(place),
             }
         }
-        let weights: Vec<u32> = self
-            .candidates
-            .iter()
-            .map(|&place| self.endpoints[place].weight)
+        let endpoints = &self.endpoints;
+        let well = |place: &usize| !endpoints[*place].record.ejected();
+        if self.candidates.iter().any(well) {
+            self.candidates.retain(well);
+        }
+        let weights = self.weights(now);
+        let weighted = self.candidates.iter().zip(weights);
+        let candidates: Vec<_> = weighted
+            .map(|(&member, weight)| Candidate { member, weight })
             .collect();
-        self.balancer.handle_update(&weights);
+        self.balancer.handle_update(&candidates);
+    }
+
+    /// The weights of the candidates now, and notes when they will be others.
+    fn weights(&mut self, now: Nanos) -> Vec<u32> {
+        let places = self.candidates.iter();
+        let Some(slow_start) = &self.slow_start else {
+            return places.map(|&place| self.endpoints[place].weight).collect();
+        };
+        let mut aged = Vec::with_capacity(self.candidates.len());
+        for &place in places {
+            let endpoint = &mut self.endpoints[place];
+            let since = *endpoint.ready_since.get_or_insert(now);
+            let age = now.saturating_sub(since);
+            if slow_start.starting(age) {
+                self.stale_at = self.stale_at.min(now.saturating_add(slow_start.step()));
+            }
+            aged.push((endpoint.weight, age));
+        }
+        slow_start.weights(&aged)
     }
 
     fn refuse(&self) -> CallVerdict {
         let mut refusing = self
             .endpoints
             .iter()
-            .filter(|endpoint| endpoint.candidate())
+            .filter(|endpoint| endpoint.usable())
             .peekable();
         if refusing.peek().is_none() {
             return CallVerdict::NoEndpoint;
@@ -280,5 +416,12 @@ impl CallPolicy {
         CallVerdict::BreakerOpen {
             retry_at: open.filter_map(Breaker::admits_at).min(),
         }
+    }
+}
+
+fn member(endpoint: &Endpoint) -> Member<'_> {
+    Member {
+        key: &endpoint.key,
+        weight: endpoint.weight,
     }
 }

@@ -4,19 +4,28 @@
 //! count. Each policy is one file; [`CallPolicy`] asks all of them about a call at once.
 //!
 //! Room for more: a balancer implements [`balance::Balancer`]; a policy that judges calls, such as
-//! outlier ejection or a retry budget, joins [`CallPolicy`] in `handle_admit` and
-//! `handle_complete`.
+//! outlier detection, joins [`CallPolicy`] in `handle_admit` and `handle_complete`.
 
 pub mod balance;
 mod breaker;
 mod call;
+mod endpoint;
+mod hash;
+mod latency;
 pub mod limit;
+mod outlier;
 mod random;
+mod slow_start;
 
 pub use breaker::{
     Breaker, BreakerSettings, BreakerState, HALF_OPEN_FOR, Outcome, Permit, Verdict,
 };
-pub use call::{CallPolicy, CallVerdict, EndpointView};
+pub use call::{CallPermit, CallPolicy, CallVerdict};
+pub use endpoint::EndpointView;
+pub use hash::xxh64;
+pub use latency::LATENCY_DECAY;
+pub use outlier::{FailurePercentage, OutlierSettings, SuccessRate};
+pub use slow_start::SlowStart;
 
 /// Nanoseconds: a point in time on the caller's clock, or a span of it.
 pub type Nanos = u64;

@@ -2,49 +2,42 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
-use bascule_policy::balance::{Balancer, LeastRequest, RoundRobin, by_name};
+mod common;
+
+use bascule_policy::balance::{Kind, LeastRequest, RoundRobin, Sizes};
 use bascule_policy::limit::{Gcra, Keyed, Quota};
 use bascule_policy::{
-    BreakerSettings, BreakerState, CallPolicy, CallVerdict, Nanos, Outcome, Permit,
+    BreakerSettings, BreakerState, CallPermit, CallPolicy, CallVerdict, Nanos, Outcome,
 };
+use common::{list, pick, pick_among, tally};
 use proptest::prelude::*;
-
-fn idle(_: usize) -> u32 {
-    0
-}
-
-fn tally(balancer: &mut dyn Balancer, candidates: usize, picks: u32) -> Vec<u32> {
-    let mut tally = vec![0; candidates];
-    for _ in 0..picks {
-        tally[balancer.pick(&idle).unwrap()] += 1;
-    }
-    tally
-}
 
 #[test]
 fn names_are_known() {
-    assert!(by_name("round_robin", 0).is_some());
-    assert!(by_name("least_request", 0).is_some());
-    assert!(by_name("fastest", 0).is_none());
+    for kind in Kind::ALL {
+        assert_eq!(Kind::by_name(kind.name()), Some(kind));
+    }
+    assert_eq!(Kind::by_name("fastest"), None);
 }
 
 #[test]
 fn nothing_to_choose_from() {
-    for name in ["round_robin", "least_request"] {
-        let mut balancer = by_name(name, 1).unwrap();
-        assert_eq!(balancer.pick(&idle), None);
-        balancer.handle_update(&[7]);
-        assert_eq!(balancer.pick(&idle), Some(0));
-        balancer.handle_update(&[]);
-        assert_eq!(balancer.pick(&idle), None);
+    for kind in Kind::ALL {
+        let mut balancer = kind.build(1, &Sizes::default());
+        let balancer = balancer.as_mut();
+        assert_eq!(pick(balancer, None), None, "{kind:?}");
+        list(balancer, &[7]);
+        assert_eq!(pick(balancer, None), Some(0), "{kind:?}");
+        list(balancer, &[]);
+        assert_eq!(pick(balancer, None), None, "{kind:?}");
     }
 }
 
 #[test]
 fn round_robin_takes_equals_in_turn() {
     let mut balancer = RoundRobin::new(3);
-    balancer.handle_update(&[5, 5, 5]);
-    let picks: Vec<_> = (0..6).map(|_| balancer.pick(&idle).unwrap()).collect();
+    list(&mut balancer, &[5, 5, 5]);
+    let picks: Vec<_> = (0..6).map(|_| pick(&mut balancer, None).unwrap()).collect();
     assert!(
         picks.windows(2).all(|pair| pair[1] == (pair[0] + 1) % 3),
         "{picks:?}"
@@ -57,7 +50,7 @@ fn clients_do_not_all_start_with_the_first() {
     let mut first = 0;
     for seed in 0..100 {
         let mut balancer = RoundRobin::new(seed);
-        balancer.handle_update(&[1; 10]);
+        list(&mut balancer, &[1; 10]);
         first += tally(&mut balancer, 10, 15)[0];
     }
     assert!(first <= 165, "{first}");
@@ -66,7 +59,7 @@ fn clients_do_not_all_start_with_the_first() {
 #[test]
 fn least_request_shares_by_weight_when_idle() {
     let mut balancer = LeastRequest::new(1);
-    balancer.handle_update(&[1, 2, 5]);
+    list(&mut balancer, &[1, 2, 5]);
     let tally = tally(&mut balancer, 3, 80_000);
     for (taken, due) in tally.iter().zip([10_000_u32, 20_000, 50_000]) {
         assert!(taken.abs_diff(due) < due / 20, "{tally:?}");
@@ -76,10 +69,10 @@ fn least_request_shares_by_weight_when_idle() {
 #[test]
 fn least_request_shares_by_weight_when_busy() {
     let mut balancer = LeastRequest::new(1);
-    balancer.handle_update(&[1, 3]);
+    list(&mut balancer, &[1, 3]);
     let mut load = [0_u32; 2];
     for _ in 0..4_000 {
-        let place = balancer.pick(&|place| load[place]).unwrap();
+        let place = pick_among(&mut balancer, &load).unwrap();
         load[place] += 1;
     }
     assert!(load[0].abs_diff(1_000) <= 1, "{load:?}");
@@ -97,7 +90,7 @@ proptest! {
         before in 0..40_u32,
     ) {
         let mut balancer = RoundRobin::new(seed);
-        balancer.handle_update(&weights);
+        list(&mut balancer, &weights);
         tally(&mut balancer, weights.len(), before);
         let lap = weights.iter().sum();
         prop_assert_eq!(tally(&mut balancer, weights.len(), lap), weights);
@@ -111,9 +104,10 @@ proptest! {
     ) {
         let mut balancer = LeastRequest::new(seed);
         let weights: Vec<_> = hosts.iter().map(|host| host.0).collect();
-        balancer.handle_update(&weights);
+        list(&mut balancer, &weights);
+        let loads: Vec<_> = hosts.iter().map(|host| host.1).collect();
         for _ in 0..50 {
-            let (weight, load) = hosts[balancer.pick(&|place| hosts[place].1).unwrap()];
+            let (weight, load) = hosts[pick_among(&mut balancer, &loads).unwrap()];
             let beats = hosts.iter().filter(|other| load * other.0 <= other.1 * weight).count();
             // Itself and one other at least.
             prop_assert!(beats >= 2);
@@ -131,14 +125,14 @@ const BREAKER: BreakerSettings = BreakerSettings {
 
 fn policy(hosts: &[(&str, u32)]) -> CallPolicy {
     let mut policy = CallPolicy::new(Box::new(RoundRobin::new(0)), Some(BREAKER), None);
-    for id in policy.handle_update(hosts.iter().copied()) {
+    for id in policy.handle_update(hosts.iter().copied(), 0) {
         policy.handle_ready(id, true);
     }
     policy
 }
 
-fn admit(policy: &mut CallPolicy, now: Nanos) -> (u64, Permit) {
-    match policy.handle_admit("", now) {
+fn admit(policy: &mut CallPolicy, now: Nanos) -> (u64, CallPermit) {
+    match policy.handle_admit("", None, now) {
         CallVerdict::Admit { endpoint, permit } => (endpoint, permit),
         refused => unreachable!("{refused:?} at {now}: {policy:?}"),
     }
@@ -153,11 +147,11 @@ fn fail(policy: &mut CallPolicy, now: Nanos) -> u64 {
 #[test]
 fn only_ready_and_weighted_endpoints_are_picked() {
     let mut policy = CallPolicy::new(Box::new(RoundRobin::new(0)), None, None);
-    assert_eq!(policy.handle_admit("", 0), CallVerdict::NoEndpoint);
-    let ids = policy.handle_update([("a", 1), ("b", 0), ("c", 1)]);
-    assert_eq!(policy.handle_admit("", 0), CallVerdict::NoEndpoint);
+    assert_eq!(policy.handle_admit("", None, 0), CallVerdict::NoEndpoint);
+    let ids = policy.handle_update([("a", 1), ("b", 0), ("c", 1)], 0);
+    assert_eq!(policy.handle_admit("", None, 0), CallVerdict::NoEndpoint);
     policy.handle_ready(ids[1], true);
-    assert_eq!(policy.handle_admit("", 0), CallVerdict::NoEndpoint);
+    assert_eq!(policy.handle_admit("", None, 0), CallVerdict::NoEndpoint);
     policy.handle_ready(ids[2], true);
     policy.handle_ready(99, true);
     assert!((0..10).all(|_| admit(&mut policy, 0).0 == ids[2]));
@@ -169,7 +163,7 @@ fn updates_keep_what_stays_and_forget_what_leaves() {
     let (endpoint, permit) = admit(&mut policy, 0);
     let stays = if endpoint == 0 { "a" } else { "b" };
     assert_eq!(
-        policy.handle_update([("new", 1), (stays, 2), (stays, 3)]),
+        policy.handle_update([("new", 1), (stays, 2), (stays, 3)], 0),
         [2, endpoint, endpoint]
     );
     let view = policy.endpoints().nth(1).unwrap();
@@ -177,10 +171,10 @@ fn updates_keep_what_stays_and_forget_what_leaves() {
         (view.key, view.weight, view.ready, view.in_flight),
         (stays, 5, true, 1)
     );
-    assert_eq!(policy.handle_update([(stays, 1)]), [endpoint]);
-    assert_eq!(policy.handle_update([]), []);
+    assert_eq!(policy.handle_update([(stays, 1)], 0), [endpoint]);
+    assert_eq!(policy.handle_update([], 0), []);
     policy.handle_complete(endpoint, permit, Outcome::Failure, 0);
-    assert_eq!(policy.handle_update([(stays, 1)]), [3]);
+    assert_eq!(policy.handle_update([(stays, 1)], 0), [3]);
     let view = policy.endpoints().next().unwrap();
     assert_eq!(
         (view.ready, view.in_flight, view.breaker),
@@ -200,14 +194,14 @@ fn endpoints_with_open_breakers_are_skipped_until_they_may_be_probed() {
     let other = fail(&mut policy, 6);
     assert_ne!(other, broken);
     assert_eq!(
-        policy.handle_admit("", 7),
+        policy.handle_admit("", None, 7),
         CallVerdict::BreakerOpen { retry_at: Some(10) }
     );
     let (probed, permit) = admit(&mut policy, 10);
     assert_eq!(probed, broken);
     // `broken` is out with its probe, so what is known is when `other` may be probed.
     assert_eq!(
-        policy.handle_admit("", 10),
+        policy.handle_admit("", None, 10),
         CallVerdict::BreakerOpen { retry_at: Some(16) }
     );
     policy.handle_complete(probed, permit, Outcome::Success, 11);
@@ -220,7 +214,7 @@ fn a_lost_probe_does_not_wedge_the_endpoint() {
     fail(&mut policy, 0);
     let _lost = admit(&mut policy, 10);
     assert_eq!(
-        policy.handle_admit("", 29),
+        policy.handle_admit("", None, 29),
         CallVerdict::BreakerOpen { retry_at: None }
     );
     admit(&mut policy, 30);
@@ -230,12 +224,12 @@ fn a_lost_probe_does_not_wedge_the_endpoint() {
 fn a_clock_that_goes_backwards_is_refused_not_trusted() {
     let mut policy = policy(&[("a", 1)]);
     fail(&mut policy, 0);
-    policy.handle_update([("a", 1), ("b", 1)]);
+    policy.handle_update([("a", 1), ("b", 1)], 0);
     // Gathered at 10, when the probe was due; asked at 9.
-    let looked = policy.handle_admit("", 10);
+    let looked = policy.handle_admit("", None, 10);
     assert!(matches!(looked, CallVerdict::Admit { .. }));
     assert_eq!(
-        policy.handle_admit("", 9),
+        policy.handle_admit("", None, 9),
         CallVerdict::BreakerOpen { retry_at: None }
     );
 }
@@ -244,29 +238,29 @@ fn a_clock_that_goes_backwards_is_refused_not_trusted() {
 fn only_a_call_that_goes_somewhere_takes_from_the_limit() {
     let limit = Keyed::new(Gcra::new(Quota::new(1, 100, 1).unwrap()), 8);
     let mut policy = CallPolicy::new(Box::new(LeastRequest::new(0)), Some(BREAKER), Some(limit));
-    assert_eq!(policy.handle_admit("key", 0), CallVerdict::NoEndpoint);
-    let ids = policy.handle_update([("a", 1)]);
+    assert_eq!(policy.handle_admit("key", None, 0), CallVerdict::NoEndpoint);
+    let ids = policy.handle_update([("a", 1)], 0);
     policy.handle_ready(ids[0], true);
-    let CallVerdict::Admit { endpoint, permit } = policy.handle_admit("key", 1) else {
+    let CallVerdict::Admit { endpoint, permit } = policy.handle_admit("key", None, 1) else {
         unreachable!("nothing was taken yet")
     };
     assert_eq!(
-        policy.handle_admit("key", 2),
+        policy.handle_admit("key", None, 2),
         CallVerdict::RateLimited {
             retry_at: Some(101)
         }
     );
     assert!(matches!(
-        policy.handle_admit("other", 2),
+        policy.handle_admit("other", None, 2),
         CallVerdict::Admit { .. }
     ));
     policy.handle_complete(endpoint, permit, Outcome::Failure, 2);
     assert_eq!(
-        policy.handle_admit("third", 3),
+        policy.handle_admit("third", None, 3),
         CallVerdict::BreakerOpen { retry_at: Some(12) }
     );
     assert!(matches!(
-        policy.handle_admit("third", 12),
+        policy.handle_admit("third", None, 12),
         CallVerdict::Admit { .. }
     ));
 }

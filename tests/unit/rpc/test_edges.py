@@ -55,7 +55,7 @@ async def serve(act: Callable[[], Any], within: float | None = 10.0) -> AsyncIte
         with anyio.fail_after(within):
             yield stub
             assert await stub.unary(EchoRequest(text="next")) == EchoReply(text="next")
-        ((_, _, ready, calls, _),) = channel.snapshot()
+        ((_, _, ready, calls, *_),) = channel.snapshot()
         assert (ready, calls) == (True, 0)
 
 

@@ -1,6 +1,7 @@
 //! Least request by the power of two choices.
 
-use super::Balancer;
+use super::line::Line;
+use super::{Balancer, Call, Candidate};
 use crate::random::Random;
 
 /// Of two endpoints drawn by weight, the one with fewer calls in flight for its weight.
@@ -10,8 +11,7 @@ use crate::random::Random;
 /// endpoints share by weight, and in the comparison, so that busy ones do.
 #[derive(Debug)]
 pub struct LeastRequest {
-    /// Where each candidate's share of the line from 0 to the total ends.
-    ends: Vec<u64>,
+    line: Line,
     random: Random,
 }
 
@@ -19,51 +19,23 @@ impl LeastRequest {
     /// Draws as the seed determines.
     pub fn new(seed: u64) -> Self {
         Self {
-            ends: Vec::new(),
+            line: Line::default(),
             random: Random::new(seed),
         }
-    }
-
-    /// The share of a candidate: where it begins and how long it is.
-    fn share(&self, index: usize) -> (u64, u64) {
-        let begin = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        (begin, self.ends[index] - begin)
-    }
-
-    fn at(&self, point: u64) -> usize {
-        self.ends.partition_point(|&end| end <= point)
     }
 }
 
 impl Balancer for LeastRequest {
-    fn handle_update(&mut self, weights: &[u32]) {
-        let mut end = 0;
-        self.ends.clear();
-        self.ends.extend(weights.iter().map(|&weight| {
-            end += u64::from(weight);
-            end
-        }));
+    fn handle_update(&mut self, candidates: &[Candidate]) {
+        self.line.update(candidates);
     }
 
-    fn pick(&mut self, load: &dyn Fn(usize) -> u32) -> Option<usize> {
-        let total = *self.ends.last()?;
-        if self.ends.len() == 1 {
-            return Some(0);
-        }
-        let point = self.random.below(total);
-        let first = self.at(point);
-        let (begin, weight) = self.share(first);
-        // The second draw leaves the first one's share out of the line.
-        let point = self.random.below(total - weight);
-        let second = self.at(if point < begin { point } else { point + weight });
-        let (_, other_weight) = self.share(second);
+    fn pick(&mut self, call: &Call<'_>) -> Option<usize> {
+        let (first, second) = self.line.two(&mut self.random)?;
         // load / weight of each, multiplied out.
-        let first_load = u128::from(load(first)) * u128::from(other_weight);
-        let second_load = u128::from(load(second)) * u128::from(weight);
-        Some(if second_load < first_load {
-            second
-        } else {
-            first
-        })
+        let load = |index| u128::from(call.loads.in_flight(index));
+        let weight = |index| u128::from(self.line.weight(index));
+        let lighter = load(second) * weight(first) < load(first) * weight(second);
+        Some(if lighter { second } else { first })
     }
 }

@@ -1,6 +1,6 @@
 //! Round robin over weighted endpoints.
 
-use super::Balancer;
+use super::{Balancer, Call, Candidate};
 use crate::random::Random;
 
 /// Each in turn; a heavier endpoint in more of the rounds.
@@ -13,6 +13,8 @@ use crate::random::Random;
 pub struct RoundRobin {
     weights: Vec<u32>,
     heaviest: u32,
+    /// Whether all weights are the same: then everybody is due in every round.
+    even: bool,
     position: usize,
     round: u64,
     random: Random,
@@ -24,6 +26,7 @@ impl RoundRobin {
         Self {
             weights: Vec::new(),
             heaviest: 0,
+            even: true,
             position: 0,
             round: 0,
             random: Random::new(seed),
@@ -31,6 +34,9 @@ impl RoundRobin {
     }
 
     fn due(&self, index: usize, weight: u32) -> bool {
+        if self.even {
+            return true;
+        }
         let (heaviest, weight) = (u64::from(self.heaviest), u64::from(weight));
         // Half a round's offset from one endpoint to the next keeps equal ones from being due in
         // the same rounds.
@@ -40,18 +46,20 @@ impl RoundRobin {
 }
 
 impl Balancer for RoundRobin {
-    fn handle_update(&mut self, weights: &[u32]) {
+    fn handle_update(&mut self, candidates: &[Candidate]) {
         let started = !self.weights.is_empty();
         self.weights.clear();
-        self.weights.extend_from_slice(weights);
-        self.heaviest = weights.iter().copied().max().unwrap_or(0);
+        self.weights
+            .extend(candidates.iter().map(|each| each.weight));
+        self.heaviest = self.weights.iter().copied().max().unwrap_or(0);
+        self.even = self.weights.iter().all(|&weight| weight == self.heaviest);
         if !started {
-            let start = self.random.below(weights.len() as u64);
+            let start = self.random.below(candidates.len() as u64);
             self.position = usize::try_from(start).unwrap_or(0);
         }
     }
 
-    fn pick(&mut self, _load: &dyn Fn(usize) -> u32) -> Option<usize> {
+    fn pick(&mut self, _call: &Call<'_>) -> Option<usize> {
         loop {
             if self.position >= self.weights.len() {
                 self.position = 0;

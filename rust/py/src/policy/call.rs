@@ -2,19 +2,34 @@
 
 use bascule_policy::limit::{Gcra, Keyed, Quota};
 use bascule_policy::{
-    BreakerSettings, CallPolicy as Core, CallVerdict, HALF_OPEN_FOR, Permit, balance,
+    BreakerSettings, CallPermit, CallPolicy as Core, CallVerdict, HALF_OPEN_FOR, LATENCY_DECAY,
+    balance::Kind,
 };
 use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::limiter::refused;
-use super::{UNKNOWN, outcome, span_until};
+use super::{UNKNOWN, balance, outcome, span_until};
 
 const ADMITTED: u8 = 0;
 const RATE_LIMITED: u8 = 1;
 const BREAKER_OPEN: u8 = 2;
 const NO_ENDPOINT: u8 = 3;
+
+/// An endpoint in a snapshot; `_core.pyi` names the columns.
+type Row = (
+    String,
+    u32,
+    bool,
+    u32,
+    &'static str,
+    u64,
+    u64,
+    u64,
+    Option<f64>,
+    Option<u64>,
+);
 
 /// Limit, breaker and pick for the calls of one channel.
 #[pyclass(module = "bascule._core", frozen)]
@@ -25,19 +40,39 @@ pub(crate) struct CallPolicy {
 #[pymethods]
 impl CallPolicy {
     #[new]
-    #[pyo3(signature = (*, balancer, seed, breaker, limit=None, half_open_for_ns=HALF_OPEN_FOR))]
+    #[pyo3(signature = (
+        *,
+        balancer,
+        seed,
+        breaker,
+        limit=None,
+        half_open_for_ns=HALF_OPEN_FOR,
+        ring_size=(1_024, 4_096),
+        table_size=65_537,
+        latency_decay_ns=None,
+        slow_start=None,
+        outlier=None,
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "all have names in Python")]
     fn new(
         balancer: &str,
         seed: u64,
         breaker: Option<(u32, u32, u64, u32)>,
         limit: Option<(u32, u64, u32, u32)>,
         half_open_for_ns: u64,
+        ring_size: (u32, u32),
+        table_size: u32,
+        latency_decay_ns: Option<u64>,
+        slow_start: Option<(u64, f64, f64)>,
+        outlier: Option<balance::Outlier>,
     ) -> PyResult<Self> {
-        let balancer = balance::by_name(balancer, seed).ok_or_else(|| {
-            PyValueError::new_err(format!(
-                "balancer is {balancer:?}, must be 'round_robin' or 'least_request'"
-            ))
-        })?;
+        let kind = balance::kind(balancer)?;
+        if slow_start.is_some() && kind.hashes() {
+            return Err(PyValueError::new_err(format!(
+                "slow_start would move calls that {balancer} keeps together: leave it out"
+            )));
+        }
+        let sizes = balance::sizes(ring_size, table_size)?;
         let breaker = breaker
             .map(
                 |(failure_threshold, success_threshold, open_for, half_open_permits)| {
@@ -58,38 +93,44 @@ impl CallPolicy {
                 Ok::<_, PyErr>(Keyed::new(Gcra::new(quota), max_keys))
             })
             .transpose()?;
+        let mut core = Core::new(kind.build(seed, &sizes), breaker, limit);
+        let learned = (kind == Kind::PeakEwma).then_some(LATENCY_DECAY);
+        if let Some(decay) = latency_decay_ns.or(learned) {
+            core = core.with_latency(decay);
+        }
+        if let Some(settings) = slow_start {
+            core = core.with_slow_start(balance::slow_start(settings)?);
+        }
+        if let Some(settings) = outlier {
+            core = core.with_outlier_detection(balance::outlier(settings)?, seed);
+        }
         Ok(Self {
-            core: Mutex::new(Core::new(balancer, breaker, limit)),
+            core: Mutex::new(core),
         })
     }
 
     #[allow(clippy::needless_pass_by_value, reason = "pyo3 extracts owned lists")]
     fn update(&self, endpoints: Vec<(String, u32)>, now_ns: u64) -> Vec<u64> {
-        // No policy ages endpoints yet; the time is there for those that will.
-        let _ = now_ns;
         let listed = endpoints
             .iter()
             .map(|(key, weight)| (key.as_str(), *weight));
-        self.core.lock().handle_update(listed)
+        self.core.lock().handle_update(listed, now_ns)
     }
 
     fn set_ready(&self, endpoint: u64, ready: bool) {
         self.core.lock().handle_ready(endpoint, ready);
     }
 
-    #[pyo3(signature = (now_ns, key=None))]
-    fn admit(&self, now_ns: u64, key: Option<&str>) -> (u8, i64, u64, i64) {
+    #[pyo3(signature = (now_ns, hash=None, key=None))]
+    fn admit(&self, now_ns: u64, hash: Option<u64>, key: Option<&str>) -> (u8, i64, u64, i64) {
         match self
             .core
             .lock()
-            .handle_admit(key.unwrap_or_default(), now_ns)
+            .handle_admit(key.unwrap_or_default(), hash, now_ns)
         {
-            CallVerdict::Admit { endpoint, permit } => (
-                ADMITTED,
-                endpoint.cast_signed(),
-                permit.generation(),
-                UNKNOWN,
-            ),
+            CallVerdict::Admit { endpoint, permit } => {
+                (ADMITTED, endpoint.cast_signed(), permit.bits(), UNKNOWN)
+            }
             CallVerdict::RateLimited { retry_at } => {
                 (RATE_LIMITED, UNKNOWN, 0, span_until(retry_at, now_ns))
             }
@@ -103,14 +144,14 @@ impl CallPolicy {
     #[pyo3(signature = (endpoint, permit, outcome, now_ns))]
     fn complete(&self, endpoint: u64, permit: u64, outcome: u8, now_ns: u64) -> PyResult<()> {
         let outcome = self::outcome(outcome)?;
-        let permit = Permit::from_generation(permit);
+        let permit = CallPermit::from_bits(permit);
         self.core
             .lock()
             .handle_complete(endpoint, permit, outcome, now_ns);
         Ok(())
     }
 
-    fn snapshot(&self) -> Vec<(String, u32, bool, u32, &'static str)> {
+    fn snapshot(&self) -> Vec<Row> {
         let core = self.core.lock();
         let views = core.endpoints();
         views
@@ -121,6 +162,11 @@ impl CallPolicy {
                     view.ready,
                     view.in_flight,
                     view.breaker.name(),
+                    view.picks,
+                    view.successes,
+                    view.failures,
+                    view.latency,
+                    view.ejected_until,
                 )
             })
             .collect()

@@ -1,5 +1,6 @@
 //! Python's view of `bascule-policy`: frozen classes, integers across the boundary.
 
+mod balance;
 mod breaker;
 mod call;
 mod limiter;
@@ -10,6 +11,8 @@ use pyo3::prelude::*;
 
 /// Adds the classes of this module to the extension.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(balance::subset, module)?)?;
+    module.add_function(wrap_pyfunction!(balance::xxh64, module)?)?;
     module.add_class::<breaker::Breaker>()?;
     module.add_class::<call::CallPolicy>()?;
     module.add_class::<limiter::Decision>()?;

@@ -1,0 +1,111 @@
+//! Consistent hashing from a table.
+
+use super::ring_hash::place;
+use super::{Balancer, Call, Candidate, Member};
+use crate::hash::xxh64;
+use crate::random::Random;
+
+/// Calls with the same hash go to the same endpoint for as long as it can take calls; the load is
+/// more even than a ring's, at the price of a few more calls that move when the list changes.
+///
+/// Source: Eisenbud et al., "Maglev: A fast and reliable software network load balancer" (2016),
+/// section 3.4, with Envoy's turns by weight. The entries of an endpoint that is listed but cannot
+/// take calls go to that of the next entry in the table, so that no other call moves. A call
+/// without a hash goes to any entry.
+#[derive(Debug)]
+pub struct Maglev {
+    size: u32,
+    /// The member of each entry.
+    table: Vec<usize>,
+    candidates: Vec<Option<usize>>,
+    random: Random,
+}
+
+impl Maglev {
+    /// A table of `size` entries, a prime; the seed draws for calls without a hash.
+    pub fn new(seed: u64, size: u32) -> Self {
+        Self {
+            size,
+            table: Vec::new(),
+            candidates: Vec::new(),
+            random: Random::new(seed),
+        }
+    }
+
+    /// The member of each entry.
+    pub fn table(&self) -> &[usize] {
+        &self.table
+    }
+}
+
+/// A member while the table is filled.
+struct Claimant {
+    member: usize,
+    weight: u64,
+    /// The turns of the heaviest, weighted, that it waits for.
+    due: u64,
+    /// The entry that it would like next, and how far the one after is.
+    next: u64,
+    skip: u64,
+}
+
+impl Balancer for Maglev {
+    fn handle_members(&mut self, members: &[Member<'_>]) {
+        const FREE: usize = usize::MAX;
+        self.table.clear();
+        // In the order of their keys, so that every client builds the same table.
+        let mut sorted: Vec<_> = members.iter().enumerate().collect();
+        sorted.retain(|(_, member)| member.weight > 0);
+        sorted.sort_by_key(|(_, member)| member.key);
+        let size = u64::from(self.size);
+        let mut claimants: Vec<_> = sorted
+            .into_iter()
+            .map(|(index, member)| Claimant {
+                member: index,
+                weight: u64::from(member.weight),
+                due: 0,
+                next: xxh64(member.key.as_bytes(), 0) % size,
+                skip: xxh64(member.key.as_bytes(), 1) % (size - 1).max(1) + 1,
+            })
+            .collect();
+        let Some(heaviest) = claimants.iter().map(|each| each.weight).max() else {
+            return;
+        };
+        let mut table = vec![FREE; self.size as usize];
+        let mut left = table.len();
+        for turn in 1.. {
+            for each in &mut claimants {
+                if turn * each.weight < each.due {
+                    continue;
+                }
+                each.due += heaviest;
+                // A prime size lets the steps come by every entry, so a free one is found.
+                let entry = loop {
+                    let entry = &mut table[usize::try_from(each.next).unwrap_or(0)];
+                    each.next = (each.next + each.skip) % size;
+                    if *entry == FREE {
+                        break entry;
+                    }
+                };
+                *entry = each.member;
+                left -= 1;
+                if left == 0 {
+                    self.table = table;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn handle_update(&mut self, candidates: &[Candidate]) {
+        place(&mut self.candidates, candidates);
+    }
+
+    fn pick(&mut self, call: &Call<'_>) -> Option<usize> {
+        let hash = call.hash.unwrap_or_else(|| self.random.next());
+        let first = usize::try_from(hash % u64::from(self.size)).unwrap_or(0);
+        let (before, after) = self.table.split_at_checked(first)?;
+        let mut members = after.iter().chain(before);
+        members.find_map(|&member| *self.candidates.get(member)?)
+    }
+}
