@@ -134,7 +134,10 @@ class CallPolicy:
         """Tell whether an endpoint can take calls; an id that has left is ignored."""
 
     def admit(
-        self, now_ns: int, hash: int | None = None, key: str | None = None
+        self,
+        now_ns: int,
+        hash: int | None = None,  # noqa: A002
+        key: str | None = None,
     ) -> tuple[int, int, int, int]:
         """Return ``(verdict, endpoint, permit, retry_after_ns)``.
 
@@ -159,9 +162,7 @@ class CallPolicy:
         """
 
 _OutlierRule: TypeAlias = tuple[int, int, int, int]
-_EndpointRow: TypeAlias = tuple[
-    str, int, bool, int, str, int, int, int, float | None, int | None
-]
+_EndpointRow: TypeAlias = tuple[str, int, bool, int, str, int, int, int, float | None, int | None]
 
 @final
 class Decision:

@@ -202,8 +202,8 @@ class Gateway:
         """Name and state of each endpoint's breaker: as many as there are endpoints."""
         for service, channel in self._channels.items():
             if self.config.upstream(service).breaker is not None:
-                for address, _, _, _, state in channel.snapshot():
-                    yield f"{service}@{address}", state
+                for endpoint in channel.snapshot():
+                    yield f"{service}@{endpoint.address}", endpoint.breaker
 
     async def _is_ready(self) -> bool:
         return self._serving and (self._ready is None or await self._ready())

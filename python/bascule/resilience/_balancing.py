@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeVar
 
 from bascule import _core
 from bascule.errors import ConfigurationError
-from bascule.resilience._breaker import BreakerState
+from bascule.resilience._breaker import BreakerSettings, BreakerState
 from bascule.resilience._time import count, span_ns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bascule._core import CallPolicy
-    from bascule.resilience._breaker import BreakerSettings
 
 #: The most points of a ring and entries of a table.
 _MOST_ENTRIES = 2**20
@@ -108,8 +107,8 @@ class OutlierDetection:
             span_ns("base_ejection_time", self.base_ejection_time, least_ns=0),
             span_ns("max_ejection_time", self.max_ejection_time, least_ns=0),
             self.max_ejection_percent,
-            rate and (rate.stdev_factor, *_shared(rate)),
-            failure and (failure.threshold, *_shared(failure)),
+            None if rate is None else (rate.stdev_factor, *_shared(rate)),
+            None if failure is None else (failure.threshold, *_shared(failure)),
         )
 
 
@@ -230,26 +229,18 @@ class LoadBalancing:
 
     def policy(self, *, seed: int, breaker: BreakerSettings | None = None) -> CallPolicy:
         """The core's policy by these settings; ``pick_first`` has only one endpoint to choose."""
+        slow_start, outlier, decay = self.slow_start, self.outlier, self.latency_decay
+        settings = breaker or BreakerSettings()
         return _core.CallPolicy(
             balancer="round_robin" if self.balancer == "pick_first" else self.balancer,
             seed=seed,
-            breaker=breaker
-            and (
-                breaker.failure_threshold,
-                breaker.success_threshold,
-                breaker.timeout_ns,
-                breaker.half_open_permits,
-            ),
-            **({} if breaker is None else {"half_open_for_ns": breaker.half_open_timeout_ns}),
+            breaker=None if breaker is None else _breaker_for_core(breaker),
+            half_open_for_ns=settings.half_open_timeout_ns,
             ring_size=self.ring_size,
             table_size=self.table_size,
-            latency_decay_ns=(
-                None
-                if self.latency_decay is None
-                else span_ns("latency_decay", self.latency_decay)
-            ),
-            slow_start=self.slow_start and self.slow_start._for_core(),
-            outlier=self.outlier and self.outlier._for_core(),
+            latency_decay_ns=None if decay is None else span_ns("latency_decay", decay),
+            slow_start=None if slow_start is None else slow_start._for_core(),
+            outlier=None if outlier is None else outlier._for_core(),
         )
 
 
@@ -316,6 +307,15 @@ def hash_key(key: str | bytes) -> int:
     Source: gRFC A76.
     """
     return _core.xxh64(key.encode() if isinstance(key, str) else key)
+
+
+def _breaker_for_core(breaker: BreakerSettings) -> tuple[int, int, int, int]:
+    return (
+        breaker.failure_threshold,
+        breaker.success_threshold,
+        breaker.timeout_ns,
+        breaker.half_open_permits,
+    )
 
 
 def _check_rule(rule: SuccessRateEjection | FailurePercentageEjection) -> None:

@@ -188,8 +188,5 @@ impl Sizes {
 }
 
 fn is_prime(number: u32) -> bool {
-    number >= 2
-        && (2..)
-            .take_while(|divisor| divisor * divisor <= number)
-            .all(|divisor| number % divisor != 0)
+    number >= 2 && !(2..=number.isqrt()).any(|divisor| number.is_multiple_of(divisor))
 }
