@@ -79,7 +79,6 @@ def _server_targets() -> Iterator[Target]:
         yield _ratio(key, "grpcio.aio", at_least=over_grpcio)
         yield _ratio(key, "grpclib", at_least=over_grpclib)
 
-
     at_full_load = Key("server", "bascule uvloop", "-c1 -m100", "calls_per_second")
     for native in ("tonic", "grpc-go"):
         yield _ratio(at_full_load, native, at_least=0.6)

@@ -1,14 +1,6 @@
-"""Policies that keep a service standing: circuit breaker and rate limiters, usable alone, and how
-a client shares its calls.
-"""
+"""Policies that keep a service standing: circuit breaker and rate limiters, usable alone."""
 
 from bascule.resilience._balancing import EndpointSnapshot as EndpointSnapshot
-from bascule.resilience._balancing import FailurePercentageEjection as FailurePercentageEjection
-from bascule.resilience._balancing import LoadBalancing as LoadBalancing
-from bascule.resilience._balancing import OutlierDetection as OutlierDetection
-from bascule.resilience._balancing import SlowStart as SlowStart
-from bascule.resilience._balancing import Subset as Subset
-from bascule.resilience._balancing import SuccessRateEjection as SuccessRateEjection
 from bascule.resilience._balancing import endpoint_snapshots as endpoint_snapshots
 from bascule.resilience._balancing import hash_key as hash_key
 from bascule.resilience._breaker import BreakerSettings as BreakerSettings
