@@ -251,6 +251,7 @@ class Transcoder:
         services: list[str] | None,
         max_depth: int,
         print_defaults: bool,
+        ignore_unknown: bool = False,
     ) -> Transcoder: ...
     def bindings(
         self,
@@ -273,6 +274,7 @@ __all__ += [
     "Headers",
     "ServerConfig",
     "ServerConnection",
+    "WebConfig",
 ]
 
 #: Upper bounds of the latency buckets in seconds; one more bucket takes the rest.
@@ -325,7 +327,27 @@ class ServerConfig:
         http_body_timeout_ns: int = ...,
         handshake_timeout_ns: int = ...,
         idle_timeout_ns: int = ...,
+        web: WebConfig | None = None,
     ) -> ServerConfig: ...
+
+@final
+class WebConfig:
+    """How browsers are served: gRPC-Web and Connect beside gRPC, over HTTP/2 and HTTP/1.1."""
+
+    def __new__(
+        cls,
+        *,
+        origins: Sequence[str] | None,
+        credentials: bool,
+        max_age_ns: int,
+        unary: Sequence[int],
+        safe: Sequence[int],
+    ) -> WebConfig:
+        """
+        :param origins: pages of these may call besides the server's own; None is every page
+        :param unary: methods with one request and one reply
+        :param safe: those among them that may be called by GET
+        """
 
 @final
 class ServerConnection:
@@ -338,8 +360,9 @@ class ServerConnection:
     - ``(4, stream)``: the peer gave up: cancel the handler, then call ``handler_ended``
     - ``(5, stream, method, target, headers, body, problem, version)``: a plain request
     - ``(6, error)``: the connection ended; all its streams were reported before
+    - ``(8, ...)``: as 0, but the messages of the call are JSON in both directions
 
-    With ``http_max_body``, the first bytes tell HTTP/1.1 from HTTP/2, unless TLS has agreed on one
+    With ``http_max_body`` or ``web``, the first bytes tell HTTP/1.1 from HTTP/2, unless TLS has agreed on one
     of them in ``alpn``.
 
     Each call is answered by exactly one of ``respond``, ``finish``, ``respond_http``, ``reset`` and,

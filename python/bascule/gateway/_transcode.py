@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from bascule import _core
+from bascule.rpc._descriptors import descriptor_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from google.protobuf.descriptor import FileDescriptor
 
 __all__ = ["Binding", "Match", "Transcoder", "descriptor_set"]
 
@@ -159,24 +158,3 @@ class Transcoder:
         :raises LookupError: if the set has no such message
         """
         return self._core.to_json(message_type, message)
-
-
-def descriptor_set(*files: FileDescriptor) -> bytes:
-    """Serialize files and everything that they import as a ``FileDescriptorSet``.
-
-    :param files: ``DESCRIPTOR`` of generated protobuf modules
-    """
-    from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
-
-    ordered: dict[str, FileDescriptor] = {}
-
-    def add(file: FileDescriptor) -> None:
-        if file.name not in ordered:
-            for dependency in file.dependencies:
-                add(dependency)
-            ordered[file.name] = file
-
-    for file in files:
-        add(file)
-    protos = [FileDescriptorProto.FromString(file.serialized_pb) for file in ordered.values()]
-    return FileDescriptorSet(file=protos).SerializeToString()

@@ -27,6 +27,7 @@ from bascule.rpc._retry import Attempts as Attempts
 from bascule.rpc._server import Server as Server
 from bascule.rpc._server import ServerLimits as ServerLimits
 from bascule.rpc._streams import ServerStream as ServerStream
+from bascule.rpc._web import WebSettings as WebSettings
 
 if TYPE_CHECKING:
     from bascule.rpc._health import HealthService as HealthService

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from grpclib.const import Handler
 
+    from bascule.rpc._codec import Codec
     from bascule.rpc._server_call import ServerCall
 
 __all__ = ["Binding", "Servable"]
@@ -38,13 +39,14 @@ class Binding:
         handler: Handler,
         interceptors: Sequence[ServerInterceptor],
         max_message: int,
+        codecs: Callable[[type[Any]], Codec[Any]] = codec_for,
     ) -> None:
         cardinality = handler.cardinality
         self.path = path
         self.unary_request = not cardinality.client_streaming
         self.unary_reply = not cardinality.server_streaming
-        self.decode = codec_for(handler.request_type).decode
-        self.encode = _bounded(codec_for(handler.reply_type).encode, max_message)
+        self.decode = codecs(handler.request_type).decode
+        self.encode = _bounded(codecs(handler.reply_type).encode, max_message)
         self.serve: Callable[[ServerCall], Coroutine[Any, Any, None]]
         if self.unary_request and self.unary_reply:
             self.serve = self._serve_unary(handler, interceptors)

@@ -1,4 +1,4 @@
-"""Message classes of the services that bascule brings along, apart from everybody else's."""
+"""Descriptors of protobuf files: of any, and of those that bascule brings along."""
 
 from __future__ import annotations
 
@@ -25,3 +25,24 @@ def own_messages(serialized: bytes) -> tuple[FileDescriptor, dict[str, type[Mess
     return file, {
         name: GetMessageClass(message) for name, message in file.message_types_by_name.items()
     }
+
+
+def descriptor_set(*files: FileDescriptor) -> bytes:
+    """Serialize files and everything that they import as a ``FileDescriptorSet``.
+
+    :param files: ``DESCRIPTOR`` of generated protobuf modules
+    """
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+
+    ordered: dict[str, FileDescriptor] = {}
+
+    def add(file: FileDescriptor) -> None:
+        if file.name not in ordered:
+            for dependency in file.dependencies:
+                add(dependency)
+            ordered[file.name] = file
+
+    for file in files:
+        add(file)
+    protos = [FileDescriptorProto.FromString(file.serialized_pb) for file in ordered.values()]
+    return FileDescriptorSet(file=protos).SerializeToString()

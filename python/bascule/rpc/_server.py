@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bascule.net import ServerTLS
     from bascule.rpc._binding import Servable
     from bascule.rpc._context import ServerInterceptor
+    from bascule.rpc._web import WebSettings
 
 __all__ = ["Server", "ServerLimits"]
 
@@ -58,6 +59,7 @@ class Server:
     :param interceptors: run around every handler, the first one outermost
     :param limits: bounds of each connection
     :param grace: seconds that calls in progress get when the server ends
+    :param web: also answer gRPC-Web and Connect, over HTTP/1.1 as well
     :raises ConfigurationError: if two services serve the same method, or none is given
     :raises TransportError: on entering, if an address cannot be bound
     """
@@ -71,6 +73,7 @@ class Server:
         interceptors: Sequence[ServerInterceptor] = (),
         limits: ServerLimits | None = None,
         grace: float = 30.0,
+        web: WebSettings | None = None,
     ) -> None:
         limits = limits or ServerLimits()
         if grace < 0 or grace == math.inf:
@@ -79,6 +82,8 @@ class Server:
         #: The counters of every call, for metrics.
         self.stats: CallTable = _core.CallTable()
         self.bindings: list[Binding] = []
+        #: The same methods for calls whose messages are JSON.
+        self.json_bindings: list[Binding] = []
         self._services = tuple(services)
         for service in services:
             for path, handler in service.__mapping__().items():
@@ -90,6 +95,19 @@ class Server:
         if not self.bindings:
             message = "a server needs at least one service with a method"
             raise ConfigurationError(message)
+        protocols: tuple[str, ...] = ("h2",)
+        web_config = None
+        if web is not None:
+            from bascule.rpc._json_codec import json_codec_for
+            from bascule.rpc._web import configure_web
+
+            protocols = ("h2", "http/1.1")
+            handlers = [each for service in services for each in service.__mapping__().items()]
+            web_config = configure_web(web, handlers)
+            self.json_bindings = [
+                Binding(path, handler, interceptors, limits.max_message, json_codec_for)
+                for path, handler in handlers
+            ]
         self.config = _core.ServerConfig(
             calls=self.stats,
             max_streams=limits.max_streams,
@@ -97,8 +115,9 @@ class Server:
             max_header_bytes=limits.max_header_bytes,
             idle_timeout_ns=int(limits.idle_timeout * 1e9),
             handshake_timeout_ns=int(limits.handshake_timeout * 1e9),
+            web=web_config,
         )
-        context = None if tls is None else tls.context(("h2",))
+        context = None if tls is None else tls.context(protocols)
         addresses = (listen,) if isinstance(listen, str) else tuple(listen)
         self.serving = Serving(functools.partial(ServerSession, self), addresses, context, grace)
 

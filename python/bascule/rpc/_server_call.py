@@ -220,11 +220,13 @@ class ServerSession:
     """One connection of a server."""
 
     def __init__(self, server: Server, driver: Driver, link: Link) -> None:
-        self.machine = _core.ServerConnection(server.config, driver.now_ns())
+        alpn = None if link.tls is None else link.tls.selected_alpn_protocol()
+        self.machine = _core.ServerConnection(server.config, driver.now_ns(), alpn)
         self.driver = driver
         self.link = link
         self.calls: dict[int, ServerCall] = {}
         self._bindings = server.bindings
+        self._json_bindings = server.json_bindings
         self._lost = server.serving.lost
         #: The link is gone; handlers may still clean up after their calls.
         self.ended = False
@@ -260,6 +262,14 @@ class ServerSession:
                 waiting = calls.get(event[1])
                 if waiting is not None:
                     waiting.reset()
+            elif kind == 8:
+                _, stream, method, headers, timeout_ns, message = event
+                binding = self._json_bindings[method]
+                call = ServerCall(self, stream, binding, headers, timeout_ns, message)
+                calls[stream] = call
+                if call.deadline < self._timer_at:
+                    self._arm(call.deadline)
+                self.driver.spawn_job(call)
             elif kind == 6 and event[1] is not None:
                 logger.info("connection from %s ended: %s", self.link.peer, event[1])
 

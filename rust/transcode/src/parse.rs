@@ -20,6 +20,8 @@ pub(crate) struct Parser<'p, 'a> {
     pub(crate) pool: &'p Pool,
     pub(crate) reader: Reader<'a>,
     pub(crate) out: Vec<u8>,
+    /// Whether fields that the schema has not are passed over.
+    pub(crate) ignore_unknown: bool,
     nesting: usize,
 }
 
@@ -30,6 +32,7 @@ impl<'p, 'a> Parser<'p, 'a> {
             pool,
             reader,
             out: Vec::with_capacity(document.len()),
+            ignore_unknown: false,
             nesting: 0,
         })
     }
@@ -77,9 +80,14 @@ impl<'p, 'a> Parser<'p, 'a> {
             // Most documents have their fields in the schema's order.
             let index = match message.fields.get(expected) {
                 Some(field) if *field.json_name == *key => expected,
-                _ => message
-                    .by_name(&key)
-                    .ok_or_else(|| self.unknown_field(message, &key))?,
+                _ => match message.by_name(&key) {
+                    Some(index) => index,
+                    None if self.ignore_unknown => {
+                        self.reader.skip_value()?;
+                        continue;
+                    }
+                    None => return Err(self.unknown_field(message, &key)),
+                },
             };
             expected = index + 1;
             let field = &message.fields[index];

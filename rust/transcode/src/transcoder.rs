@@ -20,6 +20,9 @@ pub struct Options {
     pub max_depth: usize,
     /// Write fields without presence that hold their default.
     pub print_defaults: bool,
+    /// Pass over fields that a message named to [`Transcoder::parse`] has not; a request that is
+    /// routed never has them.
+    pub ignore_unknown: bool,
     /// Services whose routes are declared; `None` is all.
     pub services: Option<Vec<String>>,
 }
@@ -29,6 +32,7 @@ impl Default for Options {
         Self {
             max_depth: 64,
             print_defaults: false,
+            ignore_unknown: false,
             services: None,
         }
     }
@@ -125,6 +129,7 @@ impl Transcoder {
         let index = self.pool.find(message_type)?;
         Some(
             Parser::new(&self.pool, document, self.options.max_depth).and_then(|mut parser| {
+                parser.ignore_unknown = self.options.ignore_unknown;
                 parser.message(index)?;
                 parser.finish()
             }),

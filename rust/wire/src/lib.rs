@@ -17,5 +17,6 @@ mod outbound;
 mod pipe;
 pub mod server;
 pub mod stats;
+pub mod web;
 
 pub use message::{HttpEvent, HttpLimits, HttpRequest, Problem};

@@ -2,12 +2,14 @@
 
 mod requests;
 mod stream;
+mod web;
 
 use self::stream::{Kind, Phase, Sending, Stream, grpc_headers};
 use crate::grpc::{self, code};
 use crate::message::{HttpLimits, HttpRequest};
 use crate::pipe::{DATA_FRAME_BUDGET, INPUT_LIMIT, Pipe, ReadyList};
 use crate::stats::CallTable;
+use crate::web::{End, WebConfig};
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::{Connection, Handshake};
@@ -78,6 +80,8 @@ pub struct ServerConfig {
     pub grpc: Option<Arc<CallTable>>,
     /// The bounds of plain requests, if those are served.
     pub http: Option<HttpLimits>,
+    /// How browsers are served, if gRPC-Web and Connect are beside gRPC.
+    pub web: Option<WebConfig>,
 }
 
 /// What happened on the connection.
@@ -96,6 +100,8 @@ pub enum ServerEvent {
         timeout: Option<Duration>,
         /// The one request message, for methods whose request is one message.
         message: Option<Bytes>,
+        /// Whether messages are JSON, in both directions.
+        json: bool,
     },
     /// A message of a streaming request. Report it with `consume` when the application has taken it.
     Message {
@@ -300,9 +306,12 @@ impl ServerConnection {
         let Some(mut entry) = self.streams.remove(&stream) else {
             return self.handler_ended(stream);
         };
+        entry.ready.rearm();
+        if entry.dialect.is_some() {
+            return self.end_web(stream, entry, Some(framed), initial, web::ok(trailing));
+        }
         let mut trailers = trailing;
         trailers.insert("grpc-status", HeaderValue::from_static("0"));
-        entry.ready.rearm();
         let result = entry
             .start_response(StatusCode::OK, grpc_headers(initial))
             .and_then(|()| {
@@ -319,7 +328,7 @@ impl ServerConnection {
     pub fn send_headers(&mut self, stream: u32, initial: HeaderMap) {
         if let Some(entry) = self.streams.get_mut(&stream) {
             // An error here is a reset, which the next poll reports.
-            let _ = entry.start_response(StatusCode::OK, grpc_headers(initial));
+            let _ = entry.start_call(initial);
         }
     }
 
@@ -329,12 +338,13 @@ impl ServerConnection {
         let Some(entry) = self.streams.get_mut(&stream) else {
             return true;
         };
-        if entry
-            .start_response(StatusCode::OK, grpc_headers(HeaderMap::new()))
-            .is_err()
-        {
+        if entry.start_call(HeaderMap::new()).is_err() {
             return true;
         }
+        let framed = match &entry.dialect {
+            None => framed,
+            Some(dialect) => dialect.message(framed),
+        };
         entry.ready.rearm();
         let mut context = Context::from_waker(&entry.waker);
         match &mut entry.sending {
@@ -357,12 +367,20 @@ impl ServerConnection {
         let Some(mut entry) = self.streams.remove(&stream) else {
             return self.handler_ended(stream);
         };
+        entry.ready.rearm();
+        if entry.dialect.is_some() {
+            let end = End {
+                status,
+                message,
+                trailing,
+            };
+            return self.end_web(stream, entry, None, initial, end);
+        }
         let mut trailers = trailing;
         trailers.insert("grpc-status", HeaderValue::from(status));
         if let Some(message) = message {
             trailers.insert("grpc-message", grpc::encode_message(message));
         }
-        entry.ready.rearm();
         let result = if let Sending::Body(body) = &mut entry.sending {
             body.end(Some(trailers), &mut Context::from_waker(&entry.waker))
         } else {

@@ -76,15 +76,18 @@ struct Transcoder {
 #[pymethods]
 impl Transcoder {
     #[new]
+    #[pyo3(signature = (descriptor_set, services, max_depth, print_defaults, ignore_unknown=false))]
     fn new(
         descriptor_set: &[u8],
         services: Option<Vec<String>>,
         max_depth: usize,
         print_defaults: bool,
+        ignore_unknown: bool,
     ) -> PyResult<Self> {
         let options = Options {
             max_depth,
             print_defaults,
+            ignore_unknown,
             services,
         };
         let inner = bascule_transcode::Transcoder::new(descriptor_set, options);

@@ -4,6 +4,7 @@ mod client;
 mod convert;
 mod server;
 mod table;
+mod web;
 
 use pyo3::prelude::*;
 
@@ -12,6 +13,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<convert::PyHeaders>()?;
     module.add_class::<server::PyServerConfig>()?;
     module.add_class::<server::PyServerConnection>()?;
+    module.add_class::<web::PyWebConfig>()?;
     module.add_class::<client::PyClientConnection>()?;
     module.add("CALL_BUCKETS", table::buckets(module.py())?)
 }

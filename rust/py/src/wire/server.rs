@@ -4,6 +4,7 @@ use super::convert::{
     from_ns, headers_to_py, http_headers_from_py, http_headers_to_py, metadata_from_py, to_ns,
 };
 use super::table::PyCallTable;
+use super::web::PyWebConfig;
 use bascule_wire::accepted::AcceptedConnection;
 use bascule_wire::server::{ServerConfig, ServerEvent, ServerLimits};
 use bascule_wire::{HttpLimits, Problem, grpc};
@@ -26,7 +27,7 @@ impl PyServerConfig {
     #[pyo3(signature = (*, calls=None, max_streams=100, max_message=4_194_304, max_header_bytes=16_384,
         http_max_body=None, http_max_headers=100, http_header_timeout_ns=10_000_000_000,
         http_body_timeout_ns=15_000_000_000, handshake_timeout_ns=10_000_000_000,
-        idle_timeout_ns=3_600_000_000_000))]
+        idle_timeout_ns=3_600_000_000_000, web=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         calls: Option<&PyCallTable>,
@@ -39,6 +40,7 @@ impl PyServerConfig {
         http_body_timeout_ns: u64,
         handshake_timeout_ns: u64,
         idle_timeout_ns: u64,
+        web: Option<&PyWebConfig>,
     ) -> Self {
         let limits = ServerLimits {
             max_streams,
@@ -57,7 +59,12 @@ impl PyServerConfig {
             idle_timeout: from_ns(idle_timeout_ns),
         });
         let grpc = calls.map(|table| Arc::clone(&table.0));
-        Self(Arc::new(ServerConfig { limits, grpc, http }))
+        Self(Arc::new(ServerConfig {
+            limits,
+            grpc,
+            http,
+            web: web.map(|web| web.0.clone()),
+        }))
     }
 }
 
@@ -232,6 +239,9 @@ fn events<'py>(
     Ok(list)
 }
 
+/// The kind of a call whose messages are JSON.
+const JSON_CALL: u8 = 8;
+
 fn event_to_py(py: Python<'_>, event: ServerEvent) -> PyResult<Bound<'_, PyAny>> {
     match event {
         ServerEvent::Call {
@@ -240,10 +250,12 @@ fn event_to_py(py: Python<'_>, event: ServerEvent) -> PyResult<Bound<'_, PyAny>>
             headers,
             timeout,
             message,
+            json,
         } => {
             let headers = headers_to_py(py, headers)?;
             let message = message.map(|message| PyBytes::new(py, &message));
-            (0, stream, method, headers, timeout.map(to_ns), message).into_bound_py_any(py)
+            let kind = if json { JSON_CALL } else { 0 };
+            (kind, stream, method, headers, timeout.map(to_ns), message).into_bound_py_any(py)
         }
         ServerEvent::Message { stream, data } => {
             (1, stream, PyBytes::new(py, &data)).into_bound_py_any(py)

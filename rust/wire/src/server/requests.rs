@@ -4,6 +4,7 @@ use super::stream::{
     Gone, Kind, Phase, REFUSED_LIMIT, SKIP_LIMIT, Sending, Stream, grpc_headers, grpc_kind,
     http_problem, is_grpc_content_type, refuse_grpc, refuse_http,
 };
+use super::web::{admit, send_whole};
 use super::{ServerConnection, ServerEvent};
 use crate::credit::Credit;
 use crate::grpc::{self, Deframer, Violation, code};
@@ -37,12 +38,22 @@ impl ServerConnection {
             .is_some_and(|value| is_grpc_content_type(value.as_bytes()));
         let mut headers = parts.headers;
         let mut problem = None;
+        let mut dialect = None;
         let mut patience = self.config.limits.request_timeout;
         let kind = match (&self.config.grpc, &self.config.http) {
             (Some(table), _) if is_grpc => {
                 match grpc_kind(table, &parts.method, parts.uri.path(), &headers) {
                     Ok(kind) => kind,
                     Err(violation) => return refuse_grpc(&violation, respond),
+                }
+            }
+            (Some(table), None) if let Some(web) = &self.config.web => {
+                match admit(web, table, &parts.method, &parts.uri, &mut headers) {
+                    Ok((kind, framing)) => {
+                        dialect = Some(framing);
+                        kind
+                    }
+                    Err(answer) => return send_whole(*answer, &parts.method, respond),
                 }
             }
             (_, Some(http)) => {
@@ -71,6 +82,7 @@ impl ServerConnection {
             ready,
             waker,
             kind,
+            dialect,
             started: self.now,
             arrives_until: self.now + patience,
             headers: Some(headers),
@@ -96,6 +108,7 @@ impl ServerConnection {
                 headers: entry.headers.take().unwrap_or_default(),
                 timeout: *timeout,
                 message: None,
+                json: entry.dialect.as_ref().is_some_and(|dialect| dialect.json),
             });
             entry.phase = Phase::Handled;
         }
@@ -138,7 +151,9 @@ impl ServerConnection {
     fn refuse(&mut self, stream: u32, mut entry: Stream, violation: &Violation) {
         self.count_reset();
         self.give_up(stream, &entry, violation.status);
-        if matches!(entry.sending, Sending::Idle(_)) {
+        if entry.dialect.is_some() {
+            entry.refuse_web(violation);
+        } else if matches!(entry.sending, Sending::Idle(_)) {
             let mut headers = grpc_headers(HeaderMap::new());
             headers.insert("grpc-status", HeaderValue::from(violation.status));
             headers.insert("grpc-message", grpc::encode_message(&violation.message));
@@ -192,6 +207,10 @@ impl ServerConnection {
             return Ok(());
         };
         let unary = method.unary_request();
+        let data = match &mut entry.dialect {
+            None => data,
+            Some(_) => entry.take_web(data, self.config.limits.max_message)?,
+        };
         entry.credit.received(data.len());
         entry.deframer.push(data);
         while let Some(message) = entry.deframer.next(self.config.limits.max_message)? {
@@ -268,6 +287,11 @@ impl ServerConnection {
             }
             Kind::Grpc { .. } => {}
         }
+        if let Some(dialect) = &mut entry.dialect
+            && let Some(message) = dialect.end_request()?
+        {
+            entry.message = Some(message);
+        }
         if !entry.deframer.is_empty() {
             return Err(
                 Violation::new(code::INTERNAL, "the request ended inside a message").into(),
@@ -294,6 +318,7 @@ impl ServerConnection {
             headers: entry.headers.take().unwrap_or_default(),
             timeout: *timeout,
             message: Some(message),
+            json: entry.dialect.as_ref().is_some_and(|dialect| dialect.json),
         });
         entry.phase = Phase::Handled;
         Ok(())

@@ -6,6 +6,7 @@ use crate::message::Problem;
 use crate::outbound::Outbound;
 use crate::pipe::StreamWaker;
 use crate::stats::{CallTable, MethodEntry};
+use crate::web::Dialect;
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
@@ -43,6 +44,8 @@ pub(super) struct Stream {
     pub(super) ready: Arc<StreamWaker>,
     pub(super) waker: Waker,
     pub(super) kind: Kind,
+    /// What frames a call that is not gRPC itself.
+    pub(super) dialect: Option<Box<Dialect>>,
     pub(super) started: Duration,
     /// When to give up waiting for the rest of a request that is delivered whole.
     pub(super) arrives_until: Duration,
@@ -100,6 +103,14 @@ impl Stream {
             self.sending = Sending::Body(Outbound::new(stream));
         }
         Ok(())
+    }
+
+    /// Sends the response headers of a call unless they are out.
+    pub(super) fn start_call(&mut self, initial: HeaderMap) -> Result<(), h2::Error> {
+        match &mut self.dialect {
+            None => self.start_response(StatusCode::OK, grpc_headers(initial)),
+            Some(_) => self.start_web(initial),
+        }
     }
 
     /// Sends a response that is headers only.

@@ -91,6 +91,7 @@ impl Victim {
             limits,
             grpc: Some(table()),
             http: None,
+            web: None,
         };
         let mut victim = Self {
             server: ServerConnection::new(Arc::new(config), NOW),

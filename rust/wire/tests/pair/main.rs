@@ -65,6 +65,7 @@ impl Pair {
             limits: server,
             grpc: Some(table()),
             http: None,
+            web: None,
         };
         Self {
             client: ClientConnection::new(table(), client, false, "test:1", "pair", now).unwrap(),
@@ -143,6 +144,7 @@ impl Application {
                 headers,
                 timeout,
                 message,
+                ..
             } => {
                 let metadata = grpc::metadata(&headers);
                 self.note(
