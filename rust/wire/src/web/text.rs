@@ -74,12 +74,12 @@ mod tests {
         let text: Vec<u8> = runs.iter().flat_map(|run| encode(run)).collect();
         for size in 1..=text.len() {
             let mut decoder = TextDecoder::default();
-            let mut decoded = Vec::new();
+            let mut found = Vec::new();
             for chunk in text.chunks(size) {
-                decoded.extend(decoder.decode(chunk).unwrap());
+                found.extend(decoder.decode(chunk).unwrap());
             }
             decoder.end().unwrap();
-            assert_eq!(decoded, b"abcdefghij");
+            assert_eq!(found, b"abcdefghij");
         }
     }
 
