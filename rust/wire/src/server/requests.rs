@@ -2,9 +2,9 @@
 
 use super::stream::{
     Gone, Kind, Phase, REFUSED_LIMIT, SKIP_LIMIT, Sending, Stream, grpc_headers, grpc_kind,
-    http_problem, is_grpc_content_type, refuse_grpc, refuse_http,
+    grpc_only, http_problem, is_grpc_content_type, refuse_grpc, send_whole,
 };
-use super::web::{admit, send_whole};
+use super::web::admit;
 use super::{ServerConnection, ServerEvent};
 use crate::credit::Credit;
 use crate::grpc::{self, Deframer, Violation, code};
@@ -53,7 +53,10 @@ impl ServerConnection {
                         dialect = Some(framing);
                         kind
                     }
-                    Err(answer) => return send_whole(*answer, &parts.method, respond),
+                    Err(answer) => Kind::Refused {
+                        method: parts.method,
+                        answer,
+                    },
                 }
             }
             (_, Some(http)) => {
@@ -72,10 +75,7 @@ impl ServerConnection {
                     target,
                 }
             }
-            _ => Kind::Refused {
-                method: parts.method,
-                status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            },
+            _ => grpc_only(&parts.method, StatusCode::UNSUPPORTED_MEDIA_TYPE),
         };
         self.live += 1;
         let mut entry = Stream {
@@ -262,10 +262,10 @@ impl ServerConnection {
     }
 
     fn answer_refused(&mut self, stream: u32, entry: &mut Stream) {
-        if let Kind::Refused { method, status } = &entry.kind
+        if let Kind::Refused { method, answer } = &entry.kind
             && let Sending::Idle(respond) = &mut entry.sending
         {
-            refuse_http(method, *status, respond);
+            send_whole(method, answer, respond);
             entry.sending = Sending::Closed;
             entry.phase = Phase::Answered;
             entry.stop_receiving();

@@ -6,7 +6,7 @@ use crate::message::Problem;
 use crate::outbound::Outbound;
 use crate::pipe::StreamWaker;
 use crate::stats::{CallTable, MethodEntry};
-use crate::web::Dialect;
+use crate::web::{Dialect, Whole};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
@@ -36,7 +36,7 @@ pub(super) enum Kind {
     /// No request that is served here: answered with this status when it has come.
     Refused {
         method: Method,
-        status: StatusCode,
+        answer: Box<Whole>,
     },
 }
 
@@ -171,16 +171,29 @@ impl Stream {
 /// What somebody reads who points a browser at a gRPC port.
 const GRPC_ONLY: &str = "gRPC is served here: POST with content-type application/grpc\n";
 
-/// Answers what is no gRPC on a port that serves nothing else.
-pub(super) fn refuse_http(method: &Method, status: StatusCode, respond: &mut SendResponse<Bytes>) {
+/// The answer to what is no gRPC on a port that serves nothing else.
+pub(super) fn grpc_only(method: &Method, status: StatusCode) -> Kind {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    let bodiless = *method == Method::HEAD;
-    // The peer may be gone already: then there is nobody to refuse.
-    if let Ok(mut stream) = respond.send_response(response(status, headers), bodiless)
+    Kind::Refused {
+        method: method.clone(),
+        answer: Box::new(Whole {
+            status,
+            headers,
+            body: Bytes::from_static(GRPC_ONLY.as_bytes()),
+        }),
+    }
+}
+
+/// Sends an answer that no handler has made.
+pub(super) fn send_whole(method: &Method, answer: &Whole, respond: &mut SendResponse<Bytes>) {
+    let bodiless = *method == Method::HEAD || answer.body.is_empty();
+    let head = response(answer.status, answer.headers.clone());
+    // The peer may be gone already: then there is nobody to answer.
+    if let Ok(mut stream) = respond.send_response(head, bodiless)
         && !bodiless
     {
-        let _ = stream.send_data(Bytes::from_static(GRPC_ONLY.as_bytes()), true);
+        let _ = stream.send_data(answer.body.clone(), true);
     }
 }
 
@@ -200,10 +213,7 @@ pub(super) fn grpc_kind(
     headers: &HeaderMap,
 ) -> Result<Kind, Violation> {
     if verb != Method::POST {
-        return Ok(Kind::Refused {
-            method: verb.clone(),
-            status: StatusCode::METHOD_NOT_ALLOWED,
-        });
+        return Ok(grpc_only(verb, StatusCode::METHOD_NOT_ALLOWED));
     }
     let refuse = |status, message: String| Err(Violation::new(status, message));
     let Some((index, method)) = table.find(path) else {

@@ -1,13 +1,12 @@
 //! Streams whose framing is not gRPC's own.
 
 use super::ServerConnection;
-use super::stream::{Gone, Kind, Sending, Stream, response};
+use super::stream::{Gone, Kind, Sending, Stream};
 use crate::grpc::{Violation, code};
 use crate::stats::CallTable;
 use crate::web::{self, Admission, Dialect, End, WebConfig, Whole};
 use bytes::Bytes;
 use h2::Reason;
-use h2::server::SendResponse;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use std::task::Context;
 
@@ -32,17 +31,6 @@ pub(super) fn admit(
             };
             Ok((kind, Box::new(call.dialect)))
         }
-    }
-}
-
-/// Answers a request of this `verb` that is no call.
-pub(super) fn send_whole(answer: Whole, verb: &Method, mut respond: SendResponse<Bytes>) {
-    let empty = answer.body.is_empty() || *verb == Method::HEAD;
-    // The peer may be gone already: then there is nobody to answer.
-    if let Ok(mut stream) = respond.send_response(response(answer.status, answer.headers), empty)
-        && !empty
-    {
-        let _ = stream.send_data(answer.body, true);
     }
 }
 
