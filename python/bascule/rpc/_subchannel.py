@@ -152,6 +152,8 @@ class Subchannel:
         self._max_message = max_message
         self._changed = changed
         self._scope = anyio.CancelScope()
+        # Whether the last connection was lost right after it was made.
+        self._hasty = False
 
     async def run(self) -> None:
         """Connect, and again when the connection is lost, until stopped."""
@@ -195,8 +197,11 @@ class Subchannel:
             # Calls in progress may end on a connection that takes no new ones.
             connection.machine.shutdown()
             connection.link.flush_soon()
-        if connection.closed and anyio.current_time() - made < STABLE:
-            reason = connection.error or "closed by the server"
+        again = self._hasty
+        self._hasty = connection.closed and anyio.current_time() - made < STABLE
+        # A server may ask for another connection at once, but not for one after the other.
+        if self._hasty and (again or connection.error is not None):
+            reason = connection.error or "the server asks for another one, again and again"
             return f"{self.endpoint.address}: the connection was lost right after it was made: {reason}"
         return None
 

@@ -30,6 +30,9 @@ const ASSUMED_MAX_STREAMS: usize = 100;
 /// on their way are passed over. h2's 50 are few where deadlines pass together.
 const REMEMBERED_RESETS: usize = 10_000;
 
+/// Why a connection has ended that the server left without a GOAWAY.
+const CUT_OFF: &str = "the server closed the connection";
+
 /// Bounds of one connection.
 #[derive(Clone, Debug)]
 pub struct ClientLimits {
@@ -239,7 +242,7 @@ impl ClientConnection {
         self.now = now;
         self.pipe.feed_eof();
         self.drive();
-        self.close(None);
+        self.close(Some(CUT_OFF.to_owned()));
     }
 
     /// Ends the calls whose deadline has come.
@@ -523,7 +526,11 @@ impl ClientConnection {
                     }
                     self.woken = woken;
                     match ended {
-                        Poll::Ready(Ok(())) => return self.close(None),
+                        // Without the end of input, it is a GOAWAY of either side that ends it.
+                        Poll::Ready(Ok(())) => {
+                            let cut_off = self.pipe.has_eof().then(|| CUT_OFF.to_owned());
+                            return self.close(cut_off);
+                        }
                         Poll::Ready(Err(error)) => return self.close(Some(error.to_string())),
                         Poll::Pending => {}
                     }

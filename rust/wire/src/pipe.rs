@@ -46,6 +46,10 @@ impl Pipe {
         self.0.lock().eof = true;
     }
 
+    pub(crate) fn has_eof(&self) -> bool {
+        self.0.lock().eof
+    }
+
     pub(crate) fn backlog(&self) -> usize {
         self.0.lock().input.len()
     }

@@ -89,7 +89,9 @@ pub(super) fn failed(status: u32, message: &str) -> Outcome {
 /// RFC 9113, 6.8 and 8.7: streams beyond a GOAWAY's last id and refused streams
 /// were not processed.
 pub(super) fn outcome_of(error: &h2::Error, before_headers: bool) -> Outcome {
-    let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    // Whatever a server says after it has begun to answer, it has processed something.
+    let refused =
+        error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM) && before_headers;
     let beyond_goaway = error.is_go_away() && error.is_remote() && before_headers;
     let status = match error.reason() {
         _ if beyond_goaway || error.is_io() => code::UNAVAILABLE,
