@@ -32,6 +32,10 @@ class Peer:
         self.cancelled = threading.Event()
         self.time_left: float | None = None
         self.clients: set[str] = set()
+        #: What handlers of requests with the text "held" wait for.
+        self.hold: threading.Event | None = None
+        #: Take no new calls and let those in progress end.
+        self.drain: Callable[[], object] = lambda: None
         self.stop: Callable[[], object] = lambda: None
 
     def wait(self, event: threading.Event) -> None:
@@ -65,6 +69,9 @@ class GrpcioEcho(EchoServicer):
         )
         self._peer.time_left = context.time_remaining()
         self._peer.clients.add(context.peer())
+        if self._peer.hold is not None and request.text == "held":
+            self._peer.started.set()
+            self._peer.wait(self._peer.hold)
         if request.hang:
             over = threading.Event()
             context.add_callback(over.set)
@@ -181,6 +188,7 @@ def grpcio_server(
         else:
             port = server.add_secure_port(listen, credentials)
         peer.address = f"127.0.0.1:{port}"
+        peer.drain = lambda: server.stop(30.0)
         peer.stop = lambda: server.stop(0).wait()
         server.start()
         try:
