@@ -269,6 +269,7 @@ class Transcoder:
 
 __all__ += [
     "CALL_BUCKETS",
+    "ENCODINGS",
     "CallTable",
     "ClientConnection",
     "Headers",
@@ -279,6 +280,9 @@ __all__ += [
 
 #: Upper bounds of the latency buckets in seconds; one more bucket takes the rest.
 CALL_BUCKETS: Final[tuple[float, ...]]
+
+#: Names of the compressions.
+ENCODINGS: Final[tuple[str, ...]]
 
 @final
 class CallTable:
@@ -328,7 +332,9 @@ class ServerConfig:
         handshake_timeout_ns: int = ...,
         idle_timeout_ns: int = ...,
         web: WebConfig | None = None,
-    ) -> ServerConfig: ...
+        compression: str | None = None,
+    ) -> ServerConfig:
+        """:raises ValueError: if the compression is unknown"""
 
 @final
 class WebConfig:
@@ -394,6 +400,13 @@ class ServerConnection:
         :raises TypeError: if a metadata value is neither str nor bytes; likewise
         """
 
+    def set_compression(self, stream: int, name: str | None, accepted: str | None) -> bool:
+        """Compress the next messages of a reply, if ``accepted``, the client's
+        ``grpc-accept-encoding``, allows it. False if the headers are out and announced another one.
+
+        :raises ValueError: if the name is unknown
+        """
+
     def send_headers(
         self, stream: int, initial: Iterable[tuple[str, str | bytes]] | None
     ) -> None: ...
@@ -450,7 +463,7 @@ class ClientConnection:
     - ``(5,)``: the connection takes no new calls
     - ``(6, error)``: the connection ended; all its calls were reported before
 
-    :raises ValueError: if the authority is no host and port
+    :raises ValueError: if the authority is no host and port, or the compression is unknown
     """
 
     def __new__(
@@ -462,6 +475,7 @@ class ClientConnection:
         tls: bool = False,
         user_agent: str,
         max_message: int = 4_194_304,
+        compression: str | None = None,
     ) -> ClientConnection: ...
     def receive(self, data: bytes, now_ns: int) -> list[tuple[Any, ...]]: ...
     def receive_eof(self, now_ns: int) -> list[tuple[Any, ...]]: ...
@@ -485,7 +499,9 @@ class ClientConnection:
     ) -> int | None:
         """Start a call and return its id, or None if the connection takes no new calls.
 
-        :raises ValueError: if metadata cannot be sent
+        ``grpc-encoding`` in the metadata compresses its messages instead of the connection's own.
+
+        :raises ValueError: if metadata cannot be sent, or the compression is unknown
         :raises TypeError: if a metadata value is neither str nor bytes
         """
 

@@ -176,12 +176,16 @@ class GrpclibEcho(EchoBase):
 
 @contextmanager
 def grpcio_server(
-    *, listen: str = "127.0.0.1:0", credentials: Any = None, options: Any = ()
+    *,
+    listen: str = "127.0.0.1:0",
+    credentials: Any = None,
+    options: Any = (),
+    compression: grpc.Compression | None = None,
 ) -> Iterator[Peer]:
     """Run grpcio's server."""
     peer = Peer()
     with ThreadPoolExecutor(32) as threads:
-        server = grpc.server(threads, options=options)
+        server = grpc.server(threads, options=options, compression=compression)
         add_EchoServicer_to_server(GrpcioEcho(peer), server)
         if credentials is None:
             port = server.add_insecure_port(listen)

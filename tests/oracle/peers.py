@@ -190,7 +190,7 @@ class ClientPeer(Peer):
         *,
         answers: bool = True,
         settings: dict[Any, int] | None = None,
-        **limits: int,
+        **limits: Any,
     ) -> None:
         calls, self.methods = table()
         #: Whether handlers answer by themselves, or the test answers for them.
@@ -268,11 +268,9 @@ class ClientPeer(Peer):
 class ServerPeer(Peer):
     """The `h2` library as a server of our client; the test answers."""
 
-    def __init__(self, settings: dict[Any, int] | None = None, max_message: int = 1 << 22) -> None:
+    def __init__(self, settings: dict[Any, int] | None = None, **limits: Any) -> None:
         calls, self.methods = table()
-        machine = _core.ClientConnection(
-            calls, "test:1", NOW, user_agent="tests", max_message=max_message
-        )
+        machine = _core.ClientConnection(calls, "test:1", NOW, user_agent="tests", **limits)
         super().__init__(client=False, machine=machine, settings=settings)
         #: Whether our side's application takes messages as they come.
         self.consumes = True
@@ -313,10 +311,25 @@ class ServerPeer(Peer):
         trailing: tuple[tuple[str, str], ...] = (),
     ) -> None:
         """Answer a stream with headers, messages and trailers."""
+        data = b"".join(frame(message) for message in messages)
+        self.respond_raw(stream, data, status=status, initial=initial, trailing=trailing)
+
+    def respond_raw(
+        self,
+        stream: int,
+        data: bytes,
+        *,
+        status: str = "0",
+        initial: tuple[tuple[str, str], ...] = (),
+        trailing: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Answer a stream with what need not be whole messages."""
         headers = [(":status", "200"), ("content-type", "application/grpc"), *initial]
         self.h2.send_headers(stream, headers)
-        for message in messages:
-            self.h2.send_data(stream, frame(message))
+        while data:
+            size = self.h2.max_outbound_frame_size
+            self.h2.send_data(stream, data[:size])
+            data = data[size:]
         self.h2.send_headers(stream, [("grpc-status", status), *trailing], end_stream=True)
 
     def refuse(self, stream: int, status: str, *extra: tuple[str, str]) -> None:

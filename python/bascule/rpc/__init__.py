@@ -16,6 +16,7 @@ from bascule.rpc._context import ClientInterceptor as ClientInterceptor
 from bascule.rpc._context import MetadataLike as MetadataLike
 from bascule.rpc._context import ServerInterceptor as ServerInterceptor
 from bascule.rpc._context import call_context as call_context
+from bascule.rpc._keepalive import KeepaliveSettings as KeepaliveSettings
 from bascule.rpc._method import Cardinality as Cardinality
 from bascule.rpc._method import Method as Method
 from bascule.rpc._method import MethodHandler as MethodHandler

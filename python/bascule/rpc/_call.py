@@ -64,8 +64,10 @@ async def unary(
     """Call a method with one request and one reply: the reply, the peer, its trailers."""
     index, encode, decode, config = channel.prepare(method)
     data = encode(request)
-    if len(data) > channel.max_message:
-        text = f"request of {len(data)} bytes is larger than the limit of {channel.max_message}"
+    if len(data) > channel.max_send_message:
+        text = (
+            f"request of {len(data)} bytes is larger than the limit of {channel.max_send_message}"
+        )
         raise RpcError(Status.RESOURCE_EXHAUSTED, text)
     if config is not None:
         timeout = shorter(timeout, config.timeout)

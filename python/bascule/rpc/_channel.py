@@ -23,7 +23,9 @@ from bascule.resilience import BreakerSettings, endpoint_snapshots
 from bascule.rpc._call import ABANDONED, Slot, unary
 from bascule.rpc._client_stream import Stream
 from bascule.rpc._codec import codec_for
+from bascule.rpc._compression import ENCODING, require_compression
 from bascule.rpc._context import ClientCallContext, ClientInterceptor, pairs
+from bascule.rpc._keepalive import ConnectionSettings
 from bascule.rpc._method import Cardinality, Method
 from bascule.rpc._retry import Attempts
 from bascule.rpc._subchannel import BACKOFF_FIRST, BACKOFF_GROWTH, Subchannel
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from bascule.net._link import Driver
     from bascule.resilience import EndpointSnapshot
     from bascule.rpc._context import MetadataLike, MetadataValue
+    from bascule.rpc._keepalive import KeepaliveSettings
     from bascule.rpc._method_config import MethodConfig
 
     #: Index in the call table, encoder, decoder and settings of a method.
@@ -76,8 +79,12 @@ class Channel:
     :param breaker: one circuit breaker for each endpoint, with these settings
     :param balancer: ``round_robin`` or ``least_request``
     :param metadata: sent with every call
-    :param max_message: largest message in bytes, either way
-    :raises ConfigurationError: if the target has no form that is known
+    :param max_message: largest message in bytes that is received, after decompression
+    :param max_send_message: largest that is sent; ``max_message`` if None
+    :param compression: of requests: ``gzip``, ``deflate``, ``zstd`` or ``identity``; replies may be
+        compressed by any of them
+    :param keepalive: pings that find dead connections; none by default
+    :raises ConfigurationError: if the target has no form that is known, or the compression is unknown
     """
 
     def __init__(
@@ -93,6 +100,9 @@ class Channel:
         balancer: str = "round_robin",
         metadata: MetadataLike | None = None,
         max_message: int = 4 * 1024 * 1024,
+        max_send_message: int | None = None,
+        compression: str | None = None,
+        keepalive: KeepaliveSettings | None = None,
     ) -> None:
         self.target = target
         #: The counters of every call, for metrics.
@@ -104,7 +114,9 @@ class Channel:
         self._server_name = None if tls is None else tls.server_name
         self._timeout = timeout
         self._metadata = pairs(metadata)
-        self.max_message = max_message
+        self.max_send_message = max_message if max_send_message is None else max_send_message
+        require_compression(compression)
+        self._settings = ConnectionSettings(max_message, compression, keepalive)
         self._interceptors = tuple(interceptors)
         self._around_unary = [
             each for each in interceptors if type(each).unary is not ClientInterceptor.unary
@@ -168,6 +180,7 @@ class Channel:
         *,
         timeout: float | None = None,
         metadata: MetadataLike | None = None,
+        compression: str | None = None,
     ) -> Reply:
         """Call a method with one request and one reply.
 
@@ -176,6 +189,7 @@ class Channel:
         Cancelling it resets its stream.
 
         :param timeout: seconds; the channel's own if None
+        :param compression: of this request; the channel's own if None
         :raises RpcError: if it ends with a status other than OK
         :raises BreakerOpenError: if the breakers of all endpoints refuse; nothing was sent
         :raises NoEndpointError: if the resolver knows no endpoint; nothing was sent
@@ -184,6 +198,8 @@ class Channel:
         if timeout is None:
             timeout = self._timeout
         headers = self._metadata if metadata is None else self._merge(metadata)
+        if compression is not None:
+            headers = _with_compression(headers, compression)
         if not self._around_unary:
             reply, _, _ = await unary(self, method, request, timeout, headers)
             return reply  # type: ignore[no-any-return]
@@ -208,12 +224,16 @@ class Channel:
         *,
         timeout: float | None = None,
         metadata: MetadataLike | None = None,
+        compression: str | None = None,
     ) -> Stream[Request, Reply]:
         """Call a method that streams: ``async with channel.stream(...) as stream``.
 
         :param timeout: seconds for the whole call; the channel's own if None
+        :param compression: of the request's messages; the channel's own if None
         """
         headers = self._merge(metadata)
+        if compression is not None:
+            headers = _with_compression(headers, compression)
         if timeout is None:
             timeout = self._timeout
         context = ClientCallContext(method.path, headers, timeout)
@@ -226,9 +246,10 @@ class Channel:
         *,
         timeout: float | None = None,
         metadata: MetadataLike | None = None,
+        compression: str | None = None,
     ) -> Stream[Request, Reply]:
         """Like :meth:`stream`, with the one request sent on entering."""
-        stream = self.stream(method, timeout=timeout, metadata=metadata)
+        stream = self.stream(method, timeout=timeout, metadata=metadata, compression=compression)
         stream.send_on_enter(request)
         return stream
 
@@ -362,7 +383,7 @@ class Channel:
                     self.stats,
                     self._tls,
                     self._server_name,
-                    self.max_message,
+                    self._settings,
                     self._subchannel_changed,
                 )
                 self._subchannels[address] = subchannel
@@ -421,6 +442,14 @@ class Channel:
 
 #: Seconds that are no limit: 31 years. No clock of a loop has run for as long either.
 _FOREVER = 1e9
+
+
+def _with_compression(
+    headers: list[tuple[str, MetadataValue]] | None, compression: str
+) -> list[tuple[str, MetadataValue]]:
+    """The compression goes with the call as what announces it on the wire."""
+    require_compression(compression)
+    return [*(headers or ()), (ENCODING, compression)]
 
 
 def _around(

@@ -161,8 +161,9 @@ class Stream(Generic[Sent, Received]):
             raise ProtocolError(text)
         _, encode, _, _ = self._channel.prepare(self._method)
         data = encode(message)
-        if len(data) > self._channel.max_message:
-            text = f"message of {len(data)} bytes is larger than {self._channel.max_message}"
+        if len(data) > self._channel.max_send_message:
+            limit = self._channel.max_send_message
+            text = f"message of {len(data)} bytes is larger than the limit of {limit}"
             raise RpcError(Status.RESOURCE_EXHAUSTED, text)
         if not self._method.cardinality.client_streaming:
             await self._start(data)

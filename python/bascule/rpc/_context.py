@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from multidict import MultiDict
 
+from bascule.rpc._compression import require_compression
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
@@ -46,6 +48,7 @@ class CallContext:
     _metadata: MultiDict[MetadataValue] | None = None
     _trailing_metadata: MultiDict[MetadataValue] | None = None
     _state: dict[Any, Any] | None = None
+    _compression: str | None = None
 
     def __init__(
         self,
@@ -78,6 +81,26 @@ class CallContext:
 
         :raises ProtocolError: if they were sent already
         """
+        raise NotImplementedError
+
+    @property
+    def compression(self) -> str | None:
+        """What the handler has chosen to compress the replies: ``gzip``, ``deflate``, ``zstd`` or
+        ``identity``; None if the server decides. It holds for the messages from now
+        on, if the client accepts it. Those of less than 1 KiB are never compressed.
+
+        Setting it raises ConfigurationError if the name is unknown, and ProtocolError if the
+        headers were sent and have announced another compression.
+        """
+        return self._compression
+
+    @compression.setter
+    def compression(self, name: str) -> None:
+        require_compression(name)
+        self._compress(name)
+        self._compression = name
+
+    def _compress(self, name: str) -> None:
         raise NotImplementedError
 
     @property

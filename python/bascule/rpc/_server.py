@@ -13,6 +13,7 @@ from bascule import _core
 from bascule.errors import ConfigurationError
 from bascule.net._serving import Serving
 from bascule.rpc._binding import Binding
+from bascule.rpc._compression import require_compression
 from bascule.rpc._server_call import ServerSession
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class ServerLimits:
     """Bounds of each connection. Sizes are bytes, times are seconds.
 
     :param max_streams: calls at once; a handler counts until it ends
-    :param max_message: largest message, either way
+    :param max_message: largest message that is received, after decompression
+    :param max_send_message: largest that is sent; ``max_message`` if None
     :param max_header_bytes: largest header list
     :param idle_timeout: without any call for this long, a connection is closed
     :param handshake_timeout: until HTTP/2's preface has come
@@ -41,6 +43,7 @@ class ServerLimits:
 
     max_streams: int = 100
     max_message: int = 4 * 1024 * 1024
+    max_send_message: int | None = None
     max_header_bytes: int = 16 * 1024
     idle_timeout: float = 3600.0
     handshake_timeout: float = 10.0
@@ -60,7 +63,11 @@ class Server:
     :param limits: bounds of each connection
     :param grace: seconds that calls in progress get when the server ends
     :param web: also answer gRPC-Web and Connect, over HTTP/1.1 as well
-    :raises ConfigurationError: if two services serve the same method, or none is given
+    :param compression: of gRPC's replies to clients that accept it: ``gzip``, ``deflate`` or
+        ``zstd``; a handler may choose otherwise by its ``call_context()``. Requests may be
+        compressed by any of them
+    :raises ConfigurationError: if two services serve the same method, none is given, or the
+        compression is unknown
     :raises TransportError: on entering, if an address cannot be bound
     """
 
@@ -74,8 +81,10 @@ class Server:
         limits: ServerLimits | None = None,
         grace: float = 30.0,
         web: WebSettings | None = None,
+        compression: str | None = None,
     ) -> None:
         limits = limits or ServerLimits()
+        require_compression(compression)
         if grace < 0 or grace == math.inf:
             message = f"grace {grace!r}: expected a finite number of seconds, 0 or more"
             raise ConfigurationError(message)
@@ -85,13 +94,16 @@ class Server:
         #: The same methods for calls whose messages are JSON.
         self.json_bindings: list[Binding] = []
         self._services = tuple(services)
+        max_send_message = limits.max_send_message
+        if max_send_message is None:
+            max_send_message = limits.max_message
         for service in services:
             for path, handler in service.__mapping__().items():
                 index = self.stats.register(path, not handler.cardinality.client_streaming)
                 if index != len(self.bindings):
                     message = f"{path} is served twice: give each service once"
                     raise ConfigurationError(message)
-                self.bindings.append(Binding(path, handler, interceptors, limits.max_message))
+                self.bindings.append(Binding(path, handler, interceptors, max_send_message))
         if not self.bindings:
             message = "a server needs at least one service with a method"
             raise ConfigurationError(message)
@@ -105,7 +117,7 @@ class Server:
             handlers = [each for service in services for each in service.__mapping__().items()]
             web_config = configure_web(web, handlers)
             self.json_bindings = [
-                Binding(path, handler, interceptors, limits.max_message, json_codec_for)
+                Binding(path, handler, interceptors, max_send_message, json_codec_for)
                 for path, handler in handlers
             ]
         self.config = _core.ServerConfig(
@@ -116,6 +128,7 @@ class Server:
             idle_timeout_ns=int(limits.idle_timeout * 1e9),
             handshake_timeout_ns=int(limits.handshake_timeout * 1e9),
             web=web_config,
+            compression=compression,
         )
         context = None if tls is None else tls.context(protocols)
         addresses = (listen,) if isinstance(listen, str) else tuple(listen)

@@ -11,6 +11,7 @@ from grpclib.exceptions import GRPCError, ProtocolError
 
 from bascule import _core
 from bascule.errors import DecodeError, RejectedError, RpcError, Status
+from bascule.rpc._compression import ACCEPT_ENCODING
 from bascule.rpc._context import CallContext, _current, pairs
 from bascule.rpc._details import DETAILS_KEY, encode_details
 from bascule.rpc._retry import PUSHBACK_KEY, gave_up
@@ -82,6 +83,12 @@ class ServerCall(CallContext):
         self.headers_sent = True
         self.session.machine.send_headers(self.stream, pairs(metadata))
         self.session.link.flush_soon()
+
+    def _compress(self, name: str) -> None:
+        accepted = None if self._headers is None else self._headers.get(ACCEPT_ENCODING)
+        if not self.session.machine.set_compression(self.stream, name, accepted):
+            text = f"the headers were sent and announce no {name}: choose it before"
+            raise ProtocolError(text)
 
     def start(self, scope: anyio.CancelScope) -> Coroutine[Any, Any, None]:
         """Run the handler."""

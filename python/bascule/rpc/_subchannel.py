@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bascule._core import CallTable, ClientConnection
     from bascule.discovery import Endpoint
     from bascule.net._link import Driver, Event, Future, Link, Machine, Session, Timer
+    from bascule.rpc._keepalive import ConnectionSettings
 
 logger = logging.getLogger("bascule.rpc")
 
@@ -138,7 +139,7 @@ class Subchannel:
         calls: CallTable,
         tls: ssl.SSLContext | None,
         server_name: str | None,
-        max_message: int,
+        settings: ConnectionSettings,
         changed: Callable[[Subchannel], None],
     ) -> None:
         self.endpoint = endpoint
@@ -149,7 +150,7 @@ class Subchannel:
         self._calls = calls
         self._tls = tls
         self._server_name = server_name
-        self._max_message = max_message
+        self._settings = settings
         self._changed = changed
         self._scope = anyio.CancelScope()
         # Whether the last connection was lost right after it was made.
@@ -226,7 +227,8 @@ class Subchannel:
             self._driver.now_ns(),
             tls=self._tls is not None,
             user_agent="grpc-python-bascule/0.1.0",
-            max_message=self._max_message,
+            max_message=self._settings.max_message,
+            compression=self._settings.compression,
         )
 
         def attach(link: Link) -> tuple[Machine, Session]:

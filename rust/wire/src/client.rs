@@ -1,19 +1,20 @@
 //! The client's side of an HTTP/2 connection that carries gRPC calls.
 
 mod call;
+mod opening;
 mod replies;
 
-use self::call::{Call, Receiving, Waiting, ended_event, failed, outcome_of};
-use crate::credit::Credit;
-use crate::grpc::{self, Deframer, code};
-use crate::outbound::{Outbound, SEND_BUFFER};
-use crate::pipe::{DATA_FRAME_BUDGET, INPUT_LIMIT, Pipe, ReadyList, StreamWaker};
-use crate::stats::{CallTable, MethodEntry};
+use self::call::{Call, Waiting, ended_event, failed};
+use crate::compress::{self, Encoding};
+use crate::grpc::code;
+use crate::outbound::SEND_BUFFER;
+use crate::pipe::{DATA_FRAME_BUDGET, INPUT_LIMIT, Pipe, ReadyList};
+use crate::stats::CallTable;
 use bytes::Bytes;
 use h2::Reason;
 use h2::client::{Connection, SendRequest};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, header};
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -46,6 +47,8 @@ pub struct ClientLimits {
     pub connection_window: u32,
     /// Calls that may wait for the server to allow another stream.
     pub max_waiting: usize,
+    /// What compresses the requests that do not choose.
+    pub compression: Option<Encoding>,
 }
 
 impl Default for ClientLimits {
@@ -56,6 +59,7 @@ impl Default for ClientLimits {
             stream_window: 256 * 1024,
             connection_window: 1024 * 1024,
             max_waiting: 10_000,
+            compression: None,
         }
     }
 }
@@ -129,7 +133,7 @@ pub enum ClientEvent {
 pub struct Start {
     /// Index of the method in the table.
     pub method: u32,
-    /// The application's metadata.
+    /// The application's metadata; `grpc-encoding` instead of the connection's own.
     pub metadata: HeaderMap,
     /// When to give up, as an absolute time.
     pub deadline: Option<Duration>,
@@ -204,6 +208,10 @@ impl ClientConnection {
             HeaderValue::from_static("application/grpc"),
         );
         base.insert(header::TE, HeaderValue::from_static("trailers"));
+        base.insert(
+            compress::ACCEPT_ENCODING,
+            HeaderValue::from_static(compress::ACCEPTED),
+        );
         base.insert(header::USER_AGENT, HeaderValue::from_str(user_agent).ok()?);
         let mut this = Self {
             limits,
@@ -350,6 +358,10 @@ impl ClientConnection {
         if let Some(entry) = self.calls.get_mut(&call) {
             entry.ready.rearm();
             let mut context = Context::from_waker(&entry.waker);
+            let framed = match entry.encoding {
+                None => framed,
+                Some(encoding) => encoding.compress(framed),
+            };
             return match &mut entry.sending {
                 // An error here is the stream's end, which the next poll reports.
                 Some(sending) => sending.push(framed, &mut context).unwrap_or(true),
@@ -395,6 +407,9 @@ impl ClientConnection {
         if let Some(entry) = self.calls.get_mut(&call) {
             entry.credit.consumed(size);
             entry.settle();
+            if entry.deframer.may_expand() {
+                self.progress(call);
+            }
         }
     }
 
@@ -414,93 +429,6 @@ impl ClientConnection {
                     Poll::Ready(Ok(()))
                 )
         })
-    }
-
-    fn open(&mut self, waiting: Waiting) {
-        let Waiting {
-            call,
-            started,
-            start,
-            queue,
-            ended,
-            ..
-        } = waiting;
-        let Some(method) = self.table.get(start.method) else {
-            return self.events.push_back(ended_event(
-                start.unary_reply,
-                call,
-                failed(code::INTERNAL, "the method was not registered"),
-            ));
-        };
-        let left = start
-            .deadline
-            .map(|deadline| deadline.saturating_sub(self.now));
-        let request = self.request(&method, start.metadata, left);
-        let (ready, waker) = StreamWaker::new(call, &self.ready);
-        let mut entry = Call {
-            ready,
-            waker,
-            method,
-            started,
-            unary_reply: start.unary_reply,
-            sending: None,
-            receiving: Receiving::Closed,
-            headers: HeaderMap::new(),
-            deframer: Deframer::default(),
-            message: None,
-            credit: Credit::default(),
-        };
-        let Some(sender) = &mut self.sender else {
-            return;
-        };
-        match sender.send_request(request, false) {
-            Ok((response, stream)) => {
-                let mut context = Context::from_waker(&entry.waker);
-                let mut sending = Outbound::new(stream);
-                // Errors are the stream's end, which the first poll reports.
-                if let Some(request) = start.request {
-                    let _ = sending.send_whole(request, None, &mut context);
-                }
-                for data in queue {
-                    let _ = sending.push(data, &mut context);
-                }
-                if ended {
-                    let _ = sending.end(None, &mut context);
-                }
-                entry.sending = Some(sending);
-                entry.receiving = Receiving::Headers(response);
-                self.calls.insert(call, entry);
-                self.progress(call);
-            }
-            Err(error) => {
-                let outcome = outcome_of(&error, true);
-                self.report(call, &mut entry, outcome);
-            }
-        }
-    }
-
-    fn request(
-        &self,
-        method: &MethodEntry,
-        metadata: HeaderMap,
-        left: Option<Duration>,
-    ) -> Request<()> {
-        let mut request = Request::new(());
-        *request.method_mut() = Method::POST;
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(method.path_and_query().clone());
-        if let Ok(uri) = Uri::from_parts(parts) {
-            *request.uri_mut() = uri;
-        }
-        let headers = request.headers_mut();
-        *headers = self.base.clone();
-        headers.extend(metadata);
-        if let Some(left) = left {
-            headers.insert("grpc-timeout", grpc::format_timeout(left));
-        }
-        request
     }
 
     fn drive(&mut self) {

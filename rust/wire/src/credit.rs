@@ -27,6 +27,11 @@ impl Credit {
         self.unconsumed = self.unconsumed.saturating_sub(size);
     }
 
+    /// Bytes of delivered messages that the application has not taken.
+    pub(crate) fn unconsumed(&self) -> usize {
+        self.unconsumed
+    }
+
     /// What to give back now; `partial` is the part that came of an incomplete message.
     pub(crate) fn settle(&mut self, partial: usize) -> usize {
         let keep = if self.unconsumed == 0 {

@@ -2,6 +2,7 @@
 //!
 //! Source: the gRPC project's "gRPC over HTTP2" protocol document.
 
+use crate::compress::{self, Encoding};
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -12,6 +13,9 @@ use std::time::Duration;
 
 /// Compressed flag and length.
 pub const PREFIX: usize = 5;
+
+/// The flag of a compressed message.
+pub(crate) const COMPRESSED: u8 = 1;
 
 /// Status codes that the wire itself produces.
 #[allow(missing_docs)]
@@ -64,14 +68,29 @@ pub fn frame(message: &[u8]) -> Bytes {
     framed.freeze()
 }
 
-/// Cuts DATA into messages; holds at most one incomplete message.
+/// Cuts DATA into messages; holds at most one incomplete message, unless its
+/// user leaves others in it.
 #[derive(Debug, Default)]
 pub struct Deframer {
     partial: BytesMut,
     rest: Bytes,
+    encoding: Option<Encoding>,
 }
 
 impl Deframer {
+    /// For messages that may be compressed, if there is an encoding.
+    pub fn new(encoding: Option<Encoding>) -> Self {
+        Self {
+            encoding,
+            ..Self::default()
+        }
+    }
+
+    /// Whether a message can be many times larger than what came of it.
+    pub fn may_expand(&self) -> bool {
+        self.encoding.is_some()
+    }
+
     /// Adds what one DATA frame carried; take the messages before the next one.
     pub fn push(&mut self, data: Bytes) {
         if self.partial.is_empty() && self.rest.is_empty() {
@@ -83,7 +102,7 @@ impl Deframer {
         }
     }
 
-    /// The next whole message.
+    /// The next whole message, decompressed; both sizes are held to the limit.
     pub fn next(&mut self, limit: usize) -> Result<Option<Bytes>, Violation> {
         let available: &[u8] = if self.partial.is_empty() {
             &self.rest
@@ -93,12 +112,13 @@ impl Deframer {
         let Some((prefix, body)) = available.split_at_checked(PREFIX) else {
             return Ok(None);
         };
-        match prefix[0] {
-            0 => {}
-            1 => {
+        let encoding = match prefix[0] {
+            0 => None,
+            COMPRESSED if self.encoding.is_some() => self.encoding,
+            COMPRESSED => {
                 return Err(Violation::new(
                     code::INTERNAL,
-                    "message has the compressed flag, but no encoding was negotiated",
+                    "message has the compressed flag, but no encoding was announced",
                 ));
             }
             other => {
@@ -107,7 +127,7 @@ impl Deframer {
                     format!("message has the flag {other}: only 0 and 1 are defined"),
                 ));
             }
-        }
+        };
         let size = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
         if size > limit {
             return Err(Violation::new(
@@ -129,7 +149,10 @@ impl Deframer {
             }
             message
         };
-        Ok(Some(message))
+        match encoding {
+            None => Ok(Some(message)),
+            Some(encoding) => encoding.decompress(&message, limit).map(Some),
+        }
     }
 
     /// Bytes of an incomplete message that are held.
@@ -290,6 +313,25 @@ pub fn metadata(headers: &HeaderMap) -> Vec<(&str, MetadataValue<'_>)> {
         }
     }
     found
+}
+
+/// Adds to the `headers` of a request what an application wants sent: its
+/// metadata, and `grpc-encoding` for a call that has a compression of its own.
+pub fn append_request_metadata(
+    headers: &mut HeaderMap,
+    name: &str,
+    value: &MetadataValue<'_>,
+) -> Result<(), BadMetadata> {
+    if name != compress::ENCODING {
+        return append_metadata(headers, name, value);
+    }
+    let MetadataValue::Text(encoding) = value else {
+        return Err(BadMetadata("grpc-encoding: expected str".to_owned()));
+    };
+    let found = Encoding::named(encoding).map_err(BadMetadata)?;
+    let name = HeaderValue::from_static(found.map_or(compress::IDENTITY, Encoding::name));
+    headers.insert(compress::ENCODING, name);
+    Ok(())
 }
 
 /// Adds an application's metadata to `headers`.

@@ -9,6 +9,7 @@
 
 pub mod accepted;
 pub mod client;
+pub mod compress;
 mod credit;
 pub mod grpc;
 pub mod http1;

@@ -5,6 +5,7 @@ mod stream;
 mod web;
 
 use self::stream::{Kind, Phase, Sending, Stream, grpc_headers};
+use crate::compress::Encoding;
 use crate::grpc::{self, code};
 use crate::message::{HttpLimits, HttpRequest};
 use crate::pipe::{DATA_FRAME_BUDGET, INPUT_LIMIT, Pipe, ReadyList};
@@ -82,6 +83,8 @@ pub struct ServerConfig {
     pub http: Option<HttpLimits>,
     /// How browsers are served, if gRPC-Web and Connect are beside gRPC.
     pub web: Option<WebConfig>,
+    /// What compresses the replies to clients that accept it, unless a handler chooses.
+    pub compression: Option<Encoding>,
 }
 
 /// What happened on the connection.
@@ -161,6 +164,8 @@ pub struct ServerConnection {
     resets_at: Duration,
     /// Shut down before the preface came; `since` is when.
     leaving: bool,
+    /// The client was told which encodings are taken: once is enough.
+    advertised: bool,
 }
 
 impl ServerConnection {
@@ -197,6 +202,7 @@ impl ServerConnection {
             resets,
             resets_at: now,
             leaving: false,
+            advertised: false,
         };
         this.drive();
         this
@@ -312,16 +318,25 @@ impl ServerConnection {
         }
         let mut trailers = trailing;
         trailers.insert("grpc-status", HeaderValue::from_static("0"));
-        let result = entry
-            .start_response(StatusCode::OK, grpc_headers(initial))
-            .and_then(|()| {
-                let mut context = Context::from_waker(&entry.waker);
-                match &mut entry.sending {
-                    Sending::Body(body) => body.send_whole(framed, Some(trailers), &mut context),
-                    Sending::Idle(_) | Sending::Closed => Ok(()),
-                }
-            });
+        let framed = entry.packed(framed);
+        let result = entry.start_call(initial).and_then(|()| {
+            let mut context = Context::from_waker(&entry.waker);
+            match &mut entry.sending {
+                Sending::Body(body) => body.send_whole(framed, Some(trailers), &mut context),
+                Sending::Idle(_) | Sending::Closed => Ok(()),
+            }
+        });
         self.after_end(stream, entry, &result, code::OK);
+    }
+
+    /// Compresses the messages of a reply from now on; `None`: no more. The
+    /// client must accept the encoding. False if the headers are out and have
+    /// announced another one, or none.
+    pub fn set_encoding(&mut self, stream: u32, encoding: Option<Encoding>) -> bool {
+        let Some(entry) = self.streams.get_mut(&stream) else {
+            return true;
+        };
+        entry.set_encoding(encoding)
     }
 
     /// Sends the response headers of a streaming call, once.
@@ -342,7 +357,7 @@ impl ServerConnection {
             return true;
         }
         let framed = match &entry.dialect {
-            None => framed,
+            None => entry.packed(framed),
             Some(dialect) => dialect.message(framed),
         };
         entry.ready.rearm();

@@ -1,6 +1,6 @@
 //! The client's side of a connection.
 
-use super::convert::{from_ns, headers_to_py, metadata_from_py, to_ns};
+use super::convert::{encoding_from_py, from_ns, headers_to_py, request_metadata_from_py, to_ns};
 use super::table::PyCallTable;
 use bascule_wire::client::{ClientConnection, ClientEvent, ClientLimits, Outcome, Start};
 use bascule_wire::grpc;
@@ -19,7 +19,9 @@ pub(crate) struct PyClientConnection(Mutex<ClientConnection>);
 #[pymethods]
 impl PyClientConnection {
     #[new]
-    #[pyo3(signature = (calls, authority, now_ns, *, tls=false, user_agent, max_message=4_194_304))]
+    #[pyo3(signature = (calls, authority, now_ns, *, tls=false, user_agent, max_message=4_194_304,
+        compression=None))]
+    #[allow(clippy::too_many_arguments)]
     fn new(
         calls: &PyCallTable,
         authority: &str,
@@ -27,9 +29,11 @@ impl PyClientConnection {
         tls: bool,
         user_agent: &str,
         max_message: usize,
+        compression: Option<&str>,
     ) -> PyResult<Self> {
         let limits = ClientLimits {
             max_message,
+            compression: encoding_from_py(compression)?,
             ..ClientLimits::default()
         };
         let table = Arc::clone(&calls.0);
@@ -91,7 +95,7 @@ impl PyClientConnection {
     ) -> PyResult<Option<u32>> {
         let start = Start {
             method,
-            metadata: metadata_from_py(metadata)?,
+            metadata: request_metadata_from_py(metadata)?,
             deadline: deadline_ns.map(from_ns),
             request: request.map(grpc::frame),
             unary_reply,

@@ -1,10 +1,11 @@
 //! Values that cross between Python and the wire.
 
-use bascule_wire::grpc::{self, MetadataValue};
+use bascule_wire::compress::Encoding;
+use bascule_wire::grpc::{self, BadMetadata, MetadataValue};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString};
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -50,16 +51,21 @@ pub(crate) fn headers_to_py(py: Python<'_>, headers: HeaderMap) -> PyResult<Opti
 fn is_interesting(name: &str) -> bool {
     !matches!(
         name,
-        "content-type"
-            | "te"
-            | "grpc-timeout"
-            | "grpc-status"
-            | "grpc-message"
-            | "grpc-accept-encoding"
+        "content-type" | "te" | "grpc-timeout" | "grpc-status" | "grpc-message"
     )
 }
 
+type Append = fn(&mut HeaderMap, &str, &MetadataValue<'_>) -> Result<(), BadMetadata>;
+
 pub(crate) fn metadata_from_py(pairs: Option<&Bound<'_, PyAny>>) -> PyResult<HeaderMap> {
+    headers_from_py(pairs, grpc::append_metadata)
+}
+
+pub(crate) fn request_metadata_from_py(pairs: Option<&Bound<'_, PyAny>>) -> PyResult<HeaderMap> {
+    headers_from_py(pairs, grpc::append_request_metadata)
+}
+
+fn headers_from_py(pairs: Option<&Bound<'_, PyAny>>, append: Append) -> PyResult<HeaderMap> {
     let mut headers = HeaderMap::new();
     let Some(pairs) = pairs else {
         return Ok(headers);
@@ -68,10 +74,10 @@ pub(crate) fn metadata_from_py(pairs: Option<&Bound<'_, PyAny>>) -> PyResult<Hea
         let (name, value): (Bound<'_, PyString>, Bound<'_, PyAny>) = pair?.extract()?;
         let name = name.to_cow()?;
         let result = if let Ok(text) = value.cast::<PyString>() {
-            grpc::append_metadata(&mut headers, &name, &MetadataValue::Text(text.to_cow()?))
+            append(&mut headers, &name, &MetadataValue::Text(text.to_cow()?))
         } else if let Ok(raw) = value.cast::<PyBytes>() {
             let raw = raw.as_bytes().to_vec();
-            grpc::append_metadata(&mut headers, &name, &MetadataValue::Binary(raw))
+            append(&mut headers, &name, &MetadataValue::Binary(raw))
         } else {
             let kind = value.get_type().name()?;
             return Err(PyTypeError::new_err(format!(
@@ -118,6 +124,15 @@ pub(crate) fn http_headers_to_py<'py>(
         list.append((name.as_str(), text))?;
     }
     Ok(list)
+}
+
+pub(crate) fn encodings(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+    PyTuple::new(py, Encoding::ALL.map(Encoding::name))
+}
+
+pub(crate) fn encoding_from_py(name: Option<&str>) -> PyResult<Option<Encoding>> {
+    name.map_or(Ok(None), Encoding::named)
+        .map_err(PyValueError::new_err)
 }
 
 pub(crate) fn from_ns(ns: u64) -> Duration {

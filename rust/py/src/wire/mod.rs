@@ -15,5 +15,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<server::PyServerConnection>()?;
     module.add_class::<web::PyWebConfig>()?;
     module.add_class::<client::PyClientConnection>()?;
+    module.add("ENCODINGS", convert::encodings(module.py())?)?;
     module.add("CALL_BUCKETS", table::buckets(module.py())?)
 }

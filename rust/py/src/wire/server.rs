@@ -1,12 +1,13 @@
 //! The server's side of a connection.
 
 use super::convert::{
-    from_ns, headers_to_py, http_headers_from_py, http_headers_to_py, metadata_from_py, to_ns,
+    encoding_from_py, from_ns, headers_to_py, http_headers_from_py, http_headers_to_py,
+    metadata_from_py, to_ns,
 };
 use super::table::PyCallTable;
 use super::web::PyWebConfig;
 use bascule_wire::accepted::AcceptedConnection;
-use bascule_wire::server::{ServerConfig, ServerEvent, ServerLimits};
+use bascule_wire::server::{ServerConfig, ServerConnection, ServerEvent, ServerLimits};
 use bascule_wire::{HttpLimits, Problem, grpc};
 use bytes::Bytes;
 use http::StatusCode;
@@ -27,7 +28,7 @@ impl PyServerConfig {
     #[pyo3(signature = (*, calls=None, max_streams=100, max_message=4_194_304, max_header_bytes=16_384,
         http_max_body=None, http_max_headers=100, http_header_timeout_ns=10_000_000_000,
         http_body_timeout_ns=15_000_000_000, handshake_timeout_ns=10_000_000_000,
-        idle_timeout_ns=3_600_000_000_000, web=None))]
+        idle_timeout_ns=3_600_000_000_000, web=None, compression=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         calls: Option<&PyCallTable>,
@@ -41,7 +42,8 @@ impl PyServerConfig {
         handshake_timeout_ns: u64,
         idle_timeout_ns: u64,
         web: Option<&PyWebConfig>,
-    ) -> Self {
+        compression: Option<&str>,
+    ) -> PyResult<Self> {
         let limits = ServerLimits {
             max_streams,
             max_message,
@@ -59,12 +61,13 @@ impl PyServerConfig {
             idle_timeout: from_ns(idle_timeout_ns),
         });
         let grpc = calls.map(|table| Arc::clone(&table.0));
-        Self(Arc::new(ServerConfig {
+        Ok(Self(Arc::new(ServerConfig {
             limits,
             grpc,
             http,
             web: web.map(|web| web.0.clone()),
-        }))
+            compression: encoding_from_py(compression)?,
+        })))
     }
 }
 
@@ -135,6 +138,21 @@ impl PyServerConnection {
             http2.respond(stream, framed, initial, trailing, from_ns(now_ns));
         }
         Ok(())
+    }
+
+    /// False if the response headers are out and have announced something else.
+    #[pyo3(signature = (stream, name, accepted))]
+    fn set_compression(
+        &self,
+        stream: u32,
+        name: Option<&str>,
+        accepted: Option<&str>,
+    ) -> PyResult<bool> {
+        let encoding = encoding_from_py(name)?.filter(|encoding| {
+            accepted.is_some_and(|accepted| encoding.is_accepted_by(accepted.as_bytes()))
+        });
+        let set = |http2: &mut ServerConnection| http2.set_encoding(stream, encoding);
+        Ok(self.0.lock().http2().is_none_or(set))
     }
 
     #[pyo3(signature = (stream, initial))]

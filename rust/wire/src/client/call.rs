@@ -1,6 +1,7 @@
 //! One call of a client connection, and how it can end.
 
 use super::{ClientEvent, Outcome, Start};
+use crate::compress::Encoding;
 use crate::credit::Credit;
 use crate::grpc::{self, Deframer, code};
 use crate::outbound::Outbound;
@@ -29,6 +30,8 @@ pub(super) struct Call {
     pub(super) sending: Option<Outbound>,
     pub(super) receiving: Receiving,
     pub(super) headers: HeaderMap,
+    /// What compresses the request.
+    pub(super) encoding: Option<Encoding>,
     pub(super) deframer: Deframer,
     pub(super) message: Option<Bytes>,
     pub(super) credit: Credit,
@@ -45,6 +48,12 @@ pub(super) struct Waiting {
 }
 
 impl Call {
+    /// Whether the next compressed message has to wait until the application has
+    /// taken others: the window bounds what came, not what it decompresses to.
+    pub(super) fn is_full(&self, window: u32) -> bool {
+        self.deframer.may_expand() && self.credit.unconsumed() > window as usize
+    }
+
     pub(super) fn settle(&mut self) {
         let back = self.credit.settle(self.deframer.len());
         self.release(back);

@@ -2,7 +2,8 @@
 
 use super::call::{Call, Receiving, failed, outcome_of, outcome_of_trailers};
 use super::{ClientConnection, ClientEvent, Outcome};
-use crate::grpc::{self, Violation, code};
+use crate::compress::Encoding;
+use crate::grpc::{self, Deframer, Violation, code};
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use http::{Response, header};
@@ -48,7 +49,13 @@ impl ClientConnection {
                 self.events.push_back(ClientEvent::Writable { call });
             }
         }
+        if entry.deframer.may_expand() && !entry.deframer.is_empty() {
+            self.take_messages(call, entry)?;
+        }
         loop {
+            if entry.is_full(self.limits.stream_window) {
+                return Ok(None);
+            }
             match &mut entry.receiving {
                 Receiving::Closed => return Ok(None),
                 Receiving::Headers(response) => match Pin::new(response).poll(&mut context) {
@@ -106,6 +113,14 @@ impl ClientConnection {
             );
             return Some(failed(status, &message));
         }
+        match Encoding::announced(&parts.headers) {
+            Ok(None) => {}
+            Ok(encoding) => entry.deframer = Deframer::new(encoding),
+            Err(message) => {
+                entry.reset(Reason::CANCEL);
+                return Some(failed(code::INTERNAL, &message));
+            }
+        }
         entry.receiving = Receiving::Body(body);
         if entry.unary_reply {
             entry.headers = parts.headers;
@@ -121,7 +136,13 @@ impl ClientConnection {
     fn take_data(&mut self, call: u32, entry: &mut Call, data: Bytes) -> Result<(), Violation> {
         entry.credit.received(data.len());
         entry.deframer.push(data);
-        while let Some(message) = entry.deframer.next(self.limits.max_message)? {
+        self.take_messages(call, entry)
+    }
+
+    fn take_messages(&mut self, call: u32, entry: &mut Call) -> Result<(), Violation> {
+        while !entry.is_full(self.limits.stream_window)
+            && let Some(message) = entry.deframer.next(self.limits.max_message)?
+        {
             if entry.unary_reply {
                 if entry.message.replace(message).is_some() {
                     return Err(Violation::new(

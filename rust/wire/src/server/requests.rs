@@ -6,6 +6,7 @@ use super::stream::{
 };
 use super::web::admit;
 use super::{ServerConnection, ServerEvent};
+use crate::compress::{self, Encoding};
 use crate::credit::Credit;
 use crate::grpc::{self, Deframer, Violation, code};
 use crate::message::{HttpRequest, Problem};
@@ -37,13 +38,15 @@ impl ServerConnection {
             .get(header::CONTENT_TYPE)
             .is_some_and(|value| is_grpc_content_type(value.as_bytes()));
         let mut headers = parts.headers;
-        let mut problem = None;
-        let mut dialect = None;
+        let (mut problem, mut dialect, mut encoding) = (None, None, None);
         let mut patience = self.config.limits.request_timeout;
         let kind = match (&self.config.grpc, &self.config.http) {
             (Some(table), _) if is_grpc => {
                 match grpc_kind(table, &parts.method, parts.uri.path(), &headers) {
-                    Ok(kind) => kind,
+                    Ok((kind, announced)) => {
+                        encoding = announced;
+                        kind
+                    }
                     Err(violation) => return refuse_grpc(&violation, respond),
                 }
             }
@@ -82,18 +85,21 @@ impl ServerConnection {
             ready,
             waker,
             kind,
-            dialect,
             started: self.now,
             arrives_until: self.now + patience,
-            headers: Some(headers),
             receiving: Some(body),
-            deframer: Deframer::default(),
+            deframer: Deframer::new(encoding),
             body: BytesMut::new(),
             message: None,
             credit: Credit::default(),
             sending: Sending::Idle(respond),
+            encoding: self.reply_encoding(&headers, dialect.is_none()),
+            advertises: !std::mem::replace(&mut self.advertised, true),
+            announced: None,
             phase: Phase::Arriving,
             skipped: 0,
+            dialect,
+            headers: Some(headers),
         };
         if let Kind::Grpc {
             index,
@@ -117,6 +123,14 @@ impl ServerConnection {
         }
         self.streams.insert(stream, entry);
         self.progress(stream);
+    }
+
+    /// What compresses the reply to a request, unless its handler chooses.
+    fn reply_encoding(&self, headers: &HeaderMap, is_grpc: bool) -> Option<Encoding> {
+        self.config.compression.filter(|encoding| {
+            let accepted = headers.get(compress::ACCEPT_ENCODING);
+            is_grpc && accepted.is_some_and(|accepted| encoding.is_accepted_by(accepted.as_bytes()))
+        })
     }
 
     /// Polls one stream for all it can give or take.
@@ -168,7 +182,13 @@ impl ServerConnection {
     fn advance(&mut self, stream: u32, entry: &mut Stream) -> Result<(), Gone> {
         let waker = entry.waker.clone();
         let mut context = Context::from_waker(&waker);
-        while let Some(receiving) = &mut entry.receiving {
+        if entry.deframer.may_expand() && !entry.deframer.is_empty() {
+            self.take_messages(stream, entry)?;
+        }
+        let window = self.config.limits.stream_window;
+        while !entry.is_full(window)
+            && let Some(receiving) = &mut entry.receiving
+        {
             match receiving.poll_data(&mut context) {
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok(data))) => match entry.kind {
@@ -203,17 +223,23 @@ impl ServerConnection {
     }
 
     fn take_grpc(&mut self, stream: u32, entry: &mut Stream, data: Bytes) -> Result<(), Gone> {
-        let Kind::Grpc { method, .. } = &entry.kind else {
-            return Ok(());
-        };
-        let unary = method.unary_request();
         let data = match &mut entry.dialect {
             None => data,
             Some(_) => entry.take_web(data, self.config.limits.max_message)?,
         };
         entry.credit.received(data.len());
         entry.deframer.push(data);
-        while let Some(message) = entry.deframer.next(self.config.limits.max_message)? {
+        self.take_messages(stream, entry)
+    }
+
+    fn take_messages(&mut self, stream: u32, entry: &mut Stream) -> Result<(), Gone> {
+        let Kind::Grpc { method, .. } = &entry.kind else {
+            return Ok(());
+        };
+        let unary = method.unary_request();
+        while !entry.is_full(self.config.limits.stream_window)
+            && let Some(message) = entry.deframer.next(self.config.limits.max_message)?
+        {
             if unary {
                 if entry.message.replace(message).is_some() {
                     return Err(Violation::new(

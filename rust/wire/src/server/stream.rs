@@ -1,5 +1,6 @@
 //! One stream of a server connection, and how it is refused.
 
+use crate::compress::{self, Encoding};
 use crate::credit::Credit;
 use crate::grpc::{self, Deframer, Violation, code};
 use crate::message::Problem;
@@ -57,6 +58,12 @@ pub(super) struct Stream {
     pub(super) message: Option<Bytes>,
     pub(super) credit: Credit,
     pub(super) sending: Sending,
+    /// What compresses the next messages of the reply.
+    pub(super) encoding: Option<Encoding>,
+    /// Whether the response headers tell which encodings are taken.
+    pub(super) advertises: bool,
+    /// What the response headers have announced.
+    pub(super) announced: Option<Encoding>,
     pub(super) phase: Phase,
     /// Bytes that nobody reads: of a plain request after its answer, or of a refused one.
     pub(super) skipped: usize,
@@ -92,6 +99,48 @@ impl From<Violation> for Gone {
 }
 
 impl Stream {
+    /// Sends the response headers of a call unless they are out.
+    pub(super) fn start_call(&mut self, initial: HeaderMap) -> Result<(), h2::Error> {
+        if !matches!(self.sending, Sending::Idle(_)) {
+            return Ok(());
+        }
+        if self.dialect.is_some() {
+            return self.start_web(initial);
+        }
+        let mut headers = grpc_headers(initial);
+        if let Some(encoding) = self.encoding {
+            headers.insert(
+                compress::ENCODING,
+                HeaderValue::from_static(encoding.name()),
+            );
+            self.announced = self.encoding;
+        }
+        if self.advertises {
+            advertise(&mut headers);
+        }
+        self.start_response(StatusCode::OK, headers)
+    }
+
+    pub(super) fn set_encoding(&mut self, encoding: Option<Encoding>) -> bool {
+        if self.dialect.is_some() {
+            return true; // browsers' frameworks have headers of their own for this
+        }
+        let idle = matches!(self.sending, Sending::Idle(_));
+        let possible = idle || encoding.is_none() || encoding == self.announced;
+        if possible {
+            self.encoding = encoding;
+        }
+        possible
+    }
+
+    /// The message as it is sent: compressed, if that was asked for.
+    pub(super) fn packed(&self, framed: Bytes) -> Bytes {
+        match self.encoding {
+            None => framed,
+            Some(encoding) => encoding.compress(framed),
+        }
+    }
+
     /// Sends response headers unless they are out.
     pub(super) fn start_response(
         &mut self,
@@ -103,14 +152,6 @@ impl Stream {
             self.sending = Sending::Body(Outbound::new(stream));
         }
         Ok(())
-    }
-
-    /// Sends the response headers of a call unless they are out.
-    pub(super) fn start_call(&mut self, initial: HeaderMap) -> Result<(), h2::Error> {
-        match &mut self.dialect {
-            None => self.start_response(StatusCode::OK, grpc_headers(initial)),
-            Some(_) => self.start_web(initial),
-        }
     }
 
     /// Sends a response that is headers only.
@@ -132,6 +173,12 @@ impl Stream {
             Sending::Body(body) => body.reset(reason),
             Sending::Closed => {}
         }
+    }
+
+    /// Whether the next compressed message has to wait until the application has
+    /// taken others: the window bounds what came, not what it decompresses to.
+    pub(super) fn is_full(&self, window: u32) -> bool {
+        self.deframer.may_expand() && self.credit.unconsumed() > window as usize
     }
 
     pub(super) fn settle(&mut self) {
@@ -202,18 +249,28 @@ pub(super) fn refuse_grpc(violation: &Violation, mut respond: SendResponse<Bytes
     let mut headers = grpc_headers(HeaderMap::new());
     headers.insert("grpc-status", HeaderValue::from(violation.status));
     headers.insert("grpc-message", grpc::encode_message(&violation.message));
+    if violation.status == code::UNIMPLEMENTED {
+        // What the client may use instead, if the encoding was it.
+        advertise(&mut headers);
+    }
     // The peer may be gone already: then there is nobody to refuse.
     let _ = respond.send_response(response(StatusCode::OK, headers), true);
 }
 
+fn advertise(headers: &mut HeaderMap) {
+    let accepted = HeaderValue::from_static(compress::ACCEPTED);
+    headers.insert(compress::ACCEPT_ENCODING, accepted);
+}
+
+/// The method that is called, and what compresses its request.
 pub(super) fn grpc_kind(
     table: &CallTable,
     verb: &Method,
     path: &str,
     headers: &HeaderMap,
-) -> Result<Kind, Violation> {
+) -> Result<(Kind, Option<Encoding>), Violation> {
     if verb != Method::POST {
-        return Ok(grpc_only(verb, StatusCode::METHOD_NOT_ALLOWED));
+        return Ok((grpc_only(verb, StatusCode::METHOD_NOT_ALLOWED), None));
     }
     let refuse = |status, message: String| Err(Violation::new(status, message));
     let Some((index, method)) = table.find(path) else {
@@ -229,19 +286,16 @@ pub(super) fn grpc_kind(
             None => return refuse(code::INTERNAL, format!("malformed grpc-timeout: {value:?}")),
         },
     };
-    if let Some(encoding) = headers.get("grpc-encoding")
-        && encoding != "identity"
-    {
-        return refuse(
-            code::UNIMPLEMENTED,
-            format!("grpc-encoding {encoding:?} is not supported"),
-        );
-    }
-    Ok(Kind::Grpc {
+    let encoding = match Encoding::announced(headers) {
+        Ok(encoding) => encoding,
+        Err(message) => return refuse(code::UNIMPLEMENTED, message),
+    };
+    let kind = Kind::Grpc {
         index,
         method,
         timeout,
-    })
+    };
+    Ok((kind, encoding))
 }
 
 /// What is wrong with the head of a plain request, by the rules that hold for

@@ -90,8 +90,7 @@ impl Victim {
         let config = ServerConfig {
             limits,
             grpc: Some(table()),
-            http: None,
-            web: None,
+            ..ServerConfig::default()
         };
         let mut victim = Self {
             server: ServerConnection::new(Arc::new(config), NOW),

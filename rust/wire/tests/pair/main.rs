@@ -64,8 +64,7 @@ impl Pair {
         let config = ServerConfig {
             limits: server,
             grpc: Some(table()),
-            http: None,
-            web: None,
+            ..ServerConfig::default()
         };
         Self {
             client: ClientConnection::new(table(), client, false, "test:1", "pair", now).unwrap(),
