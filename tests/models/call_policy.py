@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tests.models.breaker import BreakerModel, Outcome
+from tests.models.latency import LatencyModel
+from tests.models.outlier import OutlierModel
 
 
 @dataclass
@@ -13,9 +15,11 @@ class EndpointModel:
 
     key: str
     breaker: BreakerModel
+    latency: LatencyModel
     weight: int = 0
     ready: bool = False
-    calls: set[int] = field(default_factory=set)
+    #: When each call that is in flight began.
+    calls: dict[int, int] = field(default_factory=dict)
     picks: int = 0
     successes: int = 0
     failures: int = 0
@@ -31,12 +35,18 @@ class CallPolicyModel:
         open_for: int,
         permits: int,
         half_open_for: int,
+        *,
+        outlier: OutlierModel,
+        decay: int,
     ) -> None:
         self.settings = (failures, successes, open_for, permits, half_open_for)
+        self.outlier = outlier
+        self.decay = decay
         self.listed: dict[int, EndpointModel] = {}
 
-    def update(self, endpoints: list[tuple[str, int]], ids: list[int]) -> None:
+    def update(self, now: int, endpoints: list[tuple[str, int]], ids: list[int]) -> None:
         """Take over a listing, with the ids that the real one gave."""
+        self.outlier.advance(now)
         before = self.listed
         known = {endpoint.key: number for number, endpoint in before.items()}
         self.listed = {}
@@ -44,19 +54,29 @@ class CallPolicyModel:
             if key in known:
                 assert number == known[key], "a key that stays keeps its id"
             if number not in self.listed:
-                endpoint = before.get(number) or EndpointModel(key, BreakerModel(*self.settings))
+                endpoint = before.get(number) or EndpointModel(
+                    key, BreakerModel(*self.settings), LatencyModel(self.decay)
+                )
                 endpoint.weight = 0
                 self.listed[number] = endpoint
             self.listed[number].weight += weight
             assert self.listed[number].key == key
+        self.outlier.update(now, list(self.listed))
 
     def candidates(self, now: int) -> dict[int, EndpointModel]:
-        """Return the endpoints that may be picked."""
-        return {
+        """Return the endpoints that may be picked: outliers only if there is nobody else."""
+        self.outlier.advance(now)
+        admitting = {
             number: endpoint
             for number, endpoint in self._usable().items()
             if endpoint.breaker.would_admit(now)
         }
+        well = {
+            number: endpoint
+            for number, endpoint in admitting.items()
+            if self.outlier.ejected_until(number) is None
+        }
+        return well or admitting
 
     def verdict(self, now: int) -> tuple[int, int]:
         """Return the verdict and, for open breakers, how long to wait."""
@@ -71,14 +91,17 @@ class CallPolicyModel:
         """Send a call to an endpoint."""
         endpoint = self.listed[number]
         assert endpoint.breaker.admit(now, call)
-        endpoint.calls.add(call)
+        endpoint.calls[call] = now
         endpoint.picks += 1
 
     def complete(self, now: int, number: int, call: int, outcome: Outcome) -> None:
         """End a call; its endpoint may have left, or have left and come back."""
+        self.outlier.advance(now)
         endpoint = self.listed.get(number)
         if endpoint is not None:
-            endpoint.calls.remove(call)
+            took = now - endpoint.calls.pop(call)
+            endpoint.latency.report(now, took, outcome)
+            self.outlier.report(number, outcome)
             endpoint.successes += outcome == "success"
             endpoint.failures += outcome == "failure"
             endpoint.breaker.report(now, call, outcome)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -16,12 +18,17 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from tests.models import hashing
 from tests.models.call_policy import CallPolicyModel
+from tests.models.outlier import OutlierModel
 
 from bascule import _core
 
 if TYPE_CHECKING:
     from tests.models.breaker import Outcome
+
+#: Nanoseconds that these tests count in: the grain of latencies.
+UNIT = 1_024
 
 CODES: dict[Outcome, int] = {"success": 0, "failure": 1, "abandoned": 2}
 
@@ -29,22 +36,42 @@ endpoints = st.tuples(st.sampled_from("abcd"), st.sampled_from([1, 1, 2, 3, 4, 0
 several = st.lists(endpoints, min_size=3, max_size=6)
 #: Mostly some, now and then few or none: most of what can go wrong needs somebody to call.
 listings = st.one_of(several, several, st.lists(endpoints, max_size=2))
+#: Factor or threshold, enforcement, hosts, calls: by success rate and by failures.
+success_rates = st.tuples(
+    st.sampled_from([0, 500, 1_000, 1_900]),
+    st.sampled_from([0, 100, 100, 100]),
+    *[st.integers(0, 3)] * 2,
+)
+failure_percentages = st.tuples(
+    st.sampled_from([0, 33, 50, 100]), st.sampled_from([0, 100, 100, 100]), *[st.integers(0, 3)] * 2
+)
+outliers = st.tuples(
+    st.integers(1, 10),
+    st.integers(0, 20),
+    st.integers(0, 40),
+    st.sampled_from([0, 10, 25, 50, 51, 100]),
+    st.none() | success_rates,
+    st.none() | failure_percentages,
+)
 
 
 class _CallPolicyMachine(RuleBasedStateMachine):
     """Endpoints come, go and fail; calls end in any order or never."""
 
     balancer: str
+    settings: ClassVar[dict[str, Any]] = {}
 
     calls: Bundle[tuple[int, int, int]] = Bundle("calls")
 
     @initialize(
         seed=st.integers(0, 2**64 - 1),
-        failures=st.integers(1, 2),
+        failures=st.sampled_from([1, 2, 2, 9]),
         successes=st.integers(1, 2),
         open_for=st.integers(0, 20),
         permits=st.integers(1, 2),
         half_open_for=st.integers(1, 20),
+        outlier=outliers,
+        decay=st.integers(1, 100),
         listing=several,
     )
     def build(
@@ -55,17 +82,33 @@ class _CallPolicyMachine(RuleBasedStateMachine):
         open_for: int,
         permits: int,
         half_open_for: int,
+        outlier: tuple[int, int, int, int, Any, Any],
+        decay: int,
         listing: list[tuple[str, int]],
     ) -> None:
         self.now = 0
         self.begun = 0
         self.gone: set[int] = set()
-        self.model = CallPolicyModel(failures, successes, open_for, permits, half_open_for)
+        open_for, half_open_for, decay = open_for * UNIT, half_open_for * UNIT, decay * UNIT
+        interval, base, longest, *rules = outlier
+        outlier = (interval * UNIT, base * UNIT, longest * UNIT, *rules)
+        self.model = CallPolicyModel(
+            failures,
+            successes,
+            open_for,
+            permits,
+            half_open_for,
+            outlier=OutlierModel(*outlier),
+            decay=decay,
+        )
         self.real = _core.CallPolicy(
             balancer=self.balancer,
             seed=seed,
             breaker=(failures, successes, open_for, permits),
             half_open_for_ns=half_open_for,
+            latency_decay_ns=decay,
+            outlier=outlier,
+            **self.settings,
         )
         self.update(listing)
         for number, endpoint in self.model.listed.items():
@@ -74,14 +117,14 @@ class _CallPolicyMachine(RuleBasedStateMachine):
 
     @rule(span=st.integers(0, 25))
     def advance(self, span: int) -> None:
-        self.now += span
+        self.now += span * UNIT
 
     @rule(listing=listings)
     def update(self, listing: list[tuple[str, int]]) -> None:
         ids = self.real.update(listing, self.now)
         assert self.gone.isdisjoint(ids), "who comes back comes as a new one"
         before = set(self.model.listed)
-        self.model.update(listing, ids)
+        self.model.update(self.now, listing, ids)
         self.gone |= before - set(ids)
 
     @rule(data=st.data(), ready=st.booleans())
@@ -116,25 +159,25 @@ class _CallPolicyMachine(RuleBasedStateMachine):
                     each.picks,
                     each.successes,
                     each.failures,
-                    None,
-                    None,
+                    pytest.approx(each.latency.average),
+                    self.model.outlier.ejected_until(number),
                 )
-                for each in self.model.listed.values()
+                for number, each in self.model.listed.items()
             ]
 
-    def admitted(self) -> tuple[int, int, int] | None:
+    def admitted(self, hash_: int | None = None) -> tuple[int, int, int] | None:
         """Ask to make a call, and return it if it may be made."""
-        verdict, number, permit, retry_after = self.real.admit(self.now)
+        verdict, number, permit, retry_after = self.real.admit(self.now, hash_)
         assert (verdict, retry_after) == self.model.verdict(self.now)
         if verdict:
             assert (number, permit) == (-1, 0)
             return None
-        self.judge(number)
+        self.judge(number, hash_)
         self.begun += 1
         self.model.admit(self.now, number, self.begun)
         return (self.begun, number, permit)
 
-    def judge(self, number: int) -> None:
+    def judge(self, number: int, hash_: int | None) -> None:
         """Judge a pick."""
         assert number in self.model.candidates(self.now)
 
@@ -170,8 +213,8 @@ class RoundRobinMachine(_CallPolicyMachine):
 class LeastRequestMachine(_CallPolicyMachine):
     balancer = "least_request"
 
-    def judge(self, number: int) -> None:
-        super().judge(number)
+    def judge(self, number: int, hash_: int | None) -> None:
+        super().judge(number, hash_)
         candidates = self.model.candidates(self.now)
         picked = candidates.pop(number)
         # It was compared with one other, so it cannot be the busiest of all for its weight.
@@ -181,5 +224,67 @@ class LeastRequestMachine(_CallPolicyMachine):
         )
 
 
+class WeightedRoundRobinMachine(RoundRobinMachine):
+    balancer = "weighted_round_robin"
+
+
+class RandomMachine(_CallPolicyMachine):
+    balancer = "random"
+
+
+class PeakEwmaMachine(_CallPolicyMachine):
+    balancer = "peak_ewma"
+
+    def judge(self, number: int, hash_: int | None) -> None:
+        super().judge(number, hash_)
+        candidates = self.model.candidates(self.now)
+        mean = fmean(model.weight for model in candidates.values())
+        costs = {
+            each: model.latency.cost(self.now, len(model.calls), model.weight / mean)
+            for each, model in candidates.items()
+        }
+        picked = costs.pop(number)
+        # It was compared with one other, so it cannot cost more than all of them.
+        assert not costs or picked <= max(costs.values()) * (1 + 1e-9)
+
+
+class _HashingMachine(_CallPolicyMachine):
+    @rule(target=_CallPolicyMachine.calls, hash_=st.integers(0, 2**64 - 1))
+    def admit_hashed(self, hash_: int) -> Any:
+        call = self.admitted(hash_)
+        return multiple() if call is None else call
+
+    def judge(self, number: int, hash_: int | None) -> None:
+        super().judge(number, hash_)
+        if hash_ is not None:
+            weights = {each.key: each.weight for each in self.model.listed.values()}
+            usable = {each.key for each in self.model.candidates(self.now).values()}
+            assert self.model.listed[number].key == self.expected(weights, usable, hash_)
+
+    def expected(self, weights: dict[str, int], usable: set[str], hash_: int) -> str:
+        raise NotImplementedError
+
+
+class RingHashMachine(_HashingMachine):
+    balancer = "ring_hash"
+    settings: ClassVar[dict[str, Any]] = {"ring_size": (16, 24)}
+
+    def expected(self, weights: dict[str, int], usable: set[str], hash_: int) -> str:
+        return hashing.on_ring(hashing.ring(weights, 16, 24), usable, hash_)
+
+
+class MaglevMachine(_HashingMachine):
+    balancer = "maglev"
+    settings: ClassVar[dict[str, Any]] = {"table_size": 31}
+
+    def expected(self, weights: dict[str, int], usable: set[str], hash_: int) -> str:
+        return hashing.in_table(hashing.maglev(weights, 31), usable, hash_)
+
+
 TestRoundRobin = RoundRobinMachine.TestCase
+TestWeightedRoundRobin = WeightedRoundRobinMachine.TestCase
+TestRandom = RandomMachine.TestCase
 TestLeastRequest = LeastRequestMachine.TestCase
+TestPeakEwma = PeakEwmaMachine.TestCase
+TestRingHash = RingHashMachine.TestCase
+TestMaglev = MaglevMachine.TestCase

@@ -45,6 +45,16 @@ impl Line {
         self.ends[index] - self.begin(index)
     }
 
+    /// The weight of a candidate as a multiple of the mean.
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "weights are compared, not counted"
+    )]
+    pub(super) fn relative_weight(&self, index: usize) -> f64 {
+        let total = self.ends.last().copied().unwrap_or(0);
+        self.weight(index) as f64 * self.ends.len() as f64 / total as f64
+    }
+
     fn begin(&self, index: usize) -> u64 {
         index.checked_sub(1).map_or(0, |before| self.ends[before])
     }

@@ -1,6 +1,6 @@
 //! Consistent hashing from a table.
 
-use super::ring_hash::place;
+use super::ring_hash::Places;
 use super::{Balancer, Call, Candidate, Member};
 use crate::hash::xxh64;
 use crate::random::Random;
@@ -17,7 +17,7 @@ pub struct Maglev {
     size: u32,
     /// The member of each entry.
     table: Vec<usize>,
-    candidates: Vec<Option<usize>>,
+    candidates: Places,
     random: Random,
 }
 
@@ -27,7 +27,7 @@ impl Maglev {
         Self {
             size,
             table: Vec::new(),
-            candidates: Vec::new(),
+            candidates: Places::default(),
             random: Random::new(seed),
         }
     }
@@ -98,14 +98,14 @@ impl Balancer for Maglev {
     }
 
     fn handle_update(&mut self, candidates: &[Candidate]) {
-        place(&mut self.candidates, candidates);
+        self.candidates.update(candidates);
     }
 
     fn pick(&mut self, call: &Call<'_>) -> Option<usize> {
         let hash = call.hash.unwrap_or_else(|| self.random.next());
         let first = usize::try_from(hash % u64::from(self.size)).unwrap_or(0);
         let (before, after) = self.table.split_at_checked(first)?;
-        let mut members = after.iter().chain(before);
-        members.find_map(|&member| *self.candidates.get(member)?)
+        let members = after.iter().chain(before).copied();
+        self.candidates.first(members, hash)
     }
 }

@@ -5,10 +5,12 @@ use super::{Balancer, Call, Candidate};
 use crate::random::Random;
 
 /// Of two endpoints drawn by weight, the one that is likely to answer sooner: its latency times
-/// the calls that it would have with this one, for its weight.
+/// one more than the calls that it has in flight.
 ///
 /// Source: Finagle's `PeakEwma` load metric, over two choices as in linkerd. An endpoint that has
-/// not ended a call yet gets one at once, and no second one before that has ended.
+/// not ended a call yet gets one at once, and no second one before that has ended. As with
+/// [`LeastRequest`](super::LeastRequest) the weight counts twice: in the draw, and in how many
+/// calls in flight are many.
 #[derive(Debug)]
 pub struct PeakEwma {
     line: Line,
@@ -26,14 +28,10 @@ impl PeakEwma {
 
     fn cost(&self, index: usize, call: &Call<'_>) -> f64 {
         let in_flight = f64::from(call.loads.in_flight(index));
-        let latency = match call.loads.latency(index) {
-            Some(latency) => latency * (in_flight + 1.0),
-            None if in_flight > 0.0 => UNKNOWN_NS + in_flight,
-            None => 0.0,
-        };
-        #[allow(clippy::cast_precision_loss, reason = "a weight is far below 2^52")]
-        let weight = self.line.weight(index) as f64;
-        latency / weight
+        match call.loads.latency(index) {
+            Some(latency) => latency * (in_flight / self.line.relative_weight(index) + 1.0),
+            None => UNKNOWN_NS * in_flight,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub struct RingHash {
     /// Hash and member of each point, by hash.
     points: Vec<(u64, usize)>,
     /// Where each member is among the candidates.
-    candidates: Vec<Option<usize>>,
+    candidates: Places,
     random: Random,
 }
 
@@ -29,7 +29,7 @@ impl RingHash {
             least,
             most,
             points: Vec::new(),
-            candidates: Vec::new(),
+            candidates: Places::default(),
             random: Random::new(seed),
         }
     }
@@ -85,25 +85,49 @@ impl Balancer for RingHash {
     }
 
     fn handle_update(&mut self, candidates: &[Candidate]) {
-        place(&mut self.candidates, candidates);
+        self.candidates.update(candidates);
     }
 
     fn pick(&mut self, call: &Call<'_>) -> Option<usize> {
         let hash = call.hash.unwrap_or_else(|| self.random.next());
         let first = self.points.partition_point(|&(point, _)| point < hash);
         let (before, after) = self.points.split_at(first);
-        let mut members = after.iter().chain(before).map(|&(_, member)| member);
-        members.find_map(|member| *self.candidates.get(member)?)
+        let members = after.iter().chain(before).map(|&(_, member)| member);
+        self.candidates.first(members, hash)
     }
 }
 
-/// Notes where each member is among the candidates.
-pub(super) fn place(places: &mut Vec<Option<usize>>, candidates: &[Candidate]) {
-    places.clear();
-    for (index, candidate) in candidates.iter().enumerate() {
-        if places.len() <= candidate.member {
-            places.resize(candidate.member + 1, None);
+/// Where each member is among the candidates.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    places: Vec<Option<usize>>,
+    count: u64,
+}
+
+impl Places {
+    pub(super) fn update(&mut self, candidates: &[Candidate]) {
+        self.places.clear();
+        self.count = candidates.len() as u64;
+        for (index, candidate) in candidates.iter().enumerate() {
+            if self.places.len() <= candidate.member {
+                self.places.resize(candidate.member + 1, None);
+            }
+            self.places[candidate.member] = Some(index);
         }
-        places[candidate.member] = Some(index);
+    }
+
+    /// The first of the members that is a candidate; any candidate if none of them is, as there
+    /// may be more endpoints than a ring or table has room for.
+    pub(super) fn first(
+        &self,
+        mut members: impl Iterator<Item = usize>,
+        hash: u64,
+    ) -> Option<usize> {
+        if self.count == 0 {
+            return None;
+        }
+        members
+            .find_map(|member| self.places.get(member).copied().flatten())
+            .or_else(|| usize::try_from(hash % self.count).ok())
     }
 }
