@@ -52,6 +52,7 @@ class AsyncioLink(asyncio.Protocol):
         self.blocked = 0
         self._attach = attach
         self._loop = driver.loop
+        self._now_ns = driver.now_ns
         self._flush_scheduled = False
         self._write_paused = False
         self._read_paused = False
@@ -72,7 +73,7 @@ class AsyncioLink(asyncio.Protocol):
         self.flush_soon()
 
     def data_received(self, data: bytes) -> None:
-        events = self.machine.receive(data, time.monotonic_ns())
+        events = self.machine.receive(data, self._now_ns())
         if events:
             self._session.handle_events(events)
         if not self._flush_scheduled and self.machine.wants_write:
@@ -80,7 +81,7 @@ class AsyncioLink(asyncio.Protocol):
             self._loop.call_soon(self._flush)
 
     def eof_received(self) -> bool:
-        self._session.handle_events(self.machine.receive_eof(time.monotonic_ns()))
+        self._session.handle_events(self.machine.receive_eof(self._now_ns()))
         self.flush_soon()
         return False
 
@@ -90,7 +91,7 @@ class AsyncioLink(asyncio.Protocol):
         self.driver.links.discard(self)
         if self._linger is not None:
             self._linger.cancel()
-        self._session.handle_events(self.machine.receive_eof(time.monotonic_ns()))
+        self._session.handle_events(self.machine.receive_eof(self._now_ns()))
         self._session.handle_lost()
 
     def pause_writing(self) -> None:
@@ -275,6 +276,8 @@ class AsyncioDriver:
 
     async def __aenter__(self) -> Self:
         self.loop = asyncio.get_running_loop()
+        # A loop whose time is virtual tells it in nanoseconds; others have this clock.
+        self.now_ns: Callable[[], int] = getattr(self.loop, "time_ns", time.monotonic_ns)
         self._scope = _scope_type()
         self._host = asyncio.current_task()
         self._make_task: Callable[..., asyncio.Task[None]] = self.loop.create_task
@@ -406,7 +409,6 @@ class AsyncioDriver:
     def future(self) -> Future[Any]:
         return self.loop.create_future()
 
-    now_ns = staticmethod(time.monotonic_ns)
     scope_deadline = staticmethod(anyio.current_effective_deadline)
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
