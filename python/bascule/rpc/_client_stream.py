@@ -90,6 +90,8 @@ class Stream(Generic[Sent, Received]):
         try:
             for each in self._interceptors:
                 await self._stack.enter_async_context(each.stream(self._context))
+            if self._context.on_stream is not None:
+                self._context.on_stream(self)
             limit = self._channel.limit(self._context.timeout)
             self._deadline_ns, self._of_scope = limit
             if self._deadline_ns == 0:

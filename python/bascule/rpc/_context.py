@@ -152,9 +152,19 @@ class ClientCallContext:
     :ivar method: ``/package.Service/Method``
     :ivar timeout: seconds, or None; change it before the call proceeds
     :ivar peer: the server's address, once the call was sent
+    :ivar on_stream: called with the :class:`bascule.rpc.Stream` of a call that streams, before
+        anything is sent; set it in :meth:`ClientInterceptor.stream`
     """
 
-    __slots__ = ("_metadata", "_sent", "_trailing_metadata", "method", "peer", "timeout")
+    __slots__ = (
+        "_metadata",
+        "_sent",
+        "_trailing_metadata",
+        "method",
+        "on_stream",
+        "peer",
+        "timeout",
+    )
 
     def __init__(
         self, method: str, sent: list[tuple[str, MetadataValue]] | None, timeout: float | None
@@ -162,6 +172,7 @@ class ClientCallContext:
         self.method = method
         self.timeout = timeout
         self.peer: str | None = None
+        self.on_stream: Callable[[Any], None] | None = None
         self._sent = sent
         self._metadata: MultiDict[MetadataValue] | None = None
         self._trailing_metadata: MultiDict[MetadataValue] | None = None
