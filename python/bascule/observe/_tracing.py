@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from contextvars import ContextVar
 from random import getrandbits
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -77,6 +78,24 @@ class TraceContext(NamedTuple):
         ):
             tracestate = ""  # the trace goes on without what vendors say about it
         return cls(trace_id, span_id, bool(int(flags, 16) & 1), tracestate)
+
+    @classmethod
+    def parse_binary(cls, header: str) -> TraceContext | None:
+        """Read gRPC's ``grpc-trace-bin`` in base64; None if it is malformed.
+
+        Source: OpenCensus, "BinaryEncoding": version 0, then the fields 0 (trace id, 16 bytes), 1
+        (span id, 8 bytes) and 2 (options, 1 byte).
+        """
+        try:
+            data = b64decode(header + "=" * (-len(header) % 4), validate=True)
+        except ValueError:
+            return None
+        if len(data) < 29 or (data[0], data[1], data[18], data[27]) != (0, 0, 1, 2):
+            return None
+        trace_id, span_id = data[2:18].hex(), data[19:27].hex()
+        if not (trace_id.strip("0") and span_id.strip("0")):
+            return None
+        return cls(trace_id, span_id, bool(data[28] & 1))
 
 
 _current: ContextVar[TraceContext | None] = ContextVar("bascule_trace", default=None)

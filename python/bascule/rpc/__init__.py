@@ -15,6 +15,7 @@ from bascule.rpc._context import ClientCallContext as ClientCallContext
 from bascule.rpc._context import ClientInterceptor as ClientInterceptor
 from bascule.rpc._context import MetadataLike as MetadataLike
 from bascule.rpc._context import ServerInterceptor as ServerInterceptor
+from bascule.rpc._context import TLSInfo as TLSInfo
 from bascule.rpc._context import call_context as call_context
 from bascule.rpc._keepalive import KeepaliveSettings as KeepaliveSettings
 from bascule.rpc._method import Cardinality as Cardinality

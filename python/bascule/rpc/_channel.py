@@ -19,12 +19,13 @@ from bascule.errors import (
     Status,
 )
 from bascule.net._link import open_driver
+from bascule.observe import current_trace
 from bascule.resilience import BreakerSettings, endpoint_snapshots
 from bascule.rpc._call import ABANDONED, Slot, unary
 from bascule.rpc._client_stream import Stream
 from bascule.rpc._codec import codec_for
 from bascule.rpc._compression import ENCODING, require_compression
-from bascule.rpc._context import ClientCallContext, ClientInterceptor, pairs
+from bascule.rpc._context import ClientCallContext, ClientInterceptor, _current, pairs, traced
 from bascule.rpc._keepalive import ConnectionSettings
 from bascule.rpc._method import Cardinality, Method
 from bascule.rpc._retry import Attempts
@@ -84,6 +85,8 @@ class Channel:
     :param compression: of requests: ``gzip``, ``deflate``, ``zstd`` or ``identity``; replies may be
         compressed by any of them
     :param keepalive: pings that find dead connections; none by default
+    :param propagate_trace: tell the server which trace a call belongs to, if it is made inside of a
+        handler or a span (``traceparent``, ``tracestate``)
     :raises ConfigurationError: if the target has no form that is known, or the compression is unknown
     """
 
@@ -103,6 +106,7 @@ class Channel:
         max_send_message: int | None = None,
         compression: str | None = None,
         keepalive: KeepaliveSettings | None = None,
+        propagate_trace: bool = True,
     ) -> None:
         self.target = target
         #: The counters of every call, for metrics.
@@ -117,6 +121,7 @@ class Channel:
         self.max_send_message = max_message if max_send_message is None else max_send_message
         require_compression(compression)
         self._settings = ConnectionSettings(max_message, compression, keepalive)
+        self._trace = propagate_trace
         self._interceptors = tuple(interceptors)
         self._around_unary = [
             each for each in interceptors if type(each).unary is not ClientInterceptor.unary
@@ -200,6 +205,8 @@ class Channel:
         headers = self._metadata if metadata is None else self._merge(metadata)
         if compression is not None:
             headers = _with_compression(headers, compression)
+        if self._trace and (current_trace() is not None or _current.get() is not None):
+            headers = traced(headers)
         if not self._around_unary:
             reply, _, _ = await unary(self, method, request, timeout, headers)
             return reply  # type: ignore[no-any-return]
@@ -234,6 +241,8 @@ class Channel:
         headers = self._merge(metadata)
         if compression is not None:
             headers = _with_compression(headers, compression)
+        if self._trace:
+            headers = traced(headers)
         if timeout is None:
             timeout = self._timeout
         context = ClientCallContext(method.path, headers, timeout)

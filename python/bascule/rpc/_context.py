@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 from multidict import MultiDict
 
+from bascule.observe import TraceContext, current_trace
 from bascule.rpc._compression import require_compression
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ __all__ = [
     "ClientInterceptor",
     "MetadataLike",
     "ServerInterceptor",
+    "TLSInfo",
     "call_context",
 ]
 
@@ -35,11 +38,26 @@ MetadataValue = str | bytes
 MetadataLike = Mapping[str, MetadataValue] | Collection[tuple[str, MetadataValue]]
 
 
+class TLSInfo(NamedTuple):
+    """What a connection and its client have agreed on.
+
+    :ivar version: such as ``TLSv1.3``
+    :ivar cipher: such as ``TLS_AES_256_GCM_SHA384``
+    :ivar bits: secret bits of the cipher
+    :ivar protocol: by ALPN, such as ``h2``; None if none was negotiated
+    """
+
+    version: str
+    cipher: str
+    bits: int
+    protocol: str | None
+
+
 class CallContext:
     """One call as its handler sees it.
 
     :ivar method: ``/package.Service/Method``
-    :ivar peer: the client's address
+    :ivar peer: the client's address: ``host:port``, ``unix:path`` or ``memory:name``
     :ivar deadline: in the clock of :func:`anyio.current_time`; infinity if there is none
     """
 
@@ -49,6 +67,7 @@ class CallContext:
     _trailing_metadata: MultiDict[MetadataValue] | None = None
     _state: dict[Any, Any] | None = None
     _compression: str | None = None
+    _trace_headers: list[tuple[str, MetadataValue]] | None = None
 
     def __init__(
         self,
@@ -105,8 +124,35 @@ class CallContext:
 
     @property
     def identity(self) -> dict[str, Any] | None:
-        """The client's verified certificate as :meth:`ssl.SSLSocket.getpeercert` gives it."""
+        """The client's verified certificate as :meth:`ssl.SSLSocket.getpeercert` gives it; None
+        without TLS, or if the server asks clients for none.
+        """
         return None if self._tls is None else self._tls.getpeercert() or None
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """How the connection is encrypted; None if it is not."""
+        if self._tls is None:
+            return None
+        cipher = self._tls.cipher() or ("", "", 0)
+        protocol = self._tls.selected_alpn_protocol()
+        return TLSInfo(self._tls.version() or "", cipher[0], cipher[2], protocol)
+
+    @property
+    def trace(self) -> TraceContext | None:
+        """Where the client's work stands in its trace, by ``traceparent`` and ``tracestate`` or else
+        ``grpc-trace-bin``; None if it sent nothing that is well formed.
+
+        Calls that the handler makes belong to the same trace by themselves.
+        """
+        return None if self._headers is None else _trace_of(self._headers)
+
+    @property
+    def trace_headers(self) -> list[tuple[str, MetadataValue]]:
+        """The metadata that puts another call into this one's trace; do not change it."""
+        if self._trace_headers is None:
+            self._trace_headers = [] if self._headers is None else _passed_on(self._headers)
+        return self._trace_headers
 
     @property
     def state(self) -> dict[Any, Any]:
@@ -131,7 +177,28 @@ def pairs(metadata: MetadataLike | None) -> list[tuple[str, MetadataValue]] | No
     return list(metadata)
 
 
-_current: ContextVar[CallContext] = ContextVar("bascule_call_context")
+#: A ``traceparent`` of version 00 (Trace Context, 3.2).
+_COMMON = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+
+
+def _trace_of(headers: Headers) -> TraceContext | None:
+    parent = headers.get("traceparent")
+    if parent is not None:
+        return TraceContext.parse(parent, headers.get("tracestate") or "")
+    packed = headers.get("grpc-trace-bin")
+    return None if packed is None else TraceContext.parse_binary(packed)
+
+
+def _passed_on(headers: Headers) -> list[tuple[str, MetadataValue]]:
+    parent = headers.get("traceparent")
+    if parent is not None and _COMMON(parent) and headers.get("tracestate") is None:
+        # As it came: most calls are not recorded, and should cost next to nothing.
+        return [("traceparent", parent)]
+    trace = _trace_of(headers)
+    return [] if trace is None else _pairs_of(trace)
+
+
+_current: ContextVar[CallContext | None] = ContextVar("bascule_call_context", default=None)
 
 
 def call_context() -> CallContext:
@@ -139,11 +206,36 @@ def call_context() -> CallContext:
 
     :raises LookupError: if the current task handles none
     """
-    try:
-        return _current.get()
-    except LookupError:
+    call = _current.get()
+    if call is None:
         message = "call_context() works only inside a handler: no call is being handled here"
-        raise LookupError(message) from None
+        raise LookupError(message)
+    return call
+
+
+def traced(
+    headers: list[tuple[str, MetadataValue]] | None,
+) -> list[tuple[str, MetadataValue]] | None:
+    """Metadata of a call that this work makes, with the trace that the work belongs to: that of the
+    span around it, or else of the call that is being handled.
+    """
+    trace = current_trace()
+    if trace is not None:
+        own = _pairs_of(trace)
+    elif (call := _current.get()) is not None:
+        own = call.trace_headers
+    else:
+        return headers
+    if not headers:
+        return own or headers
+    if not own or any(name == "traceparent" for name, _ in headers):
+        return headers
+    return [*headers, *own]
+
+
+def _pairs_of(trace: TraceContext) -> list[tuple[str, MetadataValue]]:
+    parent = ("traceparent", trace.traceparent)
+    return [parent, ("tracestate", trace.state)] if trace.state else [parent]
 
 
 class ClientCallContext:
