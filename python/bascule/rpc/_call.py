@@ -190,9 +190,9 @@ class ConfiguredCall:
     async def _hedge(self, policy: HedgingPolicy) -> tuple[Answer, bool]:
         attempts = self._channel.attempts
         plan = Hedging(policy, attempts, anyio.current_time())
-        answer = await race(
-            plan, attempts, lambda previous: self._attempt(previous, policy.per_attempt_timeout)
-        )
+        answer = await race(plan, lambda n: self._attempt(n, policy.per_attempt_timeout))
+        if answer.failure is None:
+            attempts.succeeded()
         return answer, plan.gave_up
 
     def _ends_within(self, seconds: float) -> bool:

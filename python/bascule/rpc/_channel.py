@@ -21,8 +21,8 @@ from bascule.errors import (
 from bascule.net._link import open_driver
 from bascule.observe import current_trace
 from bascule.resilience import BreakerSettings, endpoint_snapshots
+from bascule.rpc._attempt_stream import open_stream
 from bascule.rpc._call import ABANDONED, Slot, unary
-from bascule.rpc._client_stream import Stream
 from bascule.rpc._codec import codec_for
 from bascule.rpc._compression import ENCODING, require_compression
 from bascule.rpc._context import ClientCallContext, ClientInterceptor, _current, pairs, traced
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from bascule.net import ClientTLS
     from bascule.net._link import Driver
     from bascule.resilience import EndpointSnapshot
+    from bascule.rpc._client_stream import Stream
     from bascule.rpc._context import MetadataLike, MetadataValue
     from bascule.rpc._keepalive import KeepaliveSettings
     from bascule.rpc._method_config import MethodConfig
@@ -246,7 +247,7 @@ class Channel:
         if timeout is None:
             timeout = self._timeout
         context = ClientCallContext(method.path, headers, timeout)
-        return Stream(self, method, context, self._interceptors)
+        return open_stream(self, method, context, self._interceptors)
 
     def server_stream(
         self,

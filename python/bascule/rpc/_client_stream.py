@@ -56,6 +56,7 @@ class Stream(Generic[Sent, Received]):
         self._method = method
         self._context = context
         self._interceptors = interceptors
+        self._max_request = channel.max_send_message
         self._queue = MessageQueue()
         self._slot: Slot | None = None
         self._call = 0
@@ -163,9 +164,8 @@ class Stream(Generic[Sent, Received]):
             raise ProtocolError(text)
         _, encode, _, _ = self._channel.prepare(self._method)
         data = encode(message)
-        if len(data) > self._channel.max_send_message:
-            limit = self._channel.max_send_message
-            text = f"message of {len(data)} bytes is larger than the limit of {limit}"
+        if len(data) > self._max_request:
+            text = f"message of {len(data)} bytes is larger than the limit of {self._max_request}"
             raise RpcError(Status.RESOURCE_EXHAUSTED, text)
         if not self._method.cardinality.client_streaming:
             await self._start(data)

@@ -86,9 +86,7 @@ class Hedging:
         self.gave_up = True
 
 
-async def race(
-    plan: Hedging, attempts: Attempts, attempt: Callable[[int], Awaitable[Answer]]
-) -> Answer:
+async def race(plan: Hedging, attempt: Callable[[int], Awaitable[Answer]]) -> Answer:
     """Make attempts as the plan says until one has the answer; the others are cancelled.
 
     :raises RejectedError: if no attempt could be sent
@@ -118,10 +116,7 @@ async def race(
                 last = came
                 if isinstance(came, Exception):
                     break
-                if came.failure is None:
-                    attempts.succeeded()
-                    break
-                if plan.fail(came.failure, now):
+                if came.failure is None or plan.fail(came.failure, now):
                     break
             elif plan.due is not None and plan.due <= now:
                 previous = plan.begin(now)
