@@ -27,6 +27,20 @@ def test_the_service_and_client(backend: str) -> None:
     assert (ran.stdout, ran.stderr) == ("Hello, world!\n", "")
 
 
+def test_the_handler_page() -> None:
+    page = README.parent / "docs/how-to/handlers.md"
+    (program,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=README.parent,
+    )
+    assert (ran.stdout, ran.stderr) == ("INVALID_ARGUMENT: text must not be empty\n", "")
+
+
 def test_the_generator(tmp_path: Path) -> None:
     (command,) = re.findall(
         r"```sh\n(\.venv/bin/python -m grpc_tools.*?)```", README.read_text(), re.DOTALL
