@@ -12,6 +12,7 @@ from tests.generated.interop.load_report_pb2 import OrcaLoadReport
 from tests.generated.interop.load_service_bascule import OpenRcaServiceBase
 from tests.generated.interop.testing_bascule import TestServiceBase as Base
 from tests.generated.interop.testing_pb2 import (
+    BoolValue,
     EchoStatus,
     Empty,
     Payload,
@@ -54,6 +55,8 @@ class Interop(Base):
     async def unary_call(self, request: SimpleRequest) -> SimpleResponse:
         await echo_metadata()
         refuse(request.response_status)
+        if request.HasField("response_compressed"):
+            compress(request.response_compressed)
         if request.HasField("orca_per_query_report"):
             report = load_of(request.orca_per_query_report).SerializeToString()
             call_context().trailing_metadata.add(CALL_REPORT, report)
@@ -66,6 +69,8 @@ class Interop(Base):
         self, request: StreamingOutputCallRequest
     ) -> AsyncIterator[StreamingOutputCallResponse]:
         for parameters in request.response_parameters:
+            if parameters.HasField("compressed"):
+                compress(parameters.compressed)
             await anyio.sleep(parameters.interval_us / 1e6)
             yield StreamingOutputCallResponse(payload=zeros(parameters.size))
 
@@ -117,6 +122,10 @@ async def echo_metadata() -> None:
         await context.send_initial_metadata([(INITIAL, context.metadata[INITIAL])])
     if TRAILING in context.metadata:
         context.trailing_metadata.add(TRAILING, context.metadata[TRAILING])
+
+
+def compress(wanted: BoolValue) -> None:
+    call_context().compression = "gzip" if wanted.value else "identity"
 
 
 def refuse(status: EchoStatus) -> None:
