@@ -105,6 +105,8 @@ class CallPolicy:
     :param outlier: ``(interval_ns, base_ejection_ns, max_ejection_ns, max_ejection_percent,
         success_rate, failure_percentage)``; the last two are None or ``(stdev_factor or threshold,
         enforcement_percentage, minimum_hosts, request_volume)``
+    :param load_reports: ``(blackout_ns, expiration_ns, update_ns, error_utilization_penalty)`` of
+        gRFC A58, for ``weighted_round_robin`` only; its defaults if None
     :raises ValueError: if the balancer is unknown or a setting cannot work
     """
 
@@ -121,6 +123,7 @@ class CallPolicy:
         latency_decay_ns: int | None = None,
         slow_start: tuple[int, float, float] | None = None,
         outlier: tuple[int, int, int, int, _OutlierRule | None, _OutlierRule | None] | None = None,
+        load_reports: tuple[int, int, int, float] | None = None,
     ) -> CallPolicy: ...
     def update(self, endpoints: list[tuple[str, int]], now_ns: int) -> list[int]:
         """Replace the endpoints, ``(key, weight)`` each, and return the id of each.
@@ -152,6 +155,12 @@ class CallPolicy:
         """Report how an admitted call ended, once: 0 success, 1 failure, 2 abandoned.
 
         :raises ValueError: if the outcome is none of these
+        """
+
+    def report(self, endpoint: int, report: bytes, now_ns: int) -> bool:
+        """Take what a server reports of its load: an ``xds.data.orca.v3.OrcaLoadReport``, encoded.
+
+        Ignored by balancers other than ``weighted_round_robin``. False if the bytes are no report.
         """
 
     def snapshot(self) -> list[_EndpointRow]:

@@ -5,6 +5,7 @@ use rustc_hash::FxHashMap;
 use crate::balance::{Balancer, Call, Candidate, Member};
 use crate::endpoint::{CandidateLoads, Endpoint, EndpointView};
 use crate::limit::{Gcra, Keyed};
+use crate::load_report::{self, LoadReport, LoadReportSettings};
 use crate::outlier::{Outlier, OutlierSettings};
 use crate::slow_start::SlowStart;
 use crate::{Breaker, BreakerSettings, BreakerState, Nanos, Outcome, Permit, Verdict};
@@ -85,6 +86,7 @@ pub struct CallPolicy {
     breaker: Option<BreakerSettings>,
     limit: Option<Keyed<Gcra>>,
     slow_start: Option<SlowStart>,
+    reports: Option<LoadReportSettings>,
     outlier: Option<Outlier>,
     /// By how much what is known of latencies loses weight; None if they are not learned.
     decay: Option<Nanos>,
@@ -114,6 +116,7 @@ impl CallPolicy {
             breaker,
             limit,
             slow_start: None,
+            reports: None,
             outlier: None,
             decay: None,
             endpoints: Vec::new(),
@@ -130,6 +133,13 @@ impl CallPolicy {
     #[must_use]
     pub fn with_slow_start(mut self, settings: SlowStart) -> Self {
         self.slow_start = Some(settings);
+        self
+    }
+
+    /// Weighs endpoints by what they report of their load, as soon as two of them do.
+    #[must_use]
+    pub fn with_load_reports(mut self, settings: LoadReportSettings) -> Self {
+        self.reports = Some(settings);
         self
     }
 
@@ -204,8 +214,17 @@ impl CallPolicy {
             endpoint.ready = ready;
             if !ready {
                 endpoint.ready_since = None;
+                endpoint.reported.handle_ready();
             }
             self.stale = true;
+        }
+    }
+
+    /// Takes what an endpoint reports of its load; of one that has left it is ignored.
+    pub fn handle_load_report(&mut self, endpoint: u64, report: &LoadReport, now: Nanos) {
+        if let (Some(settings), Some(&place)) = (&self.reports, self.places.get(&endpoint)) {
+            let endpoint = &mut self.endpoints[place];
+            endpoint.reported.handle_report(report, settings, now);
         }
     }
 
@@ -384,21 +403,39 @@ impl CallPolicy {
 
     /// The weights of the candidates now, and notes when they will be others.
     fn weights(&mut self, now: Nanos) -> Vec<u32> {
-        let places = self.candidates.iter();
+        let mut weights = self.base_weights(now);
         let Some(slow_start) = &self.slow_start else {
-            return places.map(|&place| self.endpoints[place].weight).collect();
+            return weights;
         };
-        let mut aged = Vec::with_capacity(self.candidates.len());
-        for &place in places {
-            let endpoint = &mut self.endpoints[place];
-            let since = *endpoint.ready_since.get_or_insert(now);
+        let mut ages = Vec::with_capacity(weights.len());
+        for &place in &self.candidates {
+            let since = *self.endpoints[place].ready_since.get_or_insert(now);
             let age = now.saturating_sub(since);
             if slow_start.starting(age) {
                 self.stale_at = self.stale_at.min(now.saturating_add(slow_start.step()));
             }
-            aged.push((endpoint.weight, age));
+            ages.push(age);
         }
-        slow_start.weights(&aged)
+        slow_start.apply(&mut weights, &ages);
+        weights
+    }
+
+    /// The weights as reported, else as listed.
+    fn base_weights(&mut self, now: Nanos) -> Vec<u32> {
+        if let Some(settings) = &self.reports {
+            let next = now.saturating_add(settings.weight_update_period);
+            self.stale_at = self.stale_at.min(next);
+            // Candidates are in the order of the endpoints.
+            let mut chosen = self.candidates.iter().peekable();
+            let endpoints = self.endpoints.iter_mut().enumerate();
+            let candidates = endpoints.filter(|(place, _)| chosen.next_if_eq(&place).is_some());
+            let reported = candidates.map(|(_, endpoint)| &mut endpoint.reported);
+            if let Some(weights) = load_report::weights(reported, settings, now) {
+                return weights;
+            }
+        }
+        let places = self.candidates.iter();
+        places.map(|&place| self.endpoints[place].weight).collect()
     }
 
     fn refuse(&self) -> CallVerdict {

@@ -2,6 +2,7 @@
 
 use crate::balance::Loads;
 use crate::latency::Latency;
+use crate::load_report::Reported;
 use crate::outlier::Record;
 use crate::{Breaker, BreakerState, Nanos};
 
@@ -45,6 +46,7 @@ pub(crate) struct Endpoint {
     pub(crate) breaker: Option<Breaker>,
     pub(crate) latency: Latency,
     pub(crate) record: Record,
+    pub(crate) reported: Reported,
 }
 
 impl Endpoint {
@@ -63,6 +65,7 @@ impl Endpoint {
             breaker,
             latency: Latency::default(),
             record: Record::default(),
+            reported: Reported::default(),
         }
     }
 

@@ -13,6 +13,7 @@ mod endpoint;
 mod hash;
 mod latency;
 pub mod limit;
+mod load_report;
 mod outlier;
 mod random;
 mod slow_start;
@@ -24,6 +25,7 @@ pub use call::{CallPermit, CallPolicy, CallVerdict};
 pub use endpoint::EndpointView;
 pub use hash::xxh64;
 pub use latency::LATENCY_DECAY;
+pub use load_report::{LoadReport, LoadReportSettings};
 pub use outlier::{FailurePercentage, OutlierSettings, SuccessRate};
 pub use slow_start::SlowStart;
 

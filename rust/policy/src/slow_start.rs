@@ -45,27 +45,24 @@ impl SlowStart {
         age < self.window
     }
 
-    /// Weights for endpoints of these weights and ages, in the same proportion to each other as
-    /// the formula's and never 0.
-    pub(crate) fn weights(&self, endpoints: &[(u32, Nanos)]) -> Vec<u32> {
-        if endpoints.iter().all(|&(_, age)| !self.starting(age)) {
-            return endpoints.iter().map(|&(weight, _)| weight).collect();
+    /// Scales the weights of endpoints of these ages, all of them by the same factor besides, and
+    /// none to 0.
+    pub(crate) fn apply(&self, weights: &mut [u32], ages: &[Nanos]) {
+        if !ages.iter().any(|&age| self.starting(age)) {
+            return;
         }
-        let heaviest = endpoints.iter().map(|each| each.0).max().unwrap_or(1);
+        let heaviest = weights.iter().copied().max().unwrap_or(1);
         let scale = f64::from(Self::SCALE.min(u32::MAX / heaviest));
-        endpoints
-            .iter()
-            .map(|&(weight, age)| {
-                let scaled = (f64::from(weight) * scale * self.share(age)).round();
-                #[allow(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "from 0 to u32::MAX by the choice of the scale"
-                )]
-                let scaled = scaled as u32;
-                scaled.max(1)
-            })
-            .collect()
+        for (weight, &age) in weights.iter_mut().zip(ages) {
+            let scaled = (f64::from(*weight) * scale * self.share(age)).round();
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "from 0 to u32::MAX by the choice of the scale"
+            )]
+            let scaled = scaled as u32;
+            *weight = scaled.max(1);
+        }
     }
 
     fn share(&self, age: Nanos) -> f64 {

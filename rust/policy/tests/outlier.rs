@@ -190,6 +190,25 @@ fn what_was_missed_is_made_up_for() {
 }
 
 #[test]
+fn what_was_missed_is_forgiven_step_by_step() {
+    let settings = OutlierSettings {
+        max_ejection_percent: 100,
+        ..SETTINGS
+    };
+    let mut channel = Channel::new(settings, 2);
+    for now in [100, 500] {
+        channel.calls(8, |_, _| true);
+        channel.advance(now);
+        channel.now = now + 300;
+    }
+    // Ejected twice, the second time for 500: back since 1,100, forgiven at 1,200 and 1,300.
+    channel.advance(2_050);
+    channel.calls(8, |_, _| true);
+    channel.advance(2_100);
+    assert_eq!(channel.ejected(), [(0, 2_350), (1, 2_350)]);
+}
+
+#[test]
 fn failures_must_exceed_the_threshold() {
     let mut channel = Channel::new(SETTINGS, 2);
     channel.calls(8, |host, nth| host == 1 && nth < 2);
@@ -275,6 +294,50 @@ fn a_low_success_rate_is_one_far_below_the_mean() {
 }
 
 #[test]
+fn one_of_two_is_exactly_one_standard_deviation_below_the_mean() {
+    for (factor, out) in [(999, 1), (1_000, 0)] {
+        let settings = OutlierSettings {
+            success_rate: Some(SuccessRate {
+                stdev_factor: factor,
+                minimum_hosts: 2,
+                ..BY_RATE
+            }),
+            failure_percentage: None,
+            ..SETTINGS
+        };
+        let mut channel = Channel::new(settings, 2);
+        channel.calls(20, |host, _| host == 1);
+        channel.advance(100);
+        assert_eq!(channel.ejected().len(), out, "{factor}");
+    }
+}
+
+#[test]
+fn success_rates_compare_hosts_with_more_and_fewer_calls() {
+    let settings = OutlierSettings {
+        success_rate: Some(SuccessRate {
+            stdev_factor: 0,
+            ..BY_RATE
+        }),
+        failure_percentage: None,
+        ..SETTINGS
+    };
+    let balancer = Kind::RoundRobin.build(1, &Sizes::default());
+    let policy = CallPolicy::new(balancer, None, None);
+    let mut channel = Channel::new(settings, 3);
+    channel.policy = policy.with_outlier_detection(settings, 1);
+    for id in channel
+        .policy
+        .handle_update([("a", 1), ("b", 2), ("c", 3)], 0)
+    {
+        channel.policy.handle_ready(id, true);
+    }
+    channel.calls(60, |_, nth| nth % 10 == 0);
+    channel.advance(100);
+    assert_eq!(channel.ejected(), []);
+}
+
+#[test]
 fn equal_success_rates_have_no_outlier() {
     let settings = OutlierSettings {
         success_rate: Some(SuccessRate {
@@ -298,7 +361,14 @@ fn success_rates_of_few_hosts_or_calls_do_not_count() {
         failure_percentage: None,
         ..SETTINGS
     };
-    let mut few_hosts = Channel::new(settings, 2);
+    let sharp = OutlierSettings {
+        success_rate: Some(SuccessRate {
+            stdev_factor: 500,
+            ..BY_RATE
+        }),
+        ..settings
+    };
+    let mut few_hosts = Channel::new(sharp, 2);
     few_hosts.calls(20, |host, _| host == 1);
     few_hosts.advance(100);
     assert_eq!(few_hosts.ejected(), []);

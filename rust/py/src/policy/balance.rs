@@ -1,7 +1,9 @@
 //! What a channel decides before its policy is asked, and the settings of balancers.
 
 use bascule_policy::balance::{Kind, Sizes};
-use bascule_policy::{FailurePercentage, OutlierSettings, SlowStart, SuccessRate};
+use bascule_policy::{
+    FailurePercentage, LoadReportSettings, OutlierSettings, SlowStart, SuccessRate,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -50,6 +52,24 @@ pub(super) fn slow_start((window, aggression, least): (u64, f64, f64)) -> PyResu
         window,
         aggression,
         least,
+    };
+    settings.checked().map_err(refused)
+}
+
+/// `(blackout_ns, expiration_ns, update_ns, error_utilization_penalty)`.
+pub(super) fn load_reports(
+    (blackout_period, weight_expiration_period, weight_update_period, error_utilization_penalty): (
+        u64,
+        u64,
+        u64,
+        f64,
+    ),
+) -> PyResult<LoadReportSettings> {
+    let settings = LoadReportSettings {
+        blackout_period,
+        weight_expiration_period,
+        weight_update_period,
+        error_utilization_penalty,
     };
     settings.checked().map_err(refused)
 }

@@ -3,7 +3,7 @@
 use bascule_policy::limit::{Gcra, Keyed, Quota};
 use bascule_policy::{
     BreakerSettings, CallPermit, CallPolicy as Core, CallVerdict, HALF_OPEN_FOR, LATENCY_DECAY,
-    balance::Kind,
+    LoadReport, balance::Kind,
 };
 use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
@@ -52,6 +52,7 @@ impl CallPolicy {
         latency_decay_ns=None,
         slow_start=None,
         outlier=None,
+        load_reports=None,
     ))]
     #[allow(clippy::too_many_arguments, reason = "all have names in Python")]
     fn new(
@@ -65,11 +66,17 @@ impl CallPolicy {
         latency_decay_ns: Option<u64>,
         slow_start: Option<(u64, f64, f64)>,
         outlier: Option<balance::Outlier>,
+        load_reports: Option<(u64, u64, u64, f64)>,
     ) -> PyResult<Self> {
         let kind = balance::kind(balancer)?;
         if slow_start.is_some() && kind.hashes() {
             return Err(PyValueError::new_err(format!(
                 "slow_start would move calls that {balancer} keeps together: leave it out"
+            )));
+        }
+        if load_reports.is_some() && kind != Kind::WeightedRoundRobin {
+            return Err(PyValueError::new_err(format!(
+                "load_reports are for weighted_round_robin, not for {balancer}: leave them out"
             )));
         }
         let sizes = balance::sizes(ring_size, table_size)?;
@@ -97,6 +104,10 @@ impl CallPolicy {
         let learned = (kind == Kind::PeakEwma).then_some(LATENCY_DECAY);
         if let Some(decay) = latency_decay_ns.or(learned) {
             core = core.with_latency(decay);
+        }
+        if kind == Kind::WeightedRoundRobin {
+            let settings = load_reports.map(balance::load_reports).transpose()?;
+            core = core.with_load_reports(settings.unwrap_or_default());
         }
         if let Some(settings) = slow_start {
             core = core.with_slow_start(balance::slow_start(settings)?);
@@ -149,6 +160,16 @@ impl CallPolicy {
             .lock()
             .handle_complete(endpoint, permit, outcome, now_ns);
         Ok(())
+    }
+
+    fn report(&self, endpoint: u64, report: &[u8], now_ns: u64) -> bool {
+        let Some(report) = LoadReport::decode(report) else {
+            return false;
+        };
+        self.core
+            .lock()
+            .handle_load_report(endpoint, &report, now_ns);
+        true
     }
 
     fn snapshot(&self) -> Vec<Row> {
