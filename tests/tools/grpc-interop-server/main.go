@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/orca"
+	"google.golang.org/grpc/reflection"
 )
 
 // named answers with its name where a request asks for it, which grpc-go's own service does not.
@@ -60,6 +61,7 @@ func main() {
 	}
 	service := interop.NewTestServer(interop.NewTestServerOptions{MetricsRecorder: recorder})
 	testgrpc.RegisterTestServiceServer(server, named{service, *name})
+	reflection.Register(server)
 
 	fmt.Println("ready", listener.Addr())
 	go func() {
