@@ -28,6 +28,10 @@ from bascule.rpc._method_config import RetryThrottling as RetryThrottling
 from bascule.rpc._retry import Attempts as Attempts
 from bascule.rpc._server import Server as Server
 from bascule.rpc._server import ServerLimits as ServerLimits
+from bascule.rpc._service_config import LoadBalancing as LoadBalancing
+from bascule.rpc._service_config import OutlierDetection as OutlierDetection
+from bascule.rpc._service_config import OutlierRule as OutlierRule
+from bascule.rpc._service_config import ServiceConfig as ServiceConfig
 from bascule.rpc._streams import ServerStream as ServerStream
 from bascule.rpc._web import WebSettings as WebSettings
 

@@ -74,7 +74,7 @@ class HedgingPolicy:
         _set_attempts(self)
         _at_least_zero("hedging_delay", self.hedging_delay)
         _above_zero("per_attempt_timeout", self.per_attempt_timeout)
-        _set_statuses(self, "non_fatal_statuses", self.non_fatal_statuses)
+        _set_statuses(self, "non_fatal_statuses", self.non_fatal_statuses, none=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +142,12 @@ def _set_attempts(policy: RetryPolicy | HedgingPolicy) -> None:
     object.__setattr__(policy, "max_attempts", min(policy.max_attempts, MOST_ATTEMPTS))
 
 
-def _set_statuses(policy: object, name: str, statuses: Iterable[Status]) -> None:
+def _set_statuses(
+    policy: object, name: str, statuses: Iterable[Status], *, none: bool = False
+) -> None:
     statuses = frozenset(statuses)
-    if not statuses or Status.OK in statuses:
-        message = f"{name} must name at least one status, and not OK"
+    if Status.OK in statuses or not (statuses or none):
+        message = f"{name} must name {'statuses' if none else 'at least one status'}, and not OK"
         raise ConfigurationError(message)
     object.__setattr__(policy, name, statuses)
 

@@ -29,7 +29,7 @@ def test_more_than_five_attempts_mean_five(policy) -> None:
         lambda: RetryPolicy(per_attempt_timeout=0),
         lambda: HedgingPolicy(max_attempts=1),
         lambda: HedgingPolicy(hedging_delay=-0.1),
-        lambda: HedgingPolicy(non_fatal_statuses=frozenset()),
+        lambda: HedgingPolicy(non_fatal_statuses=frozenset({Status.OK})),
         lambda: HedgingPolicy(per_attempt_timeout=-1),
         lambda: RetryThrottling(max_tokens=0),
         lambda: RetryThrottling(max_tokens=1001),
