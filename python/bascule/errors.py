@@ -27,6 +27,7 @@ __all__ = [
     "Status",
     "TranscodeError",
     "TransportError",
+    "WrongLoopError",
 ]
 
 M = TypeVar("M")
@@ -42,6 +43,10 @@ class ConfigurationError(BasculeError, ValueError):
 
 class ClosedError(BasculeError):
     """The server, channel or call was used after its ``async with`` had ended."""
+
+
+class WrongLoopError(BasculeError, RuntimeError):
+    """A channel was used from another thread or event loop than the one that entered it."""
 
 
 class TransportError(BasculeError, OSError):

@@ -224,8 +224,8 @@ async def settled(server: Server, channel: Channel) -> None:
             await anyio.wait_all_tasks_blocked()
             if not any(session.machine.in_flight or session.calls for session in sessions):
                 break
-    assert [row[3] for row in channel.snapshot()] == [0]
-    for subchannel in channel._subchannels.values():
+    assert [each.in_flight for each in channel.snapshot().subchannels] == [0]
+    for subchannel in channel._pool.subchannels.values():
         connection = subchannel.connection
         assert connection is not None
         assert connection.machine.in_flight == 0

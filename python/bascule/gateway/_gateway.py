@@ -202,8 +202,9 @@ class Gateway:
         """Name and state of each endpoint's breaker: as many as there are endpoints."""
         for service, channel in self._channels.items():
             if self.config.upstream(service).breaker is not None:
-                for endpoint in channel.snapshot():
-                    yield f"{service}@{endpoint.address}", endpoint.breaker
+                for endpoint in channel.snapshot().subchannels:
+                    if endpoint.breaker is not None:
+                        yield f"{service}@{endpoint.address}", endpoint.breaker
 
     async def _is_ready(self) -> bool:
         return self._serving and (self._ready is None or await self._ready())

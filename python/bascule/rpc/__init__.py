@@ -18,6 +18,12 @@ from bascule.rpc._context import ServerInterceptor as ServerInterceptor
 from bascule.rpc._context import TLSInfo as TLSInfo
 from bascule.rpc._context import call_context as call_context
 from bascule.rpc._keepalive import KeepaliveSettings as KeepaliveSettings
+from bascule.rpc._load_balancing import FailurePercentageEjection as FailurePercentageEjection
+from bascule.rpc._load_balancing import LoadBalancing as LoadBalancing
+from bascule.rpc._load_balancing import OutlierDetection as OutlierDetection
+from bascule.rpc._load_balancing import SlowStart as SlowStart
+from bascule.rpc._load_balancing import Subset as Subset
+from bascule.rpc._load_balancing import SuccessRateEjection as SuccessRateEjection
 from bascule.rpc._method import Cardinality as Cardinality
 from bascule.rpc._method import Method as Method
 from bascule.rpc._method import MethodHandler as MethodHandler
@@ -28,10 +34,12 @@ from bascule.rpc._method_config import RetryThrottling as RetryThrottling
 from bascule.rpc._retry import Attempts as Attempts
 from bascule.rpc._server import Server as Server
 from bascule.rpc._server import ServerLimits as ServerLimits
-from bascule.rpc._service_config import LoadBalancing as LoadBalancing
-from bascule.rpc._service_config import OutlierDetection as OutlierDetection
-from bascule.rpc._service_config import OutlierRule as OutlierRule
 from bascule.rpc._service_config import ServiceConfig as ServiceConfig
+from bascule.rpc._snapshot import AttemptsSnapshot as AttemptsSnapshot
+from bascule.rpc._snapshot import ChannelSnapshot as ChannelSnapshot
+from bascule.rpc._snapshot import ConnectivityState as ConnectivityState
+from bascule.rpc._snapshot import ResolverSnapshot as ResolverSnapshot
+from bascule.rpc._snapshot import SubchannelSnapshot as SubchannelSnapshot
 from bascule.rpc._streams import ServerStream as ServerStream
 from bascule.rpc._web import WebSettings as WebSettings
 
@@ -51,3 +59,6 @@ else:
             raise AttributeError(message)
         found = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
         return found
+
+
+from bascule.rpc._subchannel import ConnectionBackoff as ConnectionBackoff

@@ -71,6 +71,7 @@ class ConfiguredStream(Stream[Sent, Received]):
     ) -> None:
         super().__init__(channel, method, context, interceptors)
         self._config = config
+        self.wait_for_ready = config.wait_for_ready
         if config.max_request_bytes is not None:
             self._max_request = min(self._max_request, config.max_request_bytes)
 
@@ -388,7 +389,8 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
         if previous:
             metadata = [*(metadata or ()), (PREVIOUS_KEY, str(previous))]
         while True:
-            slot = await channel.admit(None if self._of_scope else self._deadline_ns)
+            limit_ns = None if self._of_scope else self._deadline_ns
+            slot = await channel.admit(limit_ns, self.wait_for_ready, metadata)
             connection = slot.connection
             try:
                 now_ns = channel.driver.now_ns()

@@ -20,7 +20,7 @@ from bascule.rpc._retry import (
 )
 
 if TYPE_CHECKING:
-    from bascule._core import Headers
+    from bascule._core import CallPolicy, Headers
     from bascule.net._link import Event
     from bascule.rpc._channel import Channel
     from bascule.rpc._method import Method
@@ -46,12 +46,16 @@ FAILURES = frozenset(
 class Slot:
     """What a call holds while it runs: its connection and its permit."""
 
-    __slots__ = ("connection", "endpoint", "permit")
+    __slots__ = ("connection", "endpoint", "permit", "policy")
 
-    def __init__(self, connection: Connection, endpoint: int, permit: int) -> None:
+    def __init__(
+        self, connection: Connection, endpoint: int, permit: int, policy: CallPolicy
+    ) -> None:
         self.connection = connection
         self.endpoint = endpoint
         self.permit = permit
+        #: Who gave the permit: a channel changes its policy when its resolver says so.
+        self.policy = policy
 
 
 async def unary(
@@ -60,6 +64,7 @@ async def unary(
     request: Any,
     timeout: float | None,
     metadata: list[tuple[str, Any]] | None,
+    wait_for_ready: bool | None = None,
 ) -> tuple[Any, str, Headers | None]:
     """Call a method with one request and one reply: the reply, the peer, its trailers."""
     index, encode, decode, config = channel.prepare(method)
@@ -75,7 +80,11 @@ async def unary(
     if deadline_ns == 0:
         await anyio.lowlevel.checkpoint()
     if config is not None:
-        call = ConfiguredCall(channel, index, data, metadata, deadline_ns, of_scope, config)
+        if wait_for_ready is None:
+            wait_for_ready = config.wait_for_ready
+        call = ConfiguredCall(
+            channel, index, data, metadata, deadline_ns, of_scope, config, wait_for_ready
+        )
         answer = await call.run()
         try:
             return decode(answer.reply), answer.peer, answer.trailers
@@ -83,7 +92,7 @@ async def unary(
             raise _undecodable(method, error) from error
     retried = False
     while True:
-        slot = await channel.admit(None if of_scope else deadline_ns)
+        slot = await channel.admit(None if of_scope else deadline_ns, wait_for_ready, metadata)
         event = await _exchange(channel, slot, index, data, metadata, deadline_ns, of_scope)
         if event is REFUSED:
             await refused(channel, slot)
@@ -120,6 +129,7 @@ class ConfiguredCall:
         "_metadata",
         "_of_scope",
         "_transparent",
+        "_wait_for_ready",
     )
 
     def __init__(
@@ -131,6 +141,7 @@ class ConfiguredCall:
         deadline_ns: int | None,
         of_scope: bool,
         config: MethodConfig,
+        wait_for_ready: bool | None,
     ) -> None:
         self._channel = channel
         self._index = index
@@ -139,6 +150,7 @@ class ConfiguredCall:
         self._deadline_ns = deadline_ns
         self._of_scope = of_scope
         self._config = config
+        self._wait_for_ready = wait_for_ready
         self._transparent = False
 
     async def run(self) -> Answer:
@@ -214,7 +226,9 @@ class ConfiguredCall:
                 deadline_ns, of_scope, limited = until_ns, False, True
         while True:
             try:
-                slot = await channel.admit(None if of_scope else deadline_ns)
+                slot = await channel.admit(
+                    None if of_scope else deadline_ns, self._wait_for_ready, metadata
+                )
                 event = await _exchange(
                     channel, slot, self._index, self._data, metadata, deadline_ns, of_scope
                 )

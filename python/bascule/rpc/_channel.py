@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 import functools
-import logging
-import random
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 
 from bascule import _core
-from bascule.errors import (
-    BreakerOpenError,
-    ClosedError,
-    NoEndpointError,
-    RateLimitedError,
-    RpcError,
-    Status,
-)
+from bascule.errors import ClosedError, ConfigurationError, WrongLoopError
 from bascule.net._link import open_driver
 from bascule.observe import current_trace
-from bascule.resilience import BreakerSettings, endpoint_snapshots
 from bascule.rpc._attempt_stream import open_stream
-from bascule.rpc._call import ABANDONED, Slot, unary
+from bascule.rpc._call import unary
 from bascule.rpc._codec import codec_for
 from bascule.rpc._compression import ENCODING, require_compression
 from bascule.rpc._context import ClientCallContext, ClientInterceptor, _current, pairs, traced
 from bascule.rpc._keepalive import ConnectionSettings
+from bascule.rpc._load_balancing import LoadBalancing
 from bascule.rpc._method import Cardinality, Method
+from bascule.rpc._pool import Pool
 from bascule.rpc._retry import Attempts
-from bascule.rpc._subchannel import BACKOFF_FIRST, BACKOFF_GROWTH, Subchannel
+from bascule.rpc._service_config import ServiceConfig
+from bascule.rpc._snapshot import AttemptsSnapshot, ChannelSnapshot, ConnectivityState
+from bascule.rpc._subchannel import ConnectionBackoff, Terms
 from bascule.rpc._target import resolve_target
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
 
     from grpclib.metadata import Deadline
 
-    from bascule._core import CallPolicy, CallTable
-    from bascule.discovery import Endpoint, MemoryRegistry, Resolver
+    from bascule._core import CallTable
+    from bascule.discovery import MemoryRegistry, Resolver
     from bascule.net import ClientTLS
     from bascule.net._link import Driver
-    from bascule.resilience import EndpointSnapshot
+    from bascule.resilience import BreakerSettings
     from bascule.rpc._client_stream import Stream
     from bascule.rpc._context import MetadataLike, MetadataValue
     from bascule.rpc._keepalive import KeepaliveSettings
@@ -53,13 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel"]
 
-logger = logging.getLogger("bascule.rpc")
-
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
-
-#: The longest pause before a resolver that failed is asked again, in seconds.
-RESOLVE_MOST = 30.0
 
 #: Methods that a channel remembers: programs may make them as they go.
 MOST_METHODS = 10_000
@@ -69,7 +59,8 @@ class Channel:
     """A client for one service, balanced over its endpoints, on asyncio and trio.
 
     Connections live inside its ``async with``; leaving it cancels the calls in
-    progress. For use from the event loop that entered it.
+    progress. For use from the event loop that entered it: from another one, or another thread,
+    calls raise :class:`bascule.errors.WrongLoopError`.
 
     :param target: ``host:port``, ``static:///a:1,b:2``, ``unix:/path``, ``memory:name``
         or ``memory:///service`` for what ``registry`` knows
@@ -79,7 +70,10 @@ class Channel:
     :param interceptors: run around every call, the first one outermost
     :param timeout: seconds for calls that give none; None for no limit
     :param breaker: one circuit breaker for each endpoint, with these settings
-    :param balancer: ``round_robin`` or ``least_request``
+    :param balancer: how calls are shared by the endpoints: a name like ``round_robin`` or
+        ``pick_first``, or settings; a service config that says something goes before it
+    :param service_config: how calls behave, typed or as gRPC's JSON; one that the resolver gives
+        goes before it
     :param metadata: sent with every call
     :param max_message: largest message in bytes that is received, after decompression
     :param max_send_message: largest that is sent; ``max_message`` if None
@@ -88,7 +82,12 @@ class Channel:
     :param keepalive: pings that find dead connections; none by default
     :param propagate_trace: tell the server which trace a call belongs to, if it is made inside of a
         handler or a span (``traceparent``, ``tracestate``)
-    :raises ConfigurationError: if the target has no form that is known, or the compression is unknown
+    :param wait_for_ready: whether calls wait, up to their deadline, while no endpoint can be
+        reached, instead of failing with UNAVAILABLE; a call or its method may say otherwise
+    :param backoff: how attempts to connect to an endpoint follow each other
+    :param idle_timeout: seconds without a call, give or take a quarter, after which all connections
+        are left until the next call; None for never
+    :raises ConfigurationError: if the target has no form that is known, or a setting cannot work
     """
 
     def __init__(
@@ -101,20 +100,26 @@ class Channel:
         interceptors: Sequence[ClientInterceptor] = (),
         timeout: float | None = None,
         breaker: BreakerSettings | None = None,
-        balancer: str = "round_robin",
+        balancer: str | LoadBalancing = "round_robin",
+        service_config: ServiceConfig | str | Mapping[str, Any] | None = None,
         metadata: MetadataLike | None = None,
         max_message: int = 4 * 1024 * 1024,
         max_send_message: int | None = None,
         compression: str | None = None,
         keepalive: KeepaliveSettings | None = None,
         propagate_trace: bool = True,
+        wait_for_ready: bool = False,
+        backoff: ConnectionBackoff | None = None,
+        idle_timeout: float | None = 1800.0,
     ) -> None:
+        if idle_timeout is not None and not idle_timeout > 0:
+            message = f"idle_timeout is {idle_timeout}: give seconds above 0, or None"
+            raise ConfigurationError(message)
         self.target = target
         #: The counters of every call, for metrics.
         self.stats: CallTable = _core.CallTable()
         #: What retries and hedges of all its calls share, and their counters.
         self.attempts = Attempts()
-        self._resolver = resolver or resolve_target(target, registry)
         self._tls = None if tls is None else tls.context(("h2",))
         self._server_name = None if tls is None else tls.server_name
         self._timeout = timeout
@@ -127,36 +132,44 @@ class Channel:
         self._around_unary = [
             each for each in interceptors if type(each).unary is not ClientInterceptor.unary
         ]
-        self._policy: CallPolicy = _core.CallPolicy(
-            balancer=balancer,
-            seed=random.getrandbits(63),
-            breaker=None
-            if breaker is None
-            else (
-                breaker.failure_threshold,
-                breaker.success_threshold,
-                breaker.timeout_ns,
-                breaker.half_open_permits,
-            ),
-            half_open_for_ns=(breaker or BreakerSettings()).half_open_timeout_ns,
-        )
+        self._backoff = backoff or ConnectionBackoff()
+        self._idle_timeout = idle_timeout
         self._methods: dict[Method[Any, Any], Prepared] = {}
         self._requested: dict[tuple[Any, ...], Method[Any, Any]] = {}
-        self._subchannels: dict[str, Subchannel] = {}
-        self._by_id: dict[int, Subchannel] = {}
-        self._resolved = False
-        self._unresolved: str | None = None
-        self._open = False
-        self._changed: anyio.Event | None = None
+        self._pool = Pool(
+            target,
+            resolver or resolve_target(target, registry),
+            ServiceConfig.of(service_config),
+            balancer if isinstance(balancer, LoadBalancing) else LoadBalancing(balancer=balancer),
+            breaker,
+            wait_for_ready=wait_for_ready,
+            configured=self._take_config,
+        )
+        self._take_config(self._pool.config)
+        #: For calls: see :class:`Pool`.
+        self.admit, self.complete = self._pool.admit, self._pool.complete
+        #: The thread that may use it; 0 while nobody may.
+        self._thread = 0
 
     async def __aenter__(self) -> Self:
-        if self._open:
+        if self._thread:
             message = "this channel is entered already"
             raise ClosedError(message)
         self._manager = open_driver()
         self.driver: Driver = await self._manager.__aenter__()
-        self._open = True
-        self.driver.spawn(self._follow)
+        self._thread = get_ident()
+        self._pool.open(
+            Terms(
+                self.driver,
+                self.stats,
+                self._tls,
+                self._server_name,
+                self._settings,
+                self._backoff,
+            )
+        )
+        if self._idle_timeout is not None:
+            self.driver.spawn(self._leave_when_idle, self._idle_timeout)
         return self
 
     async def __aexit__(
@@ -165,19 +178,17 @@ class Channel:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._open = False
-        for subchannel in self._subchannels.values():
-            if subchannel.connection is not None:
-                subchannel.connection.machine.shutdown()
-                subchannel.connection.link.flush_soon()
-        self._wake()
+        self._thread = 0
+        self._pool.shut()
         try:
             await self._manager.__aexit__(exc_type, exc, traceback)
         finally:
-            self._subchannels.clear()
-            self._by_id.clear()
-            self._policy.update([], self.driver.now_ns())
-            self._resolved = False
+            self._pool.clear()
+
+    @property
+    def state(self) -> ConnectivityState:
+        """Whether calls can be sent now."""
+        return self._pool.state
 
     async def unary(
         self,
@@ -186,6 +197,7 @@ class Channel:
         *,
         timeout: float | None = None,
         metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
         compression: str | None = None,
     ) -> Reply:
         """Call a method with one request and one reply.
@@ -195,7 +207,10 @@ class Channel:
         Cancelling it resets its stream.
 
         :param timeout: seconds; the channel's own if None
+        :param wait_for_ready: wait while no endpoint can be reached; None: as the method's settings
+            or the channel's say
         :param compression: of this request; the channel's own if None
+        :raises WrongLoopError: if this is not the event loop that entered the channel
         :raises RpcError: if it ends with a status other than OK
         :raises BreakerOpenError: if the breakers of all endpoints refuse; nothing was sent
         :raises NoEndpointError: if the resolver knows no endpoint; nothing was sent
@@ -209,13 +224,13 @@ class Channel:
         if self._trace and (current_trace() is not None or _current.get() is not None):
             headers = traced(headers)
         if not self._around_unary:
-            reply, _, _ = await unary(self, method, request, timeout, headers)
+            reply, _, _ = await unary(self, method, request, timeout, headers, wait_for_ready)
             return reply  # type: ignore[no-any-return]
         context = ClientCallContext(method.path, headers, timeout)
 
         async def innermost(request: Any) -> Any:
             reply, context.peer, trailers = await unary(
-                self, method, request, context.timeout, context.pairs()
+                self, method, request, context.timeout, context.pairs(), wait_for_ready
             )
             if trailers is not None:
                 context.trailing_metadata.extend(trailers.items())
@@ -232,11 +247,13 @@ class Channel:
         *,
         timeout: float | None = None,
         metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
         compression: str | None = None,
     ) -> Stream[Request, Reply]:
         """Call a method that streams: ``async with channel.stream(...) as stream``.
 
         :param timeout: seconds for the whole call; the channel's own if None
+        :param wait_for_ready: as for :meth:`unary`
         :param compression: of the request's messages; the channel's own if None
         """
         headers = self._merge(metadata)
@@ -247,7 +264,10 @@ class Channel:
         if timeout is None:
             timeout = self._timeout
         context = ClientCallContext(method.path, headers, timeout)
-        return open_stream(self, method, context, self._interceptors)
+        stream = open_stream(self, method, context, self._interceptors)
+        if wait_for_ready is not None:
+            stream.wait_for_ready = wait_for_ready
+        return stream
 
     def server_stream(
         self,
@@ -256,10 +276,17 @@ class Channel:
         *,
         timeout: float | None = None,
         metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
         compression: str | None = None,
     ) -> Stream[Request, Reply]:
         """Like :meth:`stream`, with the one request sent on entering."""
-        stream = self.stream(method, timeout=timeout, metadata=metadata, compression=compression)
+        stream = self.stream(
+            method,
+            timeout=timeout,
+            metadata=metadata,
+            wait_for_ready=wait_for_ready,
+            compression=compression,
+        )
         stream.send_on_enter(request)
         return stream
 
@@ -286,17 +313,48 @@ class Channel:
             timeout = left if timeout is None else min(left, timeout)
         return self.stream(method, timeout=timeout, metadata=metadata)
 
-    def snapshot(self) -> list[EndpointSnapshot]:
-        """What each endpoint does."""
-        return endpoint_snapshots(self._policy)
+    def snapshot(self) -> ChannelSnapshot:
+        """What the channel, its resolver and each endpoint do at this moment."""
+        pool, attempts = self._pool, self.attempts
+        return ChannelSnapshot(
+            target=self.target,
+            state=pool.state,
+            resolver=pool.resolver_snapshot(),
+            balancer=pool.balancing,
+            subchannels=pool.subchannel_snapshots(),
+            attempts=AttemptsSnapshot(
+                attempts=attempts.attempts,
+                retries=attempts.retries,
+                hedges=attempts.hedges,
+                transparent=attempts.transparent,
+                throttled=attempts.throttled,
+                pushed_back=attempts.pushed_back,
+                tokens=attempts.tokens,
+            ),
+        )
+
+    async def wait_for_state(self, *states: ConnectivityState) -> ConnectivityState:
+        """Wait until the channel has one of these states, and return it. Those that it has only
+        for a moment may be missed.
+
+        :raises ClosedError: if the channel ends meanwhile, unless SHUTDOWN is one of them
+        """
+        while (state := self._pool.state) not in states:
+            await self._pool.wait_change()
+        return state
 
     async def wait_ready(self) -> None:
-        """Wait until a call could be sent at once.
+        """Wait until a call could be sent at once; a channel that is idle connects.
 
         :raises ClosedError: if the channel ends meanwhile
         """
-        while not any(each.connection for each in self._subchannels.values()):
-            await self._wait_change()
+        self._require_here()
+        self._pool.wake_up()
+        await self.wait_for_state(ConnectivityState.READY)
+
+    def reset_backoff(self) -> None:
+        """Let endpoints that failed try again now, as if for the first time."""
+        self._pool.reset_backoff()
 
     def prepare(self, method: Method[Any, Any]) -> Prepared:
         """Index, encoder, decoder and settings of a method; made at its first call."""
@@ -305,7 +363,8 @@ class Channel:
             index = self.stats.register(method.path, not method.cardinality.client_streaming)
             request_type: Any = method.request_type
             reply_type: Any = method.reply_type
-            found = (index, codec_for(request_type).encode, codec_for(reply_type).decode, None)
+            config = self._pool.config.method(method.path)
+            found = (index, codec_for(request_type).encode, codec_for(reply_type).decode, config)
             if len(self._methods) < MOST_METHODS:
                 self._methods[method] = found
         return found
@@ -315,7 +374,8 @@ class Channel:
         nanoseconds, and whether it is the scopes' own, which then end the call.
         0 means that a scope is cancelled already.
         """
-        self._require_open()
+        if get_ident() != self._thread:
+            self._require_here()
         scope_deadline = self.driver.scope_deadline()
         if timeout is not None and timeout < _FOREVER:
             own = self.driver.now_ns() + int(timeout * 1e9)
@@ -325,38 +385,31 @@ class Channel:
             return None, False
         return int(max(scope_deadline, 0.0) * 1e9), True
 
-    def _require_open(self) -> None:
-        if not self._open:
+    def _require_here(self) -> None:
+        """:raises ClosedError, WrongLoopError: if calls cannot be made, or not by this thread"""
+        if not self._thread:
             message = f"channel to {self.target} is not open: use it inside its `async with`"
             raise ClosedError(message)
+        if get_ident() != self._thread:
+            raise WrongLoopError(_WRONG.format(self.target))
 
-    async def admit(self, deadline_ns: int | None) -> Slot:
-        """Pick a connection and take a permit, waiting while endpoints connect.
+    def _take_config(self, config: ServiceConfig) -> None:
+        self._methods.clear()
+        self.attempts.configure(config.retry_throttling)
 
-        :raises RejectedError: if nothing may be sent
-        :raises RpcError: UNAVAILABLE if no endpoint can be reached, DEADLINE_EXCEEDED if
-            the deadline comes first
-        """
+    async def _leave_when_idle(self, timeout: float) -> None:
+        """Look from time to time whether there were calls: they need not tell."""
+        seen, quiet = (0, 0), 0.0
         while True:
-            self._require_open()
-            verdict, endpoint, permit, retry_ns = self._policy.admit(self.driver.now_ns())
-            if verdict == 0:
-                subchannel = self._by_id.get(endpoint)
-                if subchannel is not None and subchannel.connection is not None:
-                    return Slot(subchannel.connection, endpoint, permit)
-                self._policy.complete(endpoint, permit, ABANDONED, self.driver.now_ns())
-                self._policy.set_ready(endpoint, False)
+            await anyio.sleep(timeout / 4)
+            picks, running = self._pool.activity()
+            if running or (picks, running) != seen:
+                seen, quiet = (picks, running), 0.0
                 continue
-            retry_after = None if retry_ns < 0 else retry_ns / 1e9
-            if verdict == 1:
-                raise RateLimitedError(self.target, retry_after)
-            if verdict == 2:
-                raise BreakerOpenError(self.target, retry_after)
-            await self._wait_ready_once(deadline_ns)
-
-    def complete(self, slot: Slot, outcome: int) -> None:
-        """Give a permit back."""
-        self._policy.complete(slot.endpoint, slot.permit, outcome, self.driver.now_ns())
+            quiet += timeout / 4
+            if quiet >= timeout:
+                self._pool.enter_idle()
+                seen, quiet = (0, 0), 0.0
 
     def _merge(self, metadata: MetadataLike | None) -> list[tuple[str, MetadataValue]] | None:
         own = pairs(metadata)
@@ -364,91 +417,12 @@ class Channel:
             return own or self._metadata
         return [*self._metadata, *own]
 
-    async def _follow(self) -> None:
-        """Keep the subchannels as the resolver says; what it said last holds while it fails."""
-        delay = 0.0
-        while True:
-            try:
-                async with self._resolver.watch() as states:
-                    async for endpoints in states:
-                        self._update(endpoints)
-                        delay = 0.0
-                return
-            except Exception as error:
-                logger.exception("cannot follow %s: the last endpoints stay", self.target)
-                self._unresolved = f"cannot resolve {self.target}: {error}"
-                self._wake()
-            delay = min(max(delay * BACKOFF_GROWTH, BACKOFF_FIRST), RESOLVE_MOST)
-            await anyio.sleep(delay)
 
-    def _update(self, endpoints: Sequence[Endpoint]) -> None:
-        wanted = {each.address: each for each in endpoints}
-        for address in self._subchannels.keys() - wanted.keys():
-            self._subchannels.pop(address).stop()
-        for address, endpoint in wanted.items():
-            if address not in self._subchannels:
-                subchannel = Subchannel(
-                    self.driver,
-                    endpoint,
-                    self.stats,
-                    self._tls,
-                    self._server_name,
-                    self._settings,
-                    self._subchannel_changed,
-                )
-                self._subchannels[address] = subchannel
-                self.driver.spawn(subchannel.run)
-            else:
-                self._subchannels[address].endpoint = endpoint
-        listed = [(each.address, each.weight) for each in wanted.values()]
-        ids = self._policy.update(listed, self.driver.now_ns())
-        self._by_id = {}
-        for endpoint_id, address in zip(ids, wanted, strict=True):
-            subchannel = self._subchannels[address]
-            subchannel.id = endpoint_id
-            self._by_id[endpoint_id] = subchannel
-            self._policy.set_ready(endpoint_id, subchannel.connection is not None)
-        self._resolved = True
-        self._unresolved = None
-        self._wake()
-
-    def _subchannel_changed(self, subchannel: Subchannel) -> None:
-        if self._by_id.get(subchannel.id) is subchannel:
-            self._policy.set_ready(subchannel.id, subchannel.connection is not None)
-        self._wake()
-
-    async def _wait_ready_once(self, deadline_ns: int | None) -> None:
-        """Wait for a change, unless waiting cannot help.
-
-        Source: gRPC's wait-for-ready document: without it, a call waits while
-        endpoints connect and fails when the last one has failed.
-        """
-        if self._resolved:
-            failures = [s.failure for s in self._subchannels.values() if s.endpoint.weight]
-            if not failures:
-                raise NoEndpointError(self.target)
-            if all(failures):
-                raise RpcError(Status.UNAVAILABLE, "; ".join(str(each) for each in failures))
-        elif self._unresolved is not None:
-            raise RpcError(Status.UNAVAILABLE, self._unresolved)
-        left = None if deadline_ns is None else (deadline_ns - self.driver.now_ns()) / 1e9
-        with anyio.move_on_after(left) as scope:
-            await self._wait_change()
-        if scope.cancelled_caught:
-            text = f"no connection to {self.target} before the deadline"
-            raise RpcError(Status.DEADLINE_EXCEEDED, text)
-
-    async def _wait_change(self) -> None:
-        self._require_open()
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
-
-    def _wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
-
+#: What is wrong, and what works.
+_WRONG = (
+    "channel to {} belongs to another thread's event loop: open one channel in each event loop, or "
+    "call from this thread through anyio.from_thread.run in the loop that entered it"
+)
 
 #: Seconds that are no limit: 31 years. No clock of a loop has run for as long either.
 _FOREVER = 1e9

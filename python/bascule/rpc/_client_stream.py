@@ -57,6 +57,8 @@ class Stream(Generic[Sent, Received]):
         self._context = context
         self._interceptors = interceptors
         self._max_request = channel.max_send_message
+        #: Whether to wait while no endpoint can be reached; None: as the channel does.
+        self.wait_for_ready: bool | None = None
         self._queue = MessageQueue()
         self._slot: Slot | None = None
         self._call = 0
@@ -297,7 +299,8 @@ class Stream(Generic[Sent, Received]):
         metadata = self._context.pairs()
         while True:
             try:
-                slot = await channel.admit(None if self._of_scope else self._deadline_ns)
+                limit_ns = None if self._of_scope else self._deadline_ns
+                slot = await channel.admit(limit_ns, self.wait_for_ready, metadata)
             except Exception as error:
                 # Whoever receives already, or tries to later, must not wait for ever.
                 status = error.status if isinstance(error, RpcError) else Status.UNAVAILABLE

@@ -8,15 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from bascule.errors import ConfigurationError, Status
-from bascule.rpc._method_config import HedgingPolicy, MethodConfig, RetryPolicy, RetryThrottling
-from bascule.rpc._service_config import (
-    HASHING,
-    POLICIES,
+from bascule.rpc._load_balancing import (
+    FailurePercentageEjection,
     LoadBalancing,
     OutlierDetection,
-    OutlierRule,
-    ServiceConfig,
+    SuccessRateEjection,
 )
+from bascule.rpc._method_config import HedgingPolicy, MethodConfig, RetryPolicy, RetryThrottling
+from bascule.rpc._service_config import ServiceConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -249,7 +248,7 @@ def _load_balancing(root: _Fields) -> LoadBalancing | None:
             return None
         if old.upper() not in _OLD_POLICIES:
             _fail("loadBalancingPolicy", f"{old!r} is unknown: use loadBalancingConfig")
-        return LoadBalancing(_OLD_POLICIES[old.upper()])
+        return LoadBalancing(balancer=_OLD_POLICIES[old.upper()])
     return _first_known(entries, "loadBalancingConfig")
 
 
@@ -264,22 +263,23 @@ def _first_known(entries: list[tuple[Any, str]], where: str) -> LoadBalancing:
         plain = name.removesuffix("_experimental")
         if plain == "outlier_detection":
             return _outlier_detection(settings)
-        if plain in POLICIES:
+        if plain in LoadBalancing.BALANCERS:
             return _policy(plain, settings)
         names.append(name)
-    _fail(where, f"none of {names} is known: {', '.join(POLICIES)}, outlier_detection")
+    _fail(
+        where, f"none of {names} is known: {', '.join(LoadBalancing.BALANCERS)}, outlier_detection"
+    )
 
 
 def _policy(name: str, settings: _Fields) -> LoadBalancing:
-    hashing = name in HASHING
+    rings = settings.integer("minRingSize"), settings.integer("maxRingSize")
     return settings.build(
         LoadBalancing,
-        policy=name,
+        balancer=name,
         shuffle=settings.boolean("shuffleAddressList"),
-        hash_header=settings.text("requestHashHeader") if hashing else None,
-        min_ring=settings.integer("minRingSize"),
-        max_ring=settings.integer("maxRingSize"),
-        table=settings.integer("tableSize"),
+        hash_header=settings.text("requestHashHeader"),
+        ring_size=None if rings == (None, None) else (rings[0] or 1024, rings[1] or 4096),
+        table_size=settings.integer("tableSize"),
     )
 
 
@@ -289,32 +289,32 @@ def _outlier_detection(settings: _Fields) -> LoadBalancing:
     if not children:
         _fail(settings.at("childPolicy"), "at least one policy is required")
     child = _first_known(children, settings.at("childPolicy"))
+    rate = settings.child("successRateEjection")
+    failure = settings.child("failurePercentageEjection")
     outlier = settings.build(
         OutlierDetection,
         interval=settings.seconds("interval"),
-        base_ejection=settings.seconds("baseEjectionTime"),
-        max_ejection=settings.seconds("maxEjectionTime"),
+        base_ejection_time=settings.seconds("baseEjectionTime"),
+        max_ejection_time=settings.seconds("maxEjectionTime"),
         max_ejection_percent=settings.integer("maxEjectionPercent"),
+        success_rate=None
+        if rate is None
+        else rate.build(
+            SuccessRateEjection, stdev_factor=rate.integer("stdevFactor"), **_rule(rate)
+        ),
+        failure_percentage=None
+        if failure is None
+        else failure.build(
+            FailurePercentageEjection, threshold=failure.integer("threshold"), **_rule(failure)
+        ),
     )
-    success = _rule(settings.child("successRateEjection"), "stdevFactor", 1900, 1000, 100)
-    failure = _rule(settings.child("failurePercentageEjection"), "threshold", 85, 1, 50)
-    return replace(
-        child, outlier=replace(outlier, success_rate=success, failure_percentage=failure)
-    )
+    return replace(child, outlier=outlier)
 
 
-def _rule(
-    rule: _Fields | None, name: str, default: int, unit: int, calls: int
-) -> OutlierRule | None:
-    """One of the two rules; gRFC A50 gives them their own defaults."""
-    if rule is None:
-        return None
-    threshold = rule.integer(name)
-    volume = rule.integer("requestVolume")
-    return rule.build(
-        OutlierRule,
-        threshold=(default if threshold is None else threshold) / unit,
-        enforcement=rule.integer("enforcementPercentage"),
-        min_hosts=rule.integer("minimumHosts"),
-        min_calls=calls if volume is None else volume,
-    )
+def _rule(rule: _Fields) -> dict[str, int | None]:
+    """What both rules have."""
+    return {
+        "enforcement_percentage": rule.integer("enforcementPercentage"),
+        "minimum_hosts": rule.integer("minimumHosts"),
+        "request_volume": rule.integer("requestVolume"),
+    }

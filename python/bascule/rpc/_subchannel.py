@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
 from bascule import _core
-from bascule.errors import TransportError
+from bascule.errors import ConfigurationError, TransportError
+from bascule.net import parse_address
+from bascule.rpc._health_watch import watch_health
+from bascule.rpc._snapshot import ConnectivityState
 
 if TYPE_CHECKING:
     import ssl
@@ -20,16 +24,46 @@ if TYPE_CHECKING:
     from bascule.net._link import Driver, Event, Future, Link, Machine, Session, Timer
     from bascule.rpc._keepalive import ConnectionSettings
 
+__all__ = ["ConnectionBackoff"]
+
 logger = logging.getLogger("bascule.rpc")
-
-#: gRPC's connection backoff document: first delay, growth, jitter and most, in seconds.
-BACKOFF_FIRST, BACKOFF_GROWTH, BACKOFF_JITTER, BACKOFF_MOST = 1.0, 1.6, 0.2, 120.0
-
-#: An attempt to connect that takes longer has failed, in seconds.
-CONNECT_TIMEOUT = 20.0
 
 #: A connection that is lost sooner counts as a failed attempt, in seconds.
 STABLE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionBackoff:
+    """How attempts to connect to one endpoint follow each other, by gRPC's connection backoff document.
+
+    :param initial: seconds from the start of the first attempt to the start of the second
+    :param multiplier: growth of that from one attempt to the next
+    :param jitter: its part that varies at random, either way
+    :param most: seconds that it does not exceed but for the jitter
+    :param connect_timeout: seconds after which an attempt has failed
+    :raises ConfigurationError: if a value cannot work
+    """
+
+    initial: float = 1.0
+    multiplier: float = 1.6
+    jitter: float = 0.2
+    most: float = 120.0
+    connect_timeout: float = 20.0
+
+    def __post_init__(self) -> None:
+        values = (self.initial, self.most, self.connect_timeout, self.multiplier)
+        well = all(0 < each < float("inf") for each in values)
+        if not (well and self.multiplier >= 1 and 0 <= self.jitter < 1):
+            message = (
+                f"{self}: times must be above 0, multiplier from 1 and jitter from 0 to below 1"
+            )
+            raise ConfigurationError(message)
+
+    def after(self, attempts: int) -> float:
+        """Seconds from the start of the last of so many failed attempts to the start of the next."""
+        growth = self.multiplier ** min(attempts - 1, 64)
+        delay = min(self.initial * growth, self.most)
+        return delay * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311
 
 
 class StreamCall(Protocol):
@@ -125,116 +159,219 @@ class Connection:
             self.arm(following)
 
 
-class Subchannel:
-    """Keeps one endpoint connected until it is stopped.
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all connections of a channel have in common."""
 
+    driver: Driver
+    calls: CallTable
+    tls: ssl.SSLContext | None
+    server_name: str | None
+    settings: ConnectionSettings
+    backoff: ConnectionBackoff
+
+    async def connect(self, endpoint: Endpoint) -> Connection:
+        """Make a connection.
+
+        :raises TransportError: if that fails
+        """
+        made: list[Connection] = []
+        address = endpoint.address
+        authority = endpoint.authority or address
+        server_name = self.server_name
+        if server_name is not None:
+            authority = server_name
+        elif endpoint.authority is not None and self.tls is not None:
+            server_name = _host(endpoint.authority)
+        if authority.startswith(("unix:", "memory:")):
+            authority = "localhost"
+        machine = _core.ClientConnection(
+            self.calls,
+            authority,
+            self.driver.now_ns(),
+            tls=self.tls is not None,
+            user_agent="grpc-python-bascule/0.1.0",
+            max_message=self.settings.max_message,
+            compression=self.settings.compression,
+        )
+
+        def attach(link: Link) -> tuple[Machine, Session]:
+            made.append(Connection(self.driver, link, machine))
+            return machine, made[0]
+
+        tls = None if address.startswith("memory:") else self.tls
+        await self.driver.connect(address, attach, tls, server_name)
+        return made[0]
+
+
+def _host(authority: str) -> str:
+    try:
+        return parse_address(authority).host
+    except ConfigurationError:  # a name without port
+        return authority
+
+
+class Subchannel:
+    """One endpoint: connects to it while it is wanted, again and again until it is stopped.
+
+    :param eager: be wanted from the start, and reconnect when a connection is lost; otherwise
+        someone calls :meth:`connect`
+    :param health: ask for this service's health before taking calls (gRFC A17); None takes them
+    :param changed: called when the state or the connection has changed
     :ivar connection: None while there is none that takes calls
-    :ivar failure: why the last attempt failed; None while connecting or connected
+    :ivar failure: why no calls are taken; None until the first attempt has failed, and from the
+        time that one has succeeded
     """
 
     def __init__(
         self,
-        driver: Driver,
+        terms: Terms,
         endpoint: Endpoint,
-        calls: CallTable,
-        tls: ssl.SSLContext | None,
-        server_name: str | None,
-        settings: ConnectionSettings,
         changed: Callable[[Subchannel], None],
+        *,
+        eager: bool = True,
+        health: str | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.connection: Connection | None = None
+        self.state = ConnectivityState.IDLE
         self.failure: str | None = None
         self.id = -1
-        self._driver = driver
-        self._calls = calls
-        self._tls = tls
-        self._server_name = server_name
-        self._settings = settings
+        self._terms = terms
         self._changed = changed
+        self._eager = self._wanted = eager
+        self._health = health
+        self._failed = 0  # attempts in a row
+        self._dismissed = 0  # young connections in a row that the server asked to leave
+        self._woken = anyio.Event()
         self._scope = anyio.CancelScope()
-        # Whether the last connection was lost right after it was made.
-        self._hasty = False
+        self._attempt = anyio.CancelScope()
+
+    def connect(self) -> None:
+        """See to it that there is a connection, now or when the backoff is over."""
+        if not self._wanted:
+            self._wanted = True
+            self._woken.set()
+
+    def release(self) -> None:
+        """Give up the attempt or the connection; calls in progress may end."""
+        self._wanted = False
+        self._attempt.cancel()
+
+    def reset_backoff(self) -> None:
+        """Try again now if it is waiting to, and as if for the first time."""
+        self._failed = self._dismissed = 0
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Take no new calls; those in progress may end."""
+        self.state = ConnectivityState.SHUTDOWN
+        self._scope.cancel()
 
     async def run(self) -> None:
-        """Connect, and again when the connection is lost, until stopped."""
-        delay = 0.0
+        """Connect while wanted, until stopped."""
         with self._scope:
             while True:
-                failure = await self._keep_connected()
-                if failure is None:
-                    delay = 0.0
-                    continue
-                self.failure = failure
-                logger.debug("%s: %s", self.endpoint.address, failure)
-                self._changed(self)
-                delay = min(max(delay * BACKOFF_GROWTH, BACKOFF_FIRST), BACKOFF_MOST)
-                jitter = random.uniform(-BACKOFF_JITTER, BACKOFF_JITTER)  # noqa: S311
-                await anyio.sleep(delay * (1 + jitter))
+                while not self._wanted:
+                    self.failure = None
+                    self._become(ConnectivityState.IDLE)
+                    await self._wait()
+                with anyio.CancelScope() as self._attempt:
+                    await self._try()
+
+    async def _try(self) -> None:
+        """One attempt, the connection if it succeeds, and the pause until the next."""
+        begun = anyio.current_time()
+        self._become(ConnectivityState.CONNECTING)
+        failure = await self._keep_connected()
+        self._wanted = self._eager or failure is not None
+        pause = 0.0
+        if failure is not None:
+            self._failed += 1
+            self.failure = failure
+            logger.debug("%s", failure)
+            self._become(ConnectivityState.TRANSIENT_FAILURE)
+            pause = begun + self._terms.backoff.after(self._failed) - anyio.current_time()
+        elif self._dismissed > 1:
+            # Not a failure, but no reason to go round and round either.
+            self._become(ConnectivityState.IDLE)
+            pause = self._terms.backoff.after(self._dismissed - 1)
+        if pause > 0:
+            with anyio.move_on_after(pause):
+                await self._wait()
+
+    async def _wait(self) -> None:
+        if self._woken.is_set():
+            self._woken = anyio.Event()
+        await self._woken.wait()
+
+    def _become(self, state: ConnectivityState) -> None:
+        if self.state is not ConnectivityState.SHUTDOWN:
+            self.state = state
+        self._changed(self)
 
     async def _keep_connected(self) -> str | None:
-        """Connect and wait for the end. Why to pause before the next attempt; None if
-        the connection has served, or its server has asked for another one.
+        """Connect and wait for the end: why it failed; None if the connection has served, or its
+        server has asked for another one.
         """
+        address, limit = self.endpoint.address, self._terms.backoff.connect_timeout
         try:
-            with anyio.fail_after(CONNECT_TIMEOUT):
-                connection = await self._connect()
+            with anyio.fail_after(limit):
+                connection = await self._terms.connect(self.endpoint)
         except TimeoutError as error:
-            return str(error) or f"no connection within {CONNECT_TIMEOUT:g} s"
+            return str(error) or f"cannot connect to {address}: no connection within {limit:g} s"
         except TransportError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - an address is data, whatever is wrong with it
-            return f"cannot connect to {self.endpoint.address}: {error}"
+            return f"cannot connect to {address}: {error}"
         made = anyio.current_time()
-        self.failure = None
         connection.on_draining = self._withdraw
-        if not connection.draining.done():
-            self.connection = connection
-            self._changed(self)
         try:
-            await connection.draining
+            if self._health is None:
+                self._offer(connection)
+                await connection.draining
+            else:
+                await self._follow_health(connection, self._health)
         finally:
             self._withdraw()
             # Calls in progress may end on a connection that takes no new ones.
             connection.machine.shutdown()
             connection.link.flush_soon()
-        again = self._hasty
-        self._hasty = connection.closed and anyio.current_time() - made < STABLE
-        # A server may ask for another connection at once, but not for one after the other.
-        if self._hasty and (again or connection.error is not None):
-            reason = connection.error or "the server asks for another one, again and again"
-            return f"{self.endpoint.address}: the connection was lost right after it was made: {reason}"
+        if anyio.current_time() - made >= STABLE:
+            self._failed = self._dismissed = 0
+        elif connection.error is not None:
+            return f"{address}: the connection was lost right after it was made: {connection.error}"
+        else:
+            # A GOAWAY is no failure to connect: a server that restarts is well.
+            self._dismissed += 1
         return None
 
+    async def _follow_health(self, connection: Connection, service: str) -> None:
+        def tell(problem: str | None) -> None:
+            if problem is None:
+                self._offer(connection)
+                return
+            self.failure = f"{self.endpoint.address}: {problem}"
+            if self.connection is not None:
+                self._withdraw()
+            self._become(ConnectivityState.TRANSIENT_FAILURE)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch_health, connection, service, self._terms, tell)
+            await connection.draining
+            group.cancel_scope.cancel()
+
+    def _offer(self, connection: Connection) -> None:
+        """Let calls use the connection."""
+        self.failure = None
+        if not connection.draining.done():
+            self.connection = connection
+            self._become(ConnectivityState.READY)
+
     def _withdraw(self) -> None:
+        """Let no new call use the connection."""
         self.connection = None
-        self._changed(self)
-
-    def stop(self) -> None:
-        """Take no new calls; those in progress may end."""
-        self._scope.cancel()
-
-    async def _connect(self) -> Connection:
-        made: list[Connection] = []
-
-        address = self.endpoint.address
-        authority = self._server_name or address
-        if authority.startswith(("unix:", "memory:")):
-            authority = "localhost"
-        machine = _core.ClientConnection(
-            self._calls,
-            authority,
-            self._driver.now_ns(),
-            tls=self._tls is not None,
-            user_agent="grpc-python-bascule/0.1.0",
-            max_message=self._settings.max_message,
-            compression=self._settings.compression,
-        )
-
-        def attach(link: Link) -> tuple[Machine, Session]:
-            made.append(Connection(self._driver, link, machine))
-            return machine, made[0]
-
-        tls = None if address.startswith("memory:") else self._tls
-        await self._driver.connect(address, attach, tls, self._server_name)
-        return made[0]
+        if self.state is ConnectivityState.READY:
+            self._become(ConnectivityState.IDLE)
+        else:
+            self._changed(self)

@@ -44,9 +44,9 @@ async def calling(
         Channel(server.addresses[0], **settings) as channel,
     ):
         yield configured(channel, config), EchoStub(channel)
-        assert [row[3] for row in channel.snapshot()] == [0]
+        assert [each.in_flight for each in channel.snapshot().subchannels] == [0]
         assert channel.attempts.buffered == 0
-        for subchannel in channel._subchannels.values():
+        for subchannel in channel._pool.subchannels.values():
             connection = subchannel.connection
             assert connection is not None
             assert connection.machine.in_flight == 0

@@ -125,7 +125,7 @@ async def test_a_lost_connection_cancels_its_handlers() -> None:
         async with Channel(server.addresses[0]) as channel:
             group.start_soon(_fails_unavailable, EchoStub(channel))
             await echo.until(begun=1)
-            for subchannel in channel._subchannels.values():
+            for subchannel in channel._pool.subchannels.values():
                 assert subchannel.connection is not None
                 subchannel.connection.link.close()
             await echo.until(cancelled=1)

@@ -14,7 +14,7 @@ from tests.generated.echo_bascule import EchoBase, EchoStub
 from tests.generated.echo_pb2 import EchoReply, EchoRequest
 
 from bascule.errors import RpcError, Status
-from bascule.rpc import Channel, Server, call_context
+from bascule.rpc import Channel, ConnectivityState, Server, call_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -55,8 +55,8 @@ async def serve(act: Callable[[], Any], within: float | None = 10.0) -> AsyncIte
         with anyio.fail_after(within):
             yield stub
             assert await stub.unary(EchoRequest(text="next")) == EchoReply(text="next")
-        ((_, _, ready, calls, *_),) = channel.snapshot()
-        assert (ready, calls) == (True, 0)
+        (endpoint,) = channel.snapshot().subchannels
+        assert (endpoint.state, endpoint.in_flight) == (ConnectivityState.READY, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,7 +12,7 @@ from tests.unit.rpc.services import Echo
 
 from bascule.discovery import Endpoint, MemoryRegistry
 from bascule.errors import NoEndpointError, RpcError, Status
-from bascule.rpc import Cardinality, Channel, Server, ServerLimits
+from bascule.rpc import Cardinality, Channel, ConnectivityState, Server, ServerLimits
 from bascule.testing import memory_channel
 
 pytestmark = pytest.mark.anyio
@@ -117,11 +117,11 @@ async def test_a_server_that_closes_every_connection_is_not_hammered() -> None:
 async def test_a_connection_that_drains_is_left_in_the_same_turn() -> None:
     async with memory_channel(Echo()) as channel:
         await channel.wait_ready()
-        subchannel = next(iter(channel._subchannels.values()))
+        subchannel = next(iter(channel._pool.subchannels.values()))
         assert subchannel.connection is not None
         subchannel.connection.handle_events([(5,)])
         assert subchannel.connection is None
-        assert [row[2] for row in channel.snapshot()] == [False]
+        assert channel.state is not ConnectivityState.READY
 
 
 async def test_a_channel_may_be_entered_again() -> None:
@@ -152,10 +152,10 @@ async def test_a_stream_may_be_cancelled_before_it_could_start() -> None:
                 await call.recv_message()
             assert raised.value.status is Status.CANCELLED
             async with Server([Echo()], listen="memory:late"):
-                channel._update([Endpoint("memory:late")])
+                channel._pool.update([Endpoint("memory:late")])
                 await channel.wait_ready()
                 await anyio.wait_all_tasks_blocked()
-                assert [row[3] for row in channel.snapshot()] == [0]
+                assert [each.in_flight for each in channel.snapshot().subchannels] == [0]
 
 
 @pytest.mark.parametrize("timeout", [float("inf"), 1e30])

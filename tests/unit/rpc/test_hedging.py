@@ -31,8 +31,8 @@ async def calling(service: Scripted, policy: HedgingPolicy, **settings) -> Async
     ):
         yield configured(channel, MethodConfig(hedging=policy))
         # Every loser is reset before the call returns.
-        assert [row[3] for row in channel.snapshot()] == [0]
-        for subchannel in channel._subchannels.values():
+        assert [each.in_flight for each in channel.snapshot().subchannels] == [0]
+        for subchannel in channel._pool.subchannels.values():
             assert subchannel.connection is None or subchannel.connection.machine.in_flight == 0
         assert channel.attempts.buffered == 0
 

@@ -169,8 +169,8 @@ async def test_a_thousand_calls_leave_nothing_behind() -> None:
         async with anyio.create_task_group() as group:
             for _ in range(10):
                 group.start_soon(some)
-        assert [row[3] for row in channel.snapshot()] == [0]
-        subchannel = next(iter(channel._subchannels.values()))
+        assert [each.in_flight for each in channel.snapshot().subchannels] == [0]
+        subchannel = next(iter(channel._pool.subchannels.values()))
         assert subchannel.connection is not None
         assert subchannel.connection.replies == {}
         assert subchannel.connection.machine.in_flight == 0

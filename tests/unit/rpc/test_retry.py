@@ -48,7 +48,7 @@ async def calling(
         Channel(server.addresses[0], **settings) as channel,
     ):
         yield configured(channel, MethodConfig(retry=policy))
-        assert [row[3] for row in channel.snapshot()] == [0]
+        assert [each.in_flight for each in channel.snapshot().subchannels] == [0]
         assert channel.attempts.buffered == 0
 
 
