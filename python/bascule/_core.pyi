@@ -342,6 +342,9 @@ class ServerConfig:
         idle_timeout_ns: int = ...,
         web: WebConfig | None = None,
         compression: str | None = None,
+        max_calls: int | None = None,
+        blocked_timeout_ns: int = ...,
+        stream_idle_timeout_ns: int = ...,
     ) -> ServerConfig:
         """:raises ValueError: if the compression is unknown"""
 

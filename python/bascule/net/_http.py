@@ -40,6 +40,7 @@ class HttpLimits:
     :param header_timeout: from the first byte of a head to its last
     :param body_timeout: from the end of the head to the end of the body
     :param idle_timeout: without any request for this long, a connection is closed
+    :param max_connections: connections at once; more are closed as soon as they are accepted
     """
 
     max_body: int = 1024 * 1024
@@ -49,6 +50,7 @@ class HttpLimits:
     header_timeout: float = 10.0
     body_timeout: float = 15.0
     idle_timeout: float = 3600.0
+    max_connections: int = 10_000
 
 
 @dataclass(slots=True)
@@ -204,7 +206,7 @@ class HttpServer:
         def attach(driver: Driver, link: Link) -> _HttpSession:
             return _HttpSession(self, driver, link)
 
-        self.serving = Serving(attach, addresses, context, grace)
+        self.serving = Serving(attach, addresses, context, grace, limits.max_connections)
 
     async def __aenter__(self) -> Self:
         await self.serving.__aenter__()

@@ -39,6 +39,39 @@ class ServerSession(Session, Protocol):
         ...
 
 
+class _Refused:
+    """The machine and the session of a connection that is one too many: it is over, and knows nothing."""
+
+    wants_read = False
+    wants_write = True
+    finished = True
+    in_flight = 0
+
+    def receive(self, data: bytes, now_ns: int) -> list[Event]:
+        return []
+
+    def receive_eof(self, now_ns: int) -> list[Event]:
+        return []
+
+    def tick(self, now_ns: int) -> list[Event]:
+        return []
+
+    def flush(self) -> tuple[bytes | None, list[Event]]:
+        return None, []
+
+    def shutdown(self) -> None:
+        pass
+
+    def handle_events(self, events: list[Event]) -> None:
+        pass
+
+    def handle_lost(self) -> None:
+        pass
+
+
+_REFUSED = _Refused()
+
+
 class Serving:
     """The connections of one server.
 
@@ -46,6 +79,7 @@ class Serving:
     :param listen: addresses to bind
     :param tls: for every TCP listener
     :param grace: seconds that calls in progress get when the server ends
+    :param max_connections: connections at once; more are closed as soon as they are accepted
     """
 
     def __init__(
@@ -54,11 +88,15 @@ class Serving:
         listen: Sequence[str],
         tls: ssl.SSLContext | None,
         grace: float,
+        max_connections: int,
     ) -> None:
         self._attach = attach
         self._listen = listen
         self._tls = tls
         self._grace = grace
+        self._max_connections = max_connections
+        #: Connections that were closed because there were too many.
+        self.refused = 0
         self._sessions: set[ServerSession] = set()
         self._listeners: list[Listener] = []
         self._all_gone: anyio.Event | None = None
@@ -128,6 +166,9 @@ class Serving:
             self._all_gone.set()
 
     def _accept(self, link: Link) -> tuple[Machine, Session]:
+        if len(self._sessions) >= self._max_connections:
+            self.refused += 1
+            return _REFUSED, _REFUSED
         session = self._attach(self._driver, link)
         self._sessions.add(session)
         if self._draining:

@@ -31,14 +31,24 @@ __all__ = ["Server", "ServerLimits"]
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """Bounds of each connection. Sizes are bytes, times are seconds.
+    """Bounds of each connection, and of all. Sizes are bytes, times are seconds.
+
+    What a peer may do for nothing besides (floods of every kind of frame, resets) is bounded
+    by fixed limits: beyond them its connection ends by ``ENHANCE_YOUR_CALM``.
 
     :param max_streams: calls at once; a handler counts until it ends
     :param max_message: largest message that is received, after decompression
     :param max_send_message: largest that is sent; ``max_message`` if None
     :param max_header_bytes: largest header list
     :param idle_timeout: without any call for this long, a connection is closed
-    :param handshake_timeout: until HTTP/2's preface has come
+    :param handshake_timeout: until HTTP/2's preface has come, and for each head of a request
+    :param stream_idle_timeout: a streaming request that has not ended, and on which nothing
+        came or went for this long, is ended; ``math.inf`` lets it wait
+    :param blocked_timeout: a reply that the peer has no room for, all this long, is reset
+    :param max_connections: connections at once; more are closed as soon as they are accepted
+    :param max_calls: calls at once over all connections; more are refused before their handler
+        starts, by RESOURCE_EXHAUSTED and a time to come back (``grpc-retry-pushback-ms``)
+    :raises ConfigurationError: if ``max_connections`` or ``max_calls`` is less than 1
     """
 
     max_streams: int = 100
@@ -47,6 +57,18 @@ class ServerLimits:
     max_header_bytes: int = 16 * 1024
     idle_timeout: float = 3600.0
     handshake_timeout: float = 10.0
+    stream_idle_timeout: float = 300.0
+    blocked_timeout: float = 60.0
+    max_connections: int = 10_000
+    max_calls: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_connections < 1 or (self.max_calls is not None and self.max_calls < 1):
+            message = (
+                f"max_connections {self.max_connections!r}, max_calls {self.max_calls!r}: "
+                "a server needs room for 1 at least"
+            )
+            raise ConfigurationError(message)
 
 
 class Server:
@@ -129,10 +151,14 @@ class Server:
             handshake_timeout_ns=int(limits.handshake_timeout * 1e9),
             web=web_config,
             compression=compression,
+            max_calls=limits.max_calls,
+            blocked_timeout_ns=_ns(limits.blocked_timeout),
+            stream_idle_timeout_ns=_ns(limits.stream_idle_timeout),
         )
         context = None if tls is None else tls.context(protocols)
         addresses = (listen,) if isinstance(listen, str) else tuple(listen)
-        self.serving = Serving(functools.partial(ServerSession, self), addresses, context, grace)
+        attach = functools.partial(ServerSession, self)
+        self.serving = Serving(attach, addresses, context, grace, limits.max_connections)
 
     async def __aenter__(self) -> Self:
         await self.serving.__aenter__()
@@ -166,3 +192,8 @@ class Server:
     async def serve_forever(self) -> None:
         """Wait until cancelled."""
         await anyio.sleep_forever()
+
+
+def _ns(seconds: float) -> int:
+    """Nanoseconds; for ever is a century."""
+    return int(min(seconds, 3.2e9) * 1e9)

@@ -7,6 +7,7 @@ mod replies;
 use self::call::{Call, Waiting, ended_event, failed};
 use crate::compress::{self, Encoding};
 use crate::grpc::code;
+use crate::guard::{Flood, FloodLimits, Guard};
 use crate::outbound::SEND_BUFFER;
 use crate::pipe::{DATA_FRAME_BUDGET, INPUT_LIMIT, Pipe, ReadyList};
 use crate::stats::CallTable;
@@ -49,6 +50,8 @@ pub struct ClientLimits {
     pub max_waiting: usize,
     /// What compresses the requests that do not choose.
     pub compression: Option<Encoding>,
+    /// What the server may do for nothing; resets are its right.
+    pub floods: FloodLimits,
 }
 
 impl Default for ClientLimits {
@@ -60,6 +63,7 @@ impl Default for ClientLimits {
             connection_window: 1024 * 1024,
             max_waiting: 10_000,
             compression: None,
+            floods: FloodLimits::default(),
         }
     }
 }
@@ -170,6 +174,8 @@ pub struct ClientConnection {
     events: VecDeque<ClientEvent>,
     next_call: u32,
     draining: bool,
+    /// Messages that came since the pipe was told.
+    messages: u32,
     now: Duration,
 }
 
@@ -184,7 +190,8 @@ impl ClientConnection {
         user_agent: &str,
         now: Duration,
     ) -> Option<Self> {
-        let pipe = Pipe::default();
+        let guard = Guard::of_client(limits.floods.clone(), limits.max_header_bytes, now);
+        let pipe = Pipe::new(guard);
         let mut builder = h2::client::Builder::new();
         builder
             .enable_push(false)
@@ -230,6 +237,7 @@ impl ClientConnection {
             events: VecDeque::new(),
             next_call: 1,
             draining: false,
+            messages: 0,
             now,
         };
         this.drive();
@@ -240,7 +248,7 @@ impl ClientConnection {
     pub fn handle_input(&mut self, data: &[u8], now: Duration) {
         self.now = now;
         if !matches!(self.state, State::Closed) {
-            self.pipe.feed(data);
+            self.pipe.feed(data, now);
             self.drive();
         }
     }
@@ -295,6 +303,7 @@ impl ClientConnection {
     /// Shows the bytes for the peer to `take`; `None` if there are none.
     pub fn drain_output<R>(&mut self, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
         self.drive();
+        self.pipe.inspect_output();
         self.pipe.drain(take)
     }
 
@@ -475,8 +484,10 @@ impl ClientConnection {
                             self.open(waiting);
                         }
                     }
-                    if !progressed && !opened {
-                        return;
+                    match self.pipe.resume(std::mem::take(&mut self.messages)) {
+                        Ok(resumed) if !resumed && !progressed && !opened => return,
+                        Ok(_) => {}
+                        Err(flood) => return self.end_by(flood),
                     }
                 }
             }
@@ -514,6 +525,11 @@ impl ClientConnection {
             self.deadlines
                 .retain(|Reverse((_, call))| calls.contains_key(call) || waiting.contains(call));
         }
+    }
+
+    fn end_by(&mut self, flood: Flood) {
+        self.pipe.end_by(flood);
+        self.close(Some(flood.to_string()));
     }
 
     fn close(&mut self, error: Option<String>) {

@@ -12,6 +12,7 @@ pub mod client;
 pub mod compress;
 mod credit;
 pub mod grpc;
+mod guard;
 pub mod http1;
 mod message;
 mod outbound;
@@ -20,4 +21,5 @@ pub mod server;
 pub mod stats;
 pub mod web;
 
+pub use guard::{FloodLimits, Rate};
 pub use message::{HttpEvent, HttpLimits, HttpRequest, Problem};

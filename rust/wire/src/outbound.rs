@@ -5,6 +5,7 @@ use h2::{Reason, SendStream};
 use http::HeaderMap;
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Queued bytes of a stream beyond which its sender has to wait.
 pub(crate) const SEND_BUFFER: usize = 64 * 1024;
@@ -23,6 +24,10 @@ pub(crate) struct Outbound {
     end: Option<End>,
     done: bool,
     blocked: bool,
+    /// Bytes that were given to h2.
+    sent: u64,
+    /// When `sent` was last seen to grow, and what it was.
+    moved: Option<(Duration, u64)>,
 }
 
 impl Outbound {
@@ -34,6 +39,8 @@ impl Outbound {
             end: None,
             done: false,
             blocked: false,
+            sent: 0,
+            moved: None,
         }
     }
 
@@ -83,6 +90,37 @@ impl Outbound {
         }
     }
 
+    /// [`Self::send_whole`] if the peer has room for it. If not it stays here,
+    /// where [`Self::stalled`] sees it, and not in h2 for as long as the peer likes.
+    pub(crate) fn answer(
+        &mut self,
+        data: Bytes,
+        trailers: Option<HeaderMap>,
+        context: &mut Context<'_>,
+    ) -> Result<(), h2::Error> {
+        let size = data.len();
+        self.stream.reserve_capacity(size);
+        if self.stream.capacity() >= size {
+            return self.send_whole(data, trailers, context);
+        }
+        self.push(data, context)?;
+        self.end(trailers, context)
+    }
+
+    /// Since when the peer takes nothing of what waits for it, as far as this
+    /// was called often enough to tell.
+    pub(crate) fn stalled(&mut self, now: Duration) -> Duration {
+        match self.moved {
+            Some((since, sent)) if sent == self.sent && !self.queue.is_empty() => {
+                now.saturating_sub(since)
+            }
+            _ => {
+                self.moved = Some((now, self.sent));
+                Duration::ZERO
+            }
+        }
+    }
+
     /// Gives h2 what it has capacity for. To be called whenever the stream wakes.
     pub(crate) fn flush(&mut self, context: &mut Context<'_>) -> Result<(), h2::Error> {
         while let Some(front) = self.queue.front_mut() {
@@ -100,6 +138,7 @@ impl Outbound {
                 self.queue.pop_front();
             }
             self.queued -= data.len();
+            self.sent += data.len() as u64;
             self.stream.send_data(data, false)?;
         }
         match self.end.take() {

@@ -1,6 +1,7 @@
 //! The in-memory socket that the `h2` crate believes it talks to, and the list
 //! on which its wakers leave the streams that can make progress.
 
+use crate::guard::{Flood, Guard};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use std::io::{self, IoSlice};
@@ -8,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// h2's allowance for small DATA frames. It guards a buffer that we empty at
@@ -26,20 +28,31 @@ pub(crate) const INPUT_LIMIT: usize = 256 * 1024;
 /// an idle connection costs little.
 const KEEP: usize = 4 * 1024;
 
-#[derive(Default)]
 struct Buffers {
+    guard: Guard,
     input: BytesMut,
     output: BytesMut,
     eof: bool,
 }
 
 /// One end is given to h2, the other is kept; both are this type.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Pipe(Arc<Mutex<Buffers>>);
 
 impl Pipe {
-    pub(crate) fn feed(&self, data: &[u8]) {
-        self.0.lock().input.extend_from_slice(data);
+    pub(crate) fn new(guard: Guard) -> Self {
+        Self(Arc::new(Mutex::new(Buffers {
+            guard,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            eof: false,
+        })))
+    }
+
+    pub(crate) fn feed(&self, data: &[u8], now: Duration) {
+        let mut buffers = self.0.lock();
+        buffers.guard.set_now(now);
+        buffers.input.extend_from_slice(data);
     }
 
     pub(crate) fn feed_eof(&self) {
@@ -56,6 +69,40 @@ impl Pipe {
 
     pub(crate) fn has_output(&self) -> bool {
         !self.0.lock().output.is_empty()
+    }
+
+    /// To be called when h2 has had its turn and what it has delivered was
+    /// handled, with the messages that were complete: true if h2 may have more now.
+    pub(crate) fn resume(&self, messages: u32) -> Result<bool, Flood> {
+        let guard = &mut self.0.lock().guard;
+        guard
+            .flood()
+            .map_or_else(|| Ok(guard.resume(messages)), Err)
+    }
+
+    /// Whether the peer has begun a header block and does not end it.
+    pub(crate) fn is_stuck_in_headers(&self, now: Duration) -> bool {
+        self.0.lock().guard.is_stuck_in_headers(now)
+    }
+
+    /// Whether the peer has sent a reset that was not told of yet.
+    pub(crate) fn take_reset_seen(&self) -> bool {
+        self.0.lock().guard.take_reset_seen()
+    }
+
+    /// Looks through the pending output, which [`Self::drain`] has to follow:
+    /// resets in it that blame the peer.
+    pub(crate) fn inspect_output(&self) -> u32 {
+        let Buffers { guard, output, .. } = &mut *self.0.lock();
+        guard.sent(output);
+        guard.take_resets_made()
+    }
+
+    /// Adds the frame that ends the connection. h2 writes whole frames, and this
+    /// is the last.
+    pub(crate) fn end_by(&self, flood: Flood) {
+        let Buffers { guard, output, .. } = &mut *self.0.lock();
+        output.extend_from_slice(&flood.goaway(guard.last_stream()));
     }
 
     /// Shows the pending output to `take` and forgets it; `None` if there is none.
@@ -81,14 +128,16 @@ impl AsyncRead for Pipe {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut buffers = self.0.lock();
-        if buffers.input.is_empty() {
-            return if buffers.eof {
+        let size = buffers.input.len().min(into.remaining());
+        let Buffers { guard, input, .. } = &mut *buffers;
+        let size = guard.admit(&input[..size]);
+        if size == 0 {
+            return if buffers.eof && buffers.input.is_empty() {
                 Poll::Ready(Ok(()))
             } else {
                 Poll::Pending
             };
         }
-        let size = buffers.input.len().min(into.remaining());
         into.put_slice(&buffers.input.split_to(size));
         if buffers.input.is_empty() {
             buffers.input = BytesMut::new();

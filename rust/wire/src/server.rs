@@ -1,5 +1,6 @@
 //! The server's side of an HTTP/2 connection that carries gRPC, plain HTTP or both.
 
+mod patience;
 mod requests;
 mod stream;
 mod web;
@@ -7,6 +8,7 @@ mod web;
 use self::stream::{Kind, Phase, Sending, Stream, grpc_headers};
 use crate::compress::Encoding;
 use crate::grpc::{self, code};
+use crate::guard::{Bucket, Flood, FloodLimits, Guard};
 use crate::message::{HttpLimits, HttpRequest};
 use crate::pipe::{DATA_FRAME_BUDGET, INPUT_LIMIT, Pipe, ReadyList};
 use crate::stats::CallTable;
@@ -19,6 +21,7 @@ use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -49,10 +52,16 @@ pub struct ServerLimits {
     pub request_timeout: Duration,
     /// Without any stream for this long, the connection is closed.
     pub idle_timeout: Duration,
-    /// Resets allowed at once, received or provoked (CVE-2023-44487, CVE-2025-8671).
-    pub reset_burst: u32,
-    /// Resets allowed each second beyond the burst.
-    pub reset_rate: u32,
+    /// A peer that takes nothing of an answer for this long has it reset.
+    pub blocked_timeout: Duration,
+    /// A streaming request that has not ended, and nothing came or went for it
+    /// for this long, is ended.
+    pub stream_idle_timeout: Duration,
+    /// Calls at once over all connections that share the configuration; more
+    /// are refused before they begin.
+    pub max_calls: Option<usize>,
+    /// What the peer may do for nothing.
+    pub floods: FloodLimits,
 }
 
 impl Default for ServerLimits {
@@ -66,8 +75,10 @@ impl Default for ServerLimits {
             handshake_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(3600),
-            reset_burst: 200,
-            reset_rate: 33,
+            blocked_timeout: Duration::from_secs(60),
+            stream_idle_timeout: Duration::from_secs(300),
+            max_calls: None,
+            floods: FloodLimits::default(),
         }
     }
 }
@@ -85,6 +96,8 @@ pub struct ServerConfig {
     pub web: Option<WebConfig>,
     /// What compresses the replies to clients that accept it, unless a handler chooses.
     pub compression: Option<Encoding>,
+    /// Calls in progress; only counted if there is a limit.
+    pub calls: Arc<AtomicUsize>,
 }
 
 /// What happened on the connection.
@@ -160,8 +173,12 @@ pub struct ServerConnection {
     live: u32,
     now: Duration,
     since: Duration,
-    resets: f64,
-    resets_at: Duration,
+    /// Resets that were received or provoked (CVE-2023-44487, CVE-2025-8671).
+    resets: Bucket,
+    /// Messages that came since the pipe was told.
+    messages: u32,
+    /// Why the connection has to end now.
+    flood: Option<Flood>,
     /// Shut down before the preface came; `since` is when.
     leaving: bool,
     /// The client was told which encodings are taken: once is enough.
@@ -171,8 +188,9 @@ pub struct ServerConnection {
 impl ServerConnection {
     /// A connection that was just accepted.
     pub fn new(config: Arc<ServerConfig>, now: Duration) -> Self {
-        let pipe = Pipe::default();
         let limits = &config.limits;
+        let guard = Guard::of_server(limits.floods.clone(), limits.max_header_bytes, now);
+        let pipe = Pipe::new(guard);
         let mut builder = h2::server::Builder::new();
         builder
             .max_concurrent_streams(limits.max_streams)
@@ -182,12 +200,12 @@ impl ServerConnection {
             .max_send_buffer_size(crate::outbound::SEND_BUFFER)
             // h2 would cut off a client that cancels a batch before we look at
             // it; what comes here is rationed by `count_reset` as any reset.
-            .max_pending_accept_reset_streams(limits.reset_burst as usize)
+            .max_pending_accept_reset_streams(limits.floods.resets.burst as usize)
             .max_concurrent_reset_streams(REMEMBERED_RESETS)
             .max_local_error_reset_streams(Some(FORGOTTEN_RESETS))
             .data_frame_budget(DATA_FRAME_BUDGET);
         let state = State::Handshaking(builder.handshake(pipe.clone()));
-        let resets = f64::from(limits.reset_burst);
+        let resets = Bucket::new(limits.floods.resets, now);
         let mut this = Self {
             config,
             pipe,
@@ -200,7 +218,8 @@ impl ServerConnection {
             now,
             since: now,
             resets,
-            resets_at: now,
+            messages: 0,
+            flood: None,
             leaving: false,
             advertised: false,
         };
@@ -212,7 +231,7 @@ impl ServerConnection {
     pub fn handle_input(&mut self, data: &[u8], now: Duration) {
         self.now = now;
         if !matches!(self.state, State::Closed) {
-            self.pipe.feed(data);
+            self.pipe.feed(data, now);
             self.drive();
         }
     }
@@ -242,12 +261,18 @@ impl ServerConnection {
                     "no HTTP/2 preface within the handshake timeout".into(),
                 ));
             }
+            State::Open(_) if self.pipe.is_stuck_in_headers(now) => {
+                self.flood = Some(Flood::HEADERS);
+            }
             State::Open(connection) if self.streams.is_empty() && self.live == 0 => {
                 if now.saturating_sub(self.since) > limits.idle_timeout {
                     connection.graceful_shutdown();
                 }
             }
-            _ => self.expire_requests(),
+            _ => {
+                self.expire_requests();
+                self.expire_streams();
+            }
         }
         self.drive();
     }
@@ -260,6 +285,12 @@ impl ServerConnection {
     /// Shows the bytes for the peer to `take`; `None` if there are none.
     pub fn drain_output<R>(&mut self, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
         self.drive();
+        for _ in 0..self.pipe.inspect_output() {
+            self.count_reset();
+        }
+        if let Some(flood) = self.flood.take() {
+            self.end_by(flood);
+        }
         self.pipe.drain(take)
     }
 
@@ -322,7 +353,7 @@ impl ServerConnection {
         let result = entry.start_call(initial).and_then(|()| {
             let mut context = Context::from_waker(&entry.waker);
             match &mut entry.sending {
-                Sending::Body(body) => body.send_whole(framed, Some(trailers), &mut context),
+                Sending::Body(body) => body.answer(framed, Some(trailers), &mut context),
                 Sending::Idle(_) | Sending::Closed => Ok(()),
             }
         });
@@ -360,6 +391,7 @@ impl ServerConnection {
             None => entry.packed(framed),
             Some(dialect) => dialect.message(framed),
         };
+        entry.active_at = self.now;
         entry.ready.rearm();
         let mut context = Context::from_waker(&entry.waker);
         match &mut entry.sending {
@@ -443,7 +475,7 @@ impl ServerConnection {
             entry.start_response(status, headers).and_then(|()| {
                 let mut context = Context::from_waker(&entry.waker);
                 match &mut entry.sending {
-                    Sending::Body(sending) => sending.send_whole(body, None, &mut context),
+                    Sending::Body(sending) => sending.answer(body, None, &mut context),
                     Sending::Idle(_) | Sending::Closed => Ok(()),
                 }
             })
@@ -471,15 +503,12 @@ impl ServerConnection {
         }
     }
 
-    /// The handler of a call that was reported as [`ServerEvent::Reset`] has ended.
-    pub fn handler_ended(&mut self, _stream: u32) {
-        self.live = self.live.saturating_sub(1);
-        self.since = self.now;
-    }
-
     fn drive(&mut self) {
         let noop = Waker::noop();
         loop {
+            if let Some(flood) = self.flood.take() {
+                return self.end_by(flood);
+            }
             let mut context = Context::from_waker(noop);
             match &mut self.state {
                 State::Closed => return,
@@ -506,14 +535,16 @@ impl ServerConnection {
                         Poll::Pending => {}
                     }
                     let mut woken = std::mem::take(&mut self.woken);
-                    if !self.ready.take(&mut woken) {
-                        self.woken = woken;
-                        return;
-                    }
+                    let progressed = self.ready.take(&mut woken);
                     for stream in woken.drain(..) {
                         self.progress(stream);
                     }
                     self.woken = woken;
+                    match self.pipe.resume(std::mem::take(&mut self.messages)) {
+                        Ok(resumed) if !resumed && !progressed => return,
+                        Ok(_) => {}
+                        Err(flood) => self.flood = Some(flood),
+                    }
                 }
             }
         }
@@ -530,7 +561,7 @@ impl ServerConnection {
         self.handler_ended(stream);
         // A client that lets as many calls end as it cancels is no attacker,
         // however many that are.
-        self.resets = (self.resets + 1.0).min(f64::from(self.config.limits.reset_burst));
+        self.resets.give(1.0);
         entry.phase = Phase::Answered;
         entry.record(status, self.now);
         if !entry.is_skipping() {
@@ -550,20 +581,6 @@ impl ServerConnection {
             Phase::Answered => return,
         }
         entry.record(status, self.now);
-    }
-
-    /// Each reset has made us work for nothing: beyond a rate, the peer is cut off.
-    fn count_reset(&mut self) {
-        let limits = &self.config.limits;
-        let refill =
-            self.now.saturating_sub(self.resets_at).as_secs_f64() * f64::from(limits.reset_rate);
-        self.resets = (self.resets + refill).min(f64::from(limits.reset_burst)) - 1.0;
-        self.resets_at = self.now;
-        if self.resets < 0.0
-            && let State::Open(connection) = &mut self.state
-        {
-            connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-        }
     }
 
     fn close(&mut self, error: Option<String>) {

@@ -8,7 +8,7 @@ use super::table::PyCallTable;
 use super::web::PyWebConfig;
 use bascule_wire::accepted::AcceptedConnection;
 use bascule_wire::server::{ServerConfig, ServerConnection, ServerEvent, ServerLimits};
-use bascule_wire::{HttpLimits, Problem, grpc};
+use bascule_wire::{FloodLimits, HttpLimits, Problem, grpc};
 use bytes::Bytes;
 use http::StatusCode;
 use parking_lot::Mutex;
@@ -28,7 +28,8 @@ impl PyServerConfig {
     #[pyo3(signature = (*, calls=None, max_streams=100, max_message=4_194_304, max_header_bytes=16_384,
         http_max_body=None, http_max_headers=100, http_header_timeout_ns=10_000_000_000,
         http_body_timeout_ns=15_000_000_000, handshake_timeout_ns=10_000_000_000,
-        idle_timeout_ns=3_600_000_000_000, web=None, compression=None))]
+        idle_timeout_ns=3_600_000_000_000, web=None, compression=None, max_calls=None,
+        blocked_timeout_ns=60_000_000_000, stream_idle_timeout_ns=300_000_000_000))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         calls: Option<&PyCallTable>,
@@ -43,6 +44,9 @@ impl PyServerConfig {
         idle_timeout_ns: u64,
         web: Option<&PyWebConfig>,
         compression: Option<&str>,
+        max_calls: Option<usize>,
+        blocked_timeout_ns: u64,
+        stream_idle_timeout_ns: u64,
     ) -> PyResult<Self> {
         let limits = ServerLimits {
             max_streams,
@@ -50,6 +54,15 @@ impl PyServerConfig {
             max_header_bytes,
             handshake_timeout: from_ns(handshake_timeout_ns),
             idle_timeout: from_ns(idle_timeout_ns),
+            max_calls,
+            blocked_timeout: from_ns(blocked_timeout_ns),
+            stream_idle_timeout: from_ns(stream_idle_timeout_ns),
+            floods: FloodLimits {
+                header_timeout: from_ns(
+                    http_max_body.map_or(handshake_timeout_ns, |_| http_header_timeout_ns),
+                ),
+                ..FloodLimits::default()
+            },
             ..ServerLimits::default()
         };
         let http = http_max_body.map(|max_body| HttpLimits {
@@ -67,6 +80,7 @@ impl PyServerConfig {
             http,
             web: web.map(|web| web.0.clone()),
             compression: encoding_from_py(compression)?,
+            calls: Arc::default(),
         })))
     }
 }

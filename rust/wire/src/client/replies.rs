@@ -136,6 +136,8 @@ impl ClientConnection {
     fn take_data(&mut self, call: u32, entry: &mut Call, data: Bytes) -> Result<(), Violation> {
         entry.credit.received(data.len());
         entry.deframer.push(data);
+        // What waits for the application earns nothing yet, which is not the peer's fault.
+        self.messages += u32::from(entry.is_full(self.limits.stream_window));
         self.take_messages(call, entry)
     }
 
@@ -143,6 +145,7 @@ impl ClientConnection {
         while !entry.is_full(self.limits.stream_window)
             && let Some(message) = entry.deframer.next(self.limits.max_message)?
         {
+            self.messages += 1;
             if entry.unary_reply {
                 if entry.message.replace(message).is_some() {
                     return Err(Violation::new(

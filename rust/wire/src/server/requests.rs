@@ -2,7 +2,7 @@
 
 use super::stream::{
     Gone, Kind, Phase, REFUSED_LIMIT, SKIP_LIMIT, Sending, Stream, grpc_headers, grpc_kind,
-    grpc_only, http_problem, is_grpc_content_type, refuse_grpc, send_whole,
+    grpc_only, http_problem, is_grpc_content_type, refuse_busy, refuse_grpc, send_whole,
 };
 use super::web::admit;
 use super::{ServerConnection, ServerEvent};
@@ -18,18 +18,11 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use std::task::{Context, Poll};
 
 impl ServerConnection {
-    pub(super) fn accept(
-        &mut self,
-        request: Request<RecvStream>,
-        mut respond: SendResponse<Bytes>,
-    ) {
+    pub(super) fn accept(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (parts, body) = request.into_parts();
         let stream = respond.stream_id().as_u32();
-        if self.live as usize >= self.config.limits.max_streams as usize
-            || self.streams.len() >= 2 * self.config.limits.max_streams as usize
-        {
-            respond.send_reset(Reason::REFUSED_STREAM);
-            return self.count_reset();
+        if self.is_full() {
+            return self.refuse_stream(respond);
         }
         self.since = self.now;
         let (ready, waker) = StreamWaker::new(stream, &self.ready);
@@ -80,12 +73,15 @@ impl ServerConnection {
             }
             _ => grpc_only(&parts.method, StatusCode::UNSUPPORTED_MEDIA_TYPE),
         };
-        self.live += 1;
+        if !self.begin_call() {
+            return refuse_busy(respond);
+        }
         let mut entry = Stream {
             ready,
             waker,
             kind,
             started: self.now,
+            active_at: self.now,
             arrives_until: self.now + patience,
             receiving: Some(body),
             deframer: Deframer::new(encoding),
@@ -151,8 +147,9 @@ impl ServerConnection {
                 }
             }
             Err(Gone::Reset) => {
-                // Who has waited for the answer to begin did not reset rapidly.
-                if matches!(entry.sending, Sending::Idle(_)) {
+                // Who has waited for the answer to begin did not reset rapidly. A
+                // reset that the peer has made us send is counted where it is sent.
+                if self.pipe.take_reset_seen() && matches!(entry.sending, Sending::Idle(_)) {
                     self.count_reset();
                 }
                 self.give_up(stream, &entry, code::CANCELLED);
@@ -162,7 +159,7 @@ impl ServerConnection {
     }
 
     /// Ends a call by a status of our own.
-    fn refuse(&mut self, stream: u32, mut entry: Stream, violation: &Violation) {
+    pub(super) fn refuse(&mut self, stream: u32, mut entry: Stream, violation: &Violation) {
         self.count_reset();
         self.give_up(stream, &entry, violation.status);
         if entry.dialect.is_some() {
@@ -227,8 +224,11 @@ impl ServerConnection {
             None => data,
             Some(_) => entry.take_web(data, self.config.limits.max_message)?,
         };
+        entry.active_at = self.now;
         entry.credit.received(data.len());
         entry.deframer.push(data);
+        // What waits for the application earns nothing yet, which is not the peer's fault.
+        self.messages += u32::from(entry.is_full(self.config.limits.stream_window));
         self.take_messages(stream, entry)
     }
 
@@ -240,6 +240,7 @@ impl ServerConnection {
         while !entry.is_full(self.config.limits.stream_window)
             && let Some(message) = entry.deframer.next(self.config.limits.max_message)?
         {
+            self.messages += 1;
             if unary {
                 if entry.message.replace(message).is_some() {
                     return Err(Violation::new(
@@ -287,7 +288,7 @@ impl ServerConnection {
         }
     }
 
-    fn answer_refused(&mut self, stream: u32, entry: &mut Stream) {
+    pub(super) fn answer_refused(&mut self, stream: u32, entry: &mut Stream) {
         if let Kind::Refused { method, answer } = &entry.kind
             && let Sending::Idle(respond) = &mut entry.sending
         {
@@ -350,7 +351,12 @@ impl ServerConnection {
         Ok(())
     }
 
-    fn deliver_http(&mut self, stream: u32, entry: &mut Stream, problem: Option<Problem>) {
+    pub(super) fn deliver_http(
+        &mut self,
+        stream: u32,
+        entry: &mut Stream,
+        problem: Option<Problem>,
+    ) {
         let Kind::Http { method, target, .. } = &entry.kind else {
             return;
         };
@@ -369,37 +375,5 @@ impl ServerConnection {
             problem,
         }));
         entry.phase = Phase::Handled;
-    }
-
-    /// Ends requests that take too long to arrive, or to be skipped.
-    pub(super) fn expire_requests(&mut self) {
-        let now = self.now;
-        let late: Vec<u32> = self
-            .streams
-            .iter()
-            .filter(|(_, entry)| entry.phase == Phase::Arriving || entry.is_skipping())
-            .filter(|(_, entry)| entry.arrives_until < now)
-            .map(|(stream, _)| *stream)
-            .collect();
-        for stream in late {
-            let Some(mut entry) = self.streams.remove(&stream) else {
-                continue;
-            };
-            match (entry.phase, &entry.kind) {
-                (Phase::Arriving, Kind::Grpc { .. }) => {
-                    let why = "the request took too long to arrive";
-                    let violation = Violation::new(code::DEADLINE_EXCEEDED, why);
-                    self.refuse(stream, entry, &violation);
-                    continue;
-                }
-                (Phase::Arriving, Kind::Refused { .. }) => self.answer_refused(stream, &mut entry),
-                (Phase::Arriving, Kind::Http { .. }) => {
-                    self.deliver_http(stream, &mut entry, Some(Problem::Timeout));
-                }
-                _ => entry.stop_receiving(),
-            }
-            self.streams.insert(stream, entry);
-            self.progress(stream);
-        }
     }
 }

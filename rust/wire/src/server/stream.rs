@@ -48,6 +48,8 @@ pub(super) struct Stream {
     /// What frames a call that is not gRPC itself.
     pub(super) dialect: Option<Box<Dialect>>,
     pub(super) started: Duration,
+    /// When something last came or went.
+    pub(super) active_at: Duration,
     /// When to give up waiting for the rest of a request that is delivered whole.
     pub(super) arrives_until: Duration,
     /// Request headers, until the event takes them.
@@ -245,6 +247,24 @@ pub(super) fn send_whole(method: &Method, answer: &Whole, respond: &mut SendResp
 }
 
 /// Answers a call that no handler gets.
+/// When a call that was refused for others' sake may come again, in
+/// milliseconds: clients obey it to the letter (gRFC A6), so each hears another.
+const PUSHBACK_MS: std::ops::Range<u32> = 500..1500;
+
+/// Refuses a call because there are too many.
+pub(super) fn refuse_busy(mut respond: SendResponse<Bytes>) {
+    let mut headers = grpc_headers(HeaderMap::new());
+    headers.insert("grpc-status", HeaderValue::from(code::RESOURCE_EXHAUSTED));
+    let why = HeaderValue::from_static("the server has too many calls");
+    headers.insert("grpc-message", why);
+    // Fibonacci hashing: neighbours land far from each other.
+    let hash = respond.stream_id().as_u32().wrapping_mul(0x9e37_79b9);
+    let spread = hash % (PUSHBACK_MS.end - PUSHBACK_MS.start);
+    let after = HeaderValue::from(PUSHBACK_MS.start + spread);
+    headers.insert("grpc-retry-pushback-ms", after);
+    let _ = respond.send_response(response(StatusCode::OK, headers), true);
+}
+
 pub(super) fn refuse_grpc(violation: &Violation, mut respond: SendResponse<Bytes>) {
     let mut headers = grpc_headers(HeaderMap::new());
     headers.insert("grpc-status", HeaderValue::from(violation.status));

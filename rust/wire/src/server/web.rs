@@ -95,7 +95,7 @@ impl Stream {
         self.start_response(answer.status, answer.headers)?;
         match &mut self.sending {
             Sending::Body(body) => {
-                body.send_whole(answer.body, None, &mut Context::from_waker(&self.waker))
+                body.answer(answer.body, None, &mut Context::from_waker(&self.waker))
             }
             Sending::Idle(_) | Sending::Closed => Ok(()),
         }

@@ -3,6 +3,7 @@
 use crate::{BIDI, CLIENT_STREAM, Stage, UNARY, server_limits, table};
 use bascule_wire::grpc;
 use bascule_wire::server::{ServerConfig, ServerConnection, ServerEvent, ServerLimits};
+use bascule_wire::{FloodLimits, Rate};
 use http::HeaderMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -213,13 +214,24 @@ fn rapid_resets_start_few_handlers_and_end_the_connection() {
     }
 }
 
+fn patient() -> FloodLimits {
+    let resets = Rate {
+        burst: 1000,
+        per_second: 0,
+    };
+    FloodLimits {
+        resets,
+        ..FloodLimits::default()
+    }
+}
+
 /// Requests wait complete but for their last byte, others take all places, and
 /// then the last bytes come.
 #[test]
 fn handlers_never_outnumber_the_streams_that_are_allowed() {
     let limits = ServerLimits {
         max_streams: 10,
-        reset_burst: 1000,
+        floods: patient(),
         ..server_limits()
     };
     let mut victim = Victim::new(limits);
