@@ -59,3 +59,9 @@ async def test_case(case: Callable[[Channel], Awaitable[None]], servers: GrpcGo)
 async def test_channel_soak(servers: GrpcGo) -> None:
     with anyio.fail_after(100):
         await cases.channel_soak(servers.connect)
+
+
+async def test_pick_first_unary(servers: GrpcGo) -> None:
+    target = f"static:///{','.join(servers.addresses)}"
+    async with Channel(target, balancer="pick_first", tls=servers.tls) as channel:
+        await cases.pick_first_unary(channel)
