@@ -17,7 +17,7 @@ from bascule.rpc._call import unary
 from bascule.rpc._codec import codec_for
 from bascule.rpc._compression import ENCODING, require_compression
 from bascule.rpc._context import ClientCallContext, ClientInterceptor, _current, pairs, traced
-from bascule.rpc._keepalive import ConnectionSettings
+from bascule.rpc._keepalive import ConnectionSettings, user_agent_of
 from bascule.rpc._load_balancing import LoadBalancing
 from bascule.rpc._method import Cardinality, Method
 from bascule.rpc._pool import Pool
@@ -82,6 +82,7 @@ class Channel:
     :param keepalive: pings that find dead connections; none by default
     :param propagate_trace: tell the server which trace a call belongs to, if it is made inside of a
         handler or a span (``traceparent``, ``tracestate``)
+    :param user_agent: what the program calls itself, such as ``shop/1.2``; stands before bascule's own
     :param wait_for_ready: whether calls wait, up to their deadline, while no endpoint can be
         reached, instead of failing with UNAVAILABLE; a call or its method may say otherwise
     :param backoff: how attempts to connect to an endpoint follow each other
@@ -108,6 +109,7 @@ class Channel:
         compression: str | None = None,
         keepalive: KeepaliveSettings | None = None,
         propagate_trace: bool = True,
+        user_agent: str | None = None,
         wait_for_ready: bool = False,
         backoff: ConnectionBackoff | None = None,
         idle_timeout: float | None = 1800.0,
@@ -126,7 +128,9 @@ class Channel:
         self._metadata = pairs(metadata)
         self.max_send_message = max_message if max_send_message is None else max_send_message
         require_compression(compression)
-        self._settings = ConnectionSettings(max_message, compression, keepalive)
+        self._settings = ConnectionSettings(
+            max_message, compression, keepalive, user_agent_of(user_agent)
+        )
         self._trace = propagate_trace
         self._interceptors = tuple(interceptors)
         self._around_unary = [

@@ -35,6 +35,10 @@ class KeepaliveSettings:
         require_positive("keepalive timeout", self.timeout)
 
 
+#: What every connection says that it is (gRPC over HTTP/2, "User-Agents").
+USER_AGENT = "grpc-python-bascule/0.1.0"
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
     """What the connections of one channel have in common."""
@@ -42,6 +46,20 @@ class ConnectionSettings:
     max_message: int
     compression: str | None = None
     keepalive: KeepaliveSettings | None = None
+    user_agent: str = USER_AGENT
+
+
+def user_agent_of(program: str | None) -> str:
+    """What connections say that they are: the program, and bascule.
+
+    :raises ConfigurationError: if no header can carry it
+    """
+    if program is None:
+        return USER_AGENT
+    if not (program.isascii() and program.isprintable() and program.strip()):
+        message = f"user agent {program!r}: expected printable ASCII, such as 'shop/1.2'"
+        raise ConfigurationError(message)
+    return f"{program.strip()} {USER_AGENT}"
 
 
 def require_positive(what: str, seconds: float) -> None:

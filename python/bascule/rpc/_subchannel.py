@@ -190,7 +190,7 @@ class Terms:
             authority,
             self.driver.now_ns(),
             tls=self.tls is not None,
-            user_agent="grpc-python-bascule/0.1.0",
+            user_agent=self.settings.user_agent,
             max_message=self.settings.max_message,
             compression=self.settings.compression,
         )

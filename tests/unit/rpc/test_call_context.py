@@ -12,6 +12,7 @@ import trustme
 from tests.generated.echo_bascule import EchoBase, EchoStub
 from tests.generated.echo_pb2 import EchoReply, EchoRequest
 
+from bascule.errors import ConfigurationError
 from bascule.net import ClientTLS, ServerTLS
 from bascule.rpc import Channel, Server, call_context
 
@@ -72,6 +73,20 @@ async def test_a_call_by_mutual_tls(tmp_path: Path) -> None:
             assert curious.seen["identity"] is None
         else:
             assert ("email", "me@x.org") in curious.seen["identity"]["subjectAltName"]
+
+
+async def test_a_program_says_what_it_is() -> None:
+    async with Server([curious := Curious()]) as server:
+        for given, start in (
+            (None, "grpc-python-bascule/"),
+            (" shop/1.2", "shop/1.2 grpc-python-"),
+        ):
+            async with Channel(server.addresses[0], user_agent=given) as channel:
+                await EchoStub(channel).unary(EchoRequest())
+            assert curious.seen["metadata"]["user-agent"].startswith(start)
+    for bad in ("", " ", "shop\r\nx: y", "läden/1"):
+        with pytest.raises(ConfigurationError, match="expected printable ASCII"):
+            Channel("127.0.0.1:1", user_agent=bad)
 
 
 async def test_outside_of_a_handler_there_is_no_call() -> None:
