@@ -12,7 +12,6 @@ import anyio
 from bascule import _core
 from bascule.errors import ConfigurationError, TransportError
 from bascule.net import parse_address
-from bascule.rpc._health_watch import watch_health
 from bascule.rpc._snapshot import ConnectivityState
 
 if TYPE_CHECKING:
@@ -347,6 +346,9 @@ class Subchannel:
         return None
 
     async def _follow_health(self, connection: Connection, service: str) -> None:
+        # Only for those who ask for it: google protobuf takes longer to import than all of bascule.
+        from bascule.rpc._health_watch import watch_health
+
         def tell(problem: str | None) -> None:
             if problem is None:
                 self._offer(connection)
