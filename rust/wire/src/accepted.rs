@@ -1,8 +1,9 @@
-//! A connection that was accepted: HTTP/2, or HTTP/1.1 where plain requests are served.
+//! A connection that was accepted: HTTP/2, or HTTP/1.1 where plain requests or browsers are served.
 
 use crate::http1::Http1Connection;
 use crate::message::HttpEvent;
 use crate::server::{ServerConfig, ServerConnection, ServerEvent};
+use crate::web::{End, WebConnection};
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, StatusCode};
@@ -23,6 +24,8 @@ enum Machine {
         machine: Box<Http1Connection>,
         told: bool,
     },
+    /// HTTP/1.1 that carries calls.
+    Web(Box<WebConnection>),
     Closed {
         told: bool,
     },
@@ -35,19 +38,16 @@ pub struct AcceptedConnection {
 }
 
 impl AcceptedConnection {
-    /// A connection that was just accepted. Without plain HTTP in `config` it
-    /// is HTTP/2; with it, `alpn` decides, or where TLS has agreed on nothing,
-    /// the first bytes.
+    /// A connection that was just accepted. Where `config` has neither plain
+    /// HTTP nor browsers it is HTTP/2; otherwise `alpn` decides, or where TLS
+    /// has agreed on nothing, the first bytes.
     pub fn new(config: Arc<ServerConfig>, alpn: Option<&str>, now: Duration) -> Self {
-        let machine = match (&config.http, alpn) {
-            (Some(limits), Some("http/1.1")) => Machine::Http1 {
-                machine: Box::new(Http1Connection::new(limits.clone(), now)),
-                told: false,
-            },
-            (None, _) | (_, Some("h2")) => {
-                Machine::Http2(Box::new(ServerConnection::new(Arc::clone(&config), now)))
-            }
-            (Some(_), _) => Machine::Undecided {
+        let is_http2_only = config.http.is_none() && config.web.is_none();
+        let machine = match alpn {
+            _ if is_http2_only => Self::http2_machine(&config, now),
+            Some("h2") => Self::http2_machine(&config, now),
+            Some("http/1.1") => Self::http1_machine(&config, now),
+            _ => Machine::Undecided {
                 start: Vec::new(),
                 since: now,
             },
@@ -55,29 +55,42 @@ impl AcceptedConnection {
         Self { config, machine }
     }
 
+    fn http2_machine(config: &Arc<ServerConfig>, now: Duration) -> Machine {
+        Machine::Http2(Box::new(ServerConnection::new(Arc::clone(config), now)))
+    }
+
+    fn http1_machine(config: &Arc<ServerConfig>, now: Duration) -> Machine {
+        if config.web.is_some() {
+            Machine::Web(Box::new(WebConnection::new(Arc::clone(config), now)))
+        } else {
+            let limits = config.http.clone().unwrap_or_default();
+            Machine::Http1 {
+                machine: Box::new(Http1Connection::new(limits, now)),
+                told: false,
+            }
+        }
+    }
+
     /// Bytes came from the peer.
     pub fn handle_input(&mut self, data: &[u8], now: Duration) {
         match &mut self.machine {
             Machine::Http2(machine) => machine.handle_input(data, now),
             Machine::Http1 { machine, .. } => machine.handle_input(data, now),
+            Machine::Web(machine) => machine.handle_input(data, now),
             Machine::Closed { .. } => {}
             Machine::Undecided { start, .. } => {
                 start.extend_from_slice(data);
                 let seen = start.len().min(PREFACE.len());
-                if start[..seen] != PREFACE[..seen] {
-                    let limits = self.config.http.clone().unwrap_or_default();
-                    let mut machine = Box::new(Http1Connection::new(limits, now));
-                    machine.handle_input(start, now);
-                    self.machine = Machine::Http1 {
-                        machine,
-                        told: false,
-                    };
+                let decided = if start[..seen] != PREFACE[..seen] {
+                    Self::http1_machine(&self.config, now)
                 } else if seen == PREFACE.len() {
-                    let config = Arc::clone(&self.config);
-                    let mut machine = Box::new(ServerConnection::new(config, now));
-                    machine.handle_input(start, now);
-                    self.machine = Machine::Http2(machine);
-                }
+                    Self::http2_machine(&self.config, now)
+                } else {
+                    return;
+                };
+                let start = std::mem::take(start);
+                self.machine = decided;
+                self.handle_input(&start, now);
             }
         }
     }
@@ -87,6 +100,7 @@ impl AcceptedConnection {
         match &mut self.machine {
             Machine::Http2(machine) => machine.handle_eof(now),
             Machine::Http1 { machine, .. } => machine.handle_eof(),
+            Machine::Web(machine) => machine.handle_eof(now),
             Machine::Undecided { .. } => self.machine = Machine::Closed { told: false },
             Machine::Closed { .. } => {}
         }
@@ -97,6 +111,7 @@ impl AcceptedConnection {
         match &mut self.machine {
             Machine::Http2(machine) => machine.handle_timeout(now),
             Machine::Http1 { machine, .. } => machine.handle_timeout(now),
+            Machine::Web(machine) => machine.handle_timeout(now),
             Machine::Undecided { since, .. } => {
                 if now.saturating_sub(*since) > self.config.limits.handshake_timeout {
                     self.machine = Machine::Closed { told: false };
@@ -110,13 +125,15 @@ impl AcceptedConnection {
     pub fn poll_event(&mut self) -> Option<ServerEvent> {
         let told = match &mut self.machine {
             Machine::Http2(machine) => return machine.poll_event(),
+            Machine::Web(machine) => return machine.poll_event(),
             Machine::Undecided { .. } => return None,
             Machine::Closed { told } => told,
             Machine::Http1 { machine, told } => match machine.poll_event() {
                 Some(HttpEvent::Request(request)) => return Some(ServerEvent::Http(request)),
                 Some(HttpEvent::Reset { stream }) => return Some(ServerEvent::Reset { stream }),
                 None if machine.is_finished() => told,
-                None => return None,
+                // Bodies are not streamed here, so there are no other events.
+                _ => return None,
             },
         };
         (!std::mem::replace(told, true)).then_some(ServerEvent::Closed { error: None })
@@ -126,19 +143,8 @@ impl AcceptedConnection {
     pub fn drain_output<R>(&mut self, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
         match &mut self.machine {
             Machine::Http2(machine) => machine.drain_output(take),
-            Machine::Http1 { machine, .. } => {
-                let first = machine.poll_output()?;
-                let Some(second) = machine.poll_output() else {
-                    return Some(take(&first));
-                };
-                let mut whole = Vec::with_capacity(first.len() + second.len());
-                whole.extend_from_slice(&first);
-                whole.extend_from_slice(&second);
-                while let Some(more) = machine.poll_output() {
-                    whole.extend_from_slice(&more);
-                }
-                Some(take(&whole))
-            }
+            Machine::Http1 { machine, .. } => gather(|| machine.poll_output(), take),
+            Machine::Web(machine) => gather(|| machine.poll_output(), take),
             Machine::Undecided { .. } | Machine::Closed { .. } => None,
         }
     }
@@ -148,6 +154,7 @@ impl AcceptedConnection {
         match &self.machine {
             Machine::Http2(machine) => machine.wants_read(),
             Machine::Http1 { machine, .. } => machine.wants_read(),
+            Machine::Web(machine) => machine.wants_read(),
             Machine::Undecided { .. } => true,
             Machine::Closed { .. } => false,
         }
@@ -158,7 +165,7 @@ impl AcceptedConnection {
         match &self.machine {
             Machine::Http2(machine) => machine.wants_write(),
             Machine::Undecided { .. } => false,
-            Machine::Http1 { .. } | Machine::Closed { .. } => true,
+            Machine::Http1 { .. } | Machine::Web(_) | Machine::Closed { .. } => true,
         }
     }
 
@@ -167,6 +174,7 @@ impl AcceptedConnection {
         match &self.machine {
             Machine::Http2(machine) => machine.is_finished(),
             Machine::Http1 { machine, .. } => machine.is_finished(),
+            Machine::Web(machine) => machine.is_finished(),
             Machine::Undecided { .. } => false,
             Machine::Closed { .. } => true,
         }
@@ -177,8 +185,88 @@ impl AcceptedConnection {
         match &mut self.machine {
             Machine::Http2(machine) => machine.shutdown(),
             Machine::Http1 { machine, .. } => machine.shutdown(),
+            Machine::Web(machine) => machine.shutdown(),
             Machine::Undecided { .. } => self.machine = Machine::Closed { told: false },
             Machine::Closed { .. } => {}
+        }
+    }
+
+    /// Answers a call with one message and OK.
+    pub fn respond(
+        &mut self,
+        stream: u32,
+        framed: Bytes,
+        initial: HeaderMap,
+        trailing: HeaderMap,
+        now: Duration,
+    ) {
+        match &mut self.machine {
+            Machine::Http2(machine) => machine.respond(stream, framed, initial, trailing, now),
+            Machine::Web(machine) => machine.respond(stream, framed, initial, trailing, now),
+            _ => {}
+        }
+    }
+
+    /// Sends the response headers of a streaming call, once.
+    pub fn send_headers(&mut self, stream: u32, initial: HeaderMap) {
+        match &mut self.machine {
+            Machine::Http2(machine) => machine.send_headers(stream, initial),
+            Machine::Web(machine) => machine.send_headers(stream, initial),
+            _ => {}
+        }
+    }
+
+    /// Sends a message of a streaming call. False: wait for
+    /// [`ServerEvent::Writable`] (or Reset) before the next one.
+    pub fn send_message(&mut self, stream: u32, framed: Bytes) -> bool {
+        match &mut self.machine {
+            Machine::Http2(machine) => machine.send_message(stream, framed),
+            Machine::Web(machine) => machine.send_message(stream, framed),
+            _ => true,
+        }
+    }
+
+    /// Ends a call with a status.
+    pub fn finish(
+        &mut self,
+        stream: u32,
+        status: u32,
+        message: Option<&str>,
+        initial: HeaderMap,
+        trailing: HeaderMap,
+        now: Duration,
+    ) {
+        match &mut self.machine {
+            Machine::Http2(machine) => {
+                machine.finish(stream, status, message, initial, trailing, now);
+            }
+            Machine::Web(machine) => {
+                let end = End {
+                    status,
+                    message,
+                    trailing,
+                };
+                machine.end(stream, None, initial, end, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// The application took `size` bytes of messages: the peer may send as many more.
+    pub fn consume(&mut self, stream: u32, size: usize) {
+        match &mut self.machine {
+            Machine::Http2(machine) => machine.consume(stream, size),
+            Machine::Web(machine) => machine.consume(stream, size),
+            _ => {}
+        }
+    }
+
+    /// Calls in progress.
+    pub fn in_flight(&self) -> usize {
+        match &self.machine {
+            Machine::Http2(machine) => machine.in_flight(),
+            Machine::Web(machine) => machine.in_flight(),
+            _ => 0,
         }
     }
 
@@ -194,7 +282,7 @@ impl AcceptedConnection {
         match &mut self.machine {
             Machine::Http2(machine) => machine.respond_http(stream, status, headers, body, now),
             Machine::Http1 { machine, .. } => machine.respond(stream, status, &headers, body, now),
-            Machine::Undecided { .. } | Machine::Closed { .. } => {}
+            Machine::Web(_) | Machine::Undecided { .. } | Machine::Closed { .. } => {}
         }
     }
 
@@ -202,6 +290,7 @@ impl AcceptedConnection {
     pub fn reset(&mut self, stream: u32, reason: Reason, now: Duration) {
         match &mut self.machine {
             Machine::Http2(machine) => machine.reset(stream, reason, now),
+            Machine::Web(machine) => machine.reset(stream, now),
             Machine::Http1 { .. } => self.machine = Machine::Closed { told: false },
             Machine::Undecided { .. } | Machine::Closed { .. } => {}
         }
@@ -221,6 +310,21 @@ impl AcceptedConnection {
             _ => None,
         }
     }
+}
+
+/// Shows all the pieces to `take` as one.
+fn gather<R>(mut next: impl FnMut() -> Option<Bytes>, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    let first = next()?;
+    let Some(second) = next() else {
+        return Some(take(&first));
+    };
+    let mut whole = Vec::with_capacity(first.len() + second.len());
+    whole.extend_from_slice(&first);
+    whole.extend_from_slice(&second);
+    while let Some(more) = next() {
+        whole.extend_from_slice(&more);
+    }
+    Some(take(&whole))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod body;
 mod head;
 mod lines;
 mod response;
+mod streaming;
 
 use crate::message::{HttpEvent, HttpLimits, HttpRequest, Problem};
 use body::Body;
@@ -43,6 +44,8 @@ const CONTINUE: Bytes = Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n");
 #[derive(Debug)]
 pub struct Http1Connection {
     limits: HttpLimits,
+    /// Whether bodies are handed on as they come.
+    streams_bodies: bool,
     now: Duration,
     deadline: Option<Duration>,
     input: BytesMut,
@@ -62,6 +65,8 @@ enum Reader {
     Head(Lines),
     /// Part of the body of a request that is not delivered yet.
     Body(Box<Head>, Body),
+    /// Part of a body that is handed on as it comes.
+    Stream(Body),
     /// Part of a body that was refused, before or after the answer to it.
     Skip(Body),
     /// Part of the request after the one that waits for its answer.
@@ -79,6 +84,8 @@ struct Exchange {
     framing: response::Framing,
     keep_alive: bool,
     linger: bool,
+    /// Whether the head of an answer in parts is out.
+    answering: bool,
 }
 
 impl Http1Connection {
@@ -87,6 +94,7 @@ impl Http1Connection {
         let deadline = now.checked_add(limits.idle_timeout);
         Self {
             limits,
+            streams_bodies: false,
             now,
             deadline,
             input: BytesMut::new(),
@@ -140,6 +148,7 @@ impl Http1Connection {
                 self.refuse(head, Problem::Timeout);
             }
             Reader::Skip(_) if self.exchange.is_some() => self.abandon_body(),
+            Reader::Stream(_) => self.break_off(Problem::Timeout),
             _ => self.close(),
         }
     }
@@ -174,8 +183,7 @@ impl Http1Connection {
         let Some(exchange) = self.exchange.take_if(|exchange| exchange.stream == stream) else {
             return;
         };
-        let keep_alive =
-            exchange.keep_alive && !self.shutting_down && !head::asks_to_close(headers);
+        let keep_alive = self.keeps_alive(&exchange) && !head::asks_to_close(headers);
         response::write(
             &mut self.output,
             exchange.framing,
@@ -184,6 +192,15 @@ impl Http1Connection {
             headers,
             body,
         );
+        self.after_answer(&exchange, keep_alive);
+    }
+
+    fn keeps_alive(&self, exchange: &Exchange) -> bool {
+        // Nobody can tell how much is still to come of a body that is not wanted.
+        exchange.keep_alive && !self.shutting_down && !matches!(self.reader, Reader::Stream(_))
+    }
+
+    fn after_answer(&mut self, exchange: &Exchange, keep_alive: bool) {
         match &self.reader {
             Reader::Skip(_) if keep_alive => {}
             Reader::Complete if keep_alive => self.await_head(),
@@ -202,7 +219,9 @@ impl Http1Connection {
     /// in the socket, so that the peer slows down.
     pub fn wants_read(&self) -> bool {
         match &self.reader {
-            Reader::Body(..) | Reader::Skip(_) | Reader::Swallow => !self.peer_is_done,
+            Reader::Body(..) | Reader::Stream(_) | Reader::Skip(_) | Reader::Swallow => {
+                !self.peer_is_done
+            }
             Reader::Head(_) if self.output.is_empty() => true,
             Reader::Head(_) | Reader::Complete => self.input.len() < READ_AHEAD,
             Reader::Closed => false,
@@ -261,6 +280,7 @@ impl Http1Connection {
                     self.refuse(head, problem);
                 }
             },
+            Reader::Stream(_) => return self.step_stream(),
             Reader::Skip(body) => match body.skip(&mut self.input) {
                 Ok(false) => return false,
                 Ok(true) if self.exchange.is_some() => self.complete(),
@@ -283,6 +303,9 @@ impl Http1Connection {
             Ok(head) => Box::new(head),
             Err(problem) => return self.refuse_head(&bytes, problem),
         };
+        if self.streams_bodies {
+            return self.begin_stream(head);
+        }
         match head.framing {
             Framing::Empty => self.deliver(head, Bytes::new()),
             // Without leave the peer may or may not send what it announced, so
@@ -370,6 +393,7 @@ impl Http1Connection {
             },
             keep_alive: reusable && head.keep_alive,
             linger: problem != Some(Problem::Timeout),
+            answering: false,
         });
         self.events.push_back(HttpEvent::Request(HttpRequest {
             stream,

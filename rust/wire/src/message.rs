@@ -72,8 +72,27 @@ pub struct HttpRequest {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum HttpEvent {
-    /// Answer it with `respond`.
+    /// Answer it with `respond`. Where bodies are streamed, this one has yet to come.
     Request(HttpRequest),
+    /// A part of a body that is streamed.
+    Data {
+        /// The exchange.
+        stream: u32,
+        /// What came.
+        data: Bytes,
+    },
+    /// The body that is streamed has ended.
+    End {
+        /// The exchange.
+        stream: u32,
+    },
+    /// The rest of the body that is streamed will not come; the request can still be answered.
+    Broken {
+        /// The exchange.
+        stream: u32,
+        /// Why.
+        problem: Problem,
+    },
     /// The peer gave up on this exchange: cancel its handler.
     Reset {
         /// The exchange.

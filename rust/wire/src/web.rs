@@ -8,10 +8,12 @@
 
 mod connect;
 mod dispatch;
+mod http1;
 mod origin;
 mod text;
 
-pub(crate) use dispatch::{Admission, admit};
+pub(crate) use dispatch::{Admission, Admitted, admit};
+pub(crate) use http1::WebConnection;
 pub use origin::Origins;
 
 use crate::grpc::{self, PREFIX, Violation, code};

@@ -148,9 +148,9 @@ impl PyServerConnection {
     ) -> PyResult<()> {
         let (initial, trailing) = (metadata_from_py(initial)?, metadata_from_py(trailing)?);
         let framed = grpc::frame(message);
-        if let Some(http2) = self.0.lock().http2() {
-            http2.respond(stream, framed, initial, trailing, from_ns(now_ns));
-        }
+        self.0
+            .lock()
+            .respond(stream, framed, initial, trailing, from_ns(now_ns));
         Ok(())
     }
 
@@ -172,18 +172,13 @@ impl PyServerConnection {
     #[pyo3(signature = (stream, initial))]
     fn send_headers(&self, stream: u32, initial: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let initial = metadata_from_py(initial)?;
-        if let Some(http2) = self.0.lock().http2() {
-            http2.send_headers(stream, initial);
-        }
+        self.0.lock().send_headers(stream, initial);
         Ok(())
     }
 
     fn send_message(&self, stream: u32, message: &[u8]) -> bool {
         let framed = grpc::frame(message);
-        self.0
-            .lock()
-            .http2()
-            .is_none_or(|http2| http2.send_message(stream, framed))
+        self.0.lock().send_message(stream, framed)
     }
 
     #[pyo3(signature = (stream, status, message, initial, trailing, now_ns))]
@@ -197,9 +192,9 @@ impl PyServerConnection {
         now_ns: u64,
     ) -> PyResult<()> {
         let (initial, trailing) = (metadata_from_py(initial)?, metadata_from_py(trailing)?);
-        if let Some(http2) = self.0.lock().http2() {
-            http2.finish(stream, status, message, initial, trailing, from_ns(now_ns));
-        }
+        self.0
+            .lock()
+            .finish(stream, status, message, initial, trailing, from_ns(now_ns));
         Ok(())
     }
 
@@ -226,9 +221,7 @@ impl PyServerConnection {
     }
 
     fn consume(&self, stream: u32, size: usize) {
-        if let Some(http2) = self.0.lock().http2() {
-            http2.consume(stream, size);
-        }
+        self.0.lock().consume(stream, size);
     }
 
     fn handler_ended(&self, stream: u32) {
@@ -256,7 +249,7 @@ impl PyServerConnection {
 
     #[getter]
     fn in_flight(&self) -> usize {
-        self.0.lock().http2().map_or(0, |http2| http2.in_flight())
+        self.0.lock().in_flight()
     }
 }
 

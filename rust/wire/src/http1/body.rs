@@ -61,6 +61,22 @@ impl Body {
         }
     }
 
+    /// Takes what has come from `input`, and whether that was the last of it. Only the sizes of
+    /// chunks are checked: what is taken is bounded by what was given.
+    pub(super) fn take(&mut self, input: &mut BytesMut) -> Result<(Bytes, bool), Problem> {
+        match &mut self.kind {
+            Kind::Length { left, .. } => {
+                let here = input.len().min(*left);
+                *left -= here;
+                Ok((input.split_to(here).freeze(), *left == 0))
+            }
+            Kind::Chunked(chunks) => {
+                let done = chunks.decode(input, usize::MAX, true)?;
+                Ok((chunks.content.split().freeze(), done))
+            }
+        }
+    }
+
     /// Raises the limit; false if the body is known to break the new one too.
     pub(super) fn allow(&mut self, factor: usize) -> bool {
         self.limit = self.limit.saturating_mul(factor);

@@ -36,6 +36,69 @@ pub(super) fn write(
         StatusCode::RESET_CONTENT => Bytes::new(),
         _ => body,
     };
+    let mut head = begin(status, headers);
+    if !bodiless {
+        field(
+            &mut head,
+            "content-length",
+            body.len().to_string().as_bytes(),
+        );
+    }
+    persistence(&mut head, framing, keep_alive);
+    head.put_slice(b"\r\n");
+    if bodiless || framing.head_only || body.is_empty() {
+        output.push_back(head.freeze());
+    } else if body.len() <= COPIED_BODY {
+        head.put_slice(&body);
+        output.push_back(head.freeze());
+    } else {
+        output.push_back(head.freeze());
+        output.push_back(body);
+    }
+}
+
+/// The head of an answer whose body comes in parts. HTTP/1.0 has no chunks: there the end of the
+/// connection ends it.
+pub(super) fn open(
+    framing: Framing,
+    keep_alive: bool,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Bytes {
+    let mut head = begin(status, headers);
+    if !framing.http10 {
+        field(&mut head, "transfer-encoding", b"chunked");
+    }
+    persistence(&mut head, framing, keep_alive);
+    head.put_slice(b"\r\n");
+    head.freeze()
+}
+
+/// Appends a part of a body.
+pub(super) fn part(output: &mut VecDeque<Bytes>, framing: Framing, data: Bytes) {
+    if data.is_empty() {
+        // An empty chunk would be the last one.
+    } else if framing.http10 {
+        output.push_back(data);
+    } else if data.len() <= COPIED_BODY {
+        let mut chunk = BytesMut::with_capacity(data.len() + 20);
+        chunk.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
+        chunk.put_slice(&data);
+        chunk.put_slice(b"\r\n");
+        output.push_back(chunk.freeze());
+    } else {
+        output.push_back(Bytes::from(format!("{:x}\r\n", data.len())));
+        output.push_back(data);
+        output.push_back(Bytes::from_static(b"\r\n"));
+    }
+}
+
+/// What follows the last part.
+pub(super) fn last(framing: Framing) -> &'static [u8] {
+    if framing.http10 { b"" } else { b"0\r\n\r\n" }
+}
+
+fn begin(status: StatusCode, headers: &HeaderMap) -> BytesMut {
     let mut head = BytesMut::with_capacity(256);
     head.put_slice(b"HTTP/1.1 ");
     head.put_slice(status.as_str().as_bytes());
@@ -48,27 +111,14 @@ pub(super) fn write(
             field(&mut head, name.as_str(), value.as_bytes());
         }
     }
-    if !bodiless {
-        field(
-            &mut head,
-            "content-length",
-            body.len().to_string().as_bytes(),
-        );
-    }
+    head
+}
+
+fn persistence(head: &mut BytesMut, framing: Framing, keep_alive: bool) {
     match (keep_alive, framing.http10) {
-        (false, _) => field(&mut head, "connection", b"close"),
-        (true, true) => field(&mut head, "connection", b"keep-alive"),
+        (false, _) => field(head, "connection", b"close"),
+        (true, true) => field(head, "connection", b"keep-alive"),
         (true, false) => {}
-    }
-    head.put_slice(b"\r\n");
-    if bodiless || framing.head_only || body.is_empty() {
-        output.push_back(head.freeze());
-    } else if body.len() <= COPIED_BODY {
-        head.put_slice(&body);
-        output.push_back(head.freeze());
-    } else {
-        output.push_back(head.freeze());
-        output.push_back(body);
     }
 }
 
