@@ -3,7 +3,8 @@
 
 A Go tool is a folder of its own under tests/tools with a go.mod that pins it: either the sources of a program of ours
 or the one that the go.mod names as its ``tool``. It is built once for each state of that folder, into a cache outside
-the checkout. What Debian has comes from there, where apt may be used.
+the checkout. A Node tool has a package-lock.json there, and npm installs what that pins beside a copy of its sources.
+What Debian has comes from there, where apt may be used.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ TOOLS = ROOT / "tests/tools"
 
 #: Programs that come from a Debian package.
 PACKAGES = {"h2load": "nghttp2-client"}
+
+NODE_HINT = "install Node.js 20 or newer with npm (https://nodejs.org)"
 
 GO_HINT = "install Go 1.26 or newer (https://go.dev/dl)"
 
@@ -56,7 +59,10 @@ def main() -> int:
 
 def names() -> list[str]:
     """List every tool."""
-    return sorted([*PACKAGES, *(path.parent.name for path in TOOLS.glob("*/go.mod"))])
+    folders = [
+        path.parent.name for kind in ("go.mod", "package.json") for path in TOOLS.glob(f"*/{kind}")
+    ]
+    return sorted([*PACKAGES, *folders])
 
 
 def provide(name: str) -> Path:
@@ -68,6 +74,8 @@ def provide(name: str) -> Path:
         return _packaged(name)
     if (TOOLS / name / "go.mod").is_file():
         return _built(name)
+    if (TOOLS / name / "package.json").is_file():
+        return _installed(name)
     message = f"{name!r} is no tool of the tests: they are {', '.join(names())}"
     raise MissingToolError(message)
 
@@ -147,6 +155,30 @@ def _built(name: str) -> Path:
         reason = str(error).strip().rpartition("\n")[2]
         message = f"it could not be built from {folder.relative_to(ROOT)}: {reason}"
         raise MissingToolError(message) from error
+    return target
+
+
+def _installed(name: str) -> Path:
+    """Answer with the folder of a Node program and of the packages that it needs."""
+    folder = TOOLS / name
+    own = [*folder.glob("*.mjs"), folder / "package.json", folder / "package-lock.json"]
+    target = cached(f"tools/{name}", name, own)
+    if target.exists():
+        return target
+    require("node", NODE_HINT)
+    npm = require("npm", NODE_HINT)
+    # Renamed at the end: an installation that was broken off leaves nothing that looks finished.
+    with tempfile.TemporaryDirectory(dir=target.parent) as parent:
+        fresh = Path(parent) / name
+        fresh.mkdir()
+        for source in own:
+            shutil.copy(source, fresh)
+        try:
+            run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=fresh)
+        except RuntimeError as error:
+            message = f"npm cannot install it: {error}"
+            raise MissingToolError(message) from error
+        fresh.rename(target)
     return target
 
 
