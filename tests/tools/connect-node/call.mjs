@@ -1,16 +1,15 @@
-// Calls of the Connect project's own clients. Reads one JSON object from stdin:
-//   descriptors: base64 of a FileDescriptorSet
-//   calls: [{url, transport, http, binary, get, service, method, requests, headers, timeout, cancelAfter}]
-// and writes one JSON array with what came of each call, in order.
+// Calls of the Connect project's own clients. Takes the base64 of a FileDescriptorSet as its argument, then
+// reads lines from stdin, each a JSON array of calls:
+//   {url, transport, http, binary, get, service, method, requests, headers, timeout, cancelAfter}
+// and answers each line by one with a JSON array of what came of each call, in order.
 import { create, createFileRegistry, fromBinary, toJson } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { ConnectError, createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
 import * as web from "@connectrpc/connect-web";
-import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
 
-const input = JSON.parse(readFileSync(0, "utf8"));
-const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, Buffer.from(input.descriptors, "base64")));
+const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, Buffer.from(process.argv[2], "base64")));
 
 function transportOf(call) {
   const options = {
@@ -91,7 +90,9 @@ function messageOf(schema, request) {
   return create(schema, fields);
 }
 
-const results = [];
-for (const call of input.calls) results.push(await perform(call));
-process.stdout.write(JSON.stringify(results));
+for await (const line of createInterface({ input: process.stdin })) {
+  const results = [];
+  for (const call of JSON.parse(line)) results.push(await perform(call));
+  process.stdout.write(JSON.stringify(results) + "\n");
+}
 process.exit(0);
