@@ -226,19 +226,19 @@ async def test_a_client_that_gives_up_cancels_the_handler(
 async def test_large_messages_flow_and_larger_ones_are_refused(
     node: Node, http: str, transport: str, binary: bool
 ) -> None:
-    limits = ServerLimits(max_message=2 * MIB)
+    limits = ServerLimits(max_message=MIB)
     async with serving(BasculeGoogle(Behaviour()), limits=limits) as server:
         caller = Caller(server, http, transport, binary)
-        size = MIB
+        size = 300_000
         unary, stream, refused, after = await node.make(
             caller.call("Unary", {"payloadSize": size}),
-            caller.call("ServerStream", {"payloadSize": size, "replies": 5}),
-            caller.call("Unary", {"payloadSize": 3 * MIB}),
+            caller.call("ServerStream", {"payloadSize": size, "replies": 8}),
+            caller.call("Unary", {"payloadSize": MIB}),
             caller.call("Unary", {"text": "still here"}),
         )
     encoded = (size + 2) // 3 * 4
     assert [reply["payload"]["base64Length"] for reply in unary["replies"]] == [encoded]
-    assert [reply["payload"]["base64Length"] for reply in stream["replies"]] == [encoded] * 5
+    assert [reply["payload"]["base64Length"] for reply in stream["replies"]] == [encoded] * 8
     assert refused["error"]["code"] == 8
     assert after["replies"] == [{"text": "still here"}]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.oracle.peers import NOW, WRITABLE, frame, table
+from tests.oracle.peers import END, MESSAGE, NOW, WRITABLE, frame, table
 from tests.oracle.web import (
+    ACCEPT,
     BIDI,
     CLIENT_STREAM,
     CONNECT_STREAM,
@@ -24,6 +26,8 @@ from tests.oracle.web import (
     Answer,
     Http1,
     code_of,
+    envelopes,
+    plain,
     settings,
 )
 
@@ -413,6 +417,69 @@ def test_http1_breaks_off_where_a_reset_would_be() -> None:
     carrier.settle()
     assert carrier.sent.endswith(b"part\r\n"), "no last chunk: the client sees that it is cut off"
     assert carrier.machine.finished
+
+
+#: A message that is worth to be compressed.
+LONG = b'"' + b"x" * 5000 + b'"'
+
+
+def announced(kind: str) -> str:
+    """The header that names the compression of messages."""
+    if kind in CONNECT_UNARY:
+        return "content-encoding"
+    return "connect-content-encoding" if kind in CONNECT_STREAM else "grpc-encoding"
+
+
+@both_versions
+@pytest.mark.parametrize("kind", ALL)
+def test_messages_are_compressed_both_ways(version: str, kind: str) -> None:
+    carrier = VERSIONS[version](compression="gzip")
+    packed = gzip.compress(LONG)
+    body = packed if kind in CONNECT_UNARY else frame(packed, 1)
+    body = base64.b64encode(body) if kind in TEXT else body
+    target = SERVER_STREAM if kind in CONNECT_STREAM else UNARY
+    answer = carrier.send(target, kind, body, extra={announced(kind): "gzip"} | ACCEPT)
+    assert carrier.application.calls[0][5] == LONG
+    assert (answer.status, answer.headers[announced(kind)]) == (200, "gzip")
+    if kind in CONNECT_UNARY:
+        assert gzip.decompress(answer.body) == LONG
+    else:
+        flags, first = next(iter(envelopes(plain(answer))))
+        assert (flags, gzip.decompress(first)) == (1, LONG)
+        assert code_of(answer) in ("0", "ok")
+    # Who does not ask for it gets none.
+    answer = carrier.send(target, kind, wrapped(kind, LONG))
+    assert announced(kind) not in answer.headers
+
+
+@both_versions
+@pytest.mark.parametrize("kind", [GRPC_WEB[0], CONNECT_UNARY[0], CONNECT_STREAM[0]])
+def test_a_bomb_and_a_fake_are_refused(version: str, kind: str) -> None:
+    carrier = VERSIONS[version](max_message=10_000)
+    target = SERVER_STREAM if kind in CONNECT_STREAM else UNARY
+    for packed, codes in (
+        (gzip.compress(b"x" * 10_001), ("8", "resource_exhausted")),
+        (b"no gzip", ("13", "internal")),
+    ):
+        body = packed if kind in CONNECT_UNARY else frame(packed, 1)
+        answer = carrier.send(target, kind, body, extra={announced(kind): "gzip"})
+        assert code_of(answer) in codes
+
+
+def test_http1_decompresses_no_more_than_a_handler_takes() -> None:
+    carrier = Http1(answers=False)
+    kind = "application/connect+proto"
+    head = f"POST {CLIENT_STREAM} HTTP/1.1\r\nhost: a\r\ncontent-type: {kind}\r\n"
+    bodies = frame(gzip.compress(b"x" * 100_000), 1) * 10
+    length = f"connect-content-encoding: gzip\r\ncontent-length: {len(bodies)}\r\n\r\n"
+    carrier.feed((head + length).encode() + bodies)
+    stream = carrier.events[0][1]
+    for taken in range(10):
+        messages = [event for event in carrier.events if event[0] == MESSAGE]
+        assert len(messages) == min(3 + taken, 10), "256 KiB are passed with the third"
+        assert (carrier.events[-1][0] == END) == (taken >= 8)
+        carrier.machine.consume(stream, 5 + 100_000)
+        carrier.settle()
 
 
 def test_without_settings_only_grpc_is_served() -> None:

@@ -28,6 +28,14 @@ CONNECT_UNARY = ("application/proto", "application/json")
 CONNECT_STREAM = ("application/connect+proto", "application/connect+json")
 
 
+#: Asked for by the tests of compression.
+ACCEPT = {
+    "accept-encoding": "gzip",
+    "connect-accept-encoding": "gzip",
+    "grpc-accept-encoding": "gzip",
+}
+
+
 @dataclass
 class Answer:
     """What came back."""

@@ -1,5 +1,6 @@
 //! A connection that was accepted: HTTP/2, or HTTP/1.1 where plain requests or browsers are served.
 
+use crate::compress::Encoding;
 use crate::http1::Http1Connection;
 use crate::message::HttpEvent;
 use crate::server::{ServerConfig, ServerConnection, ServerEvent};
@@ -204,6 +205,16 @@ impl AcceptedConnection {
             Machine::Http2(machine) => machine.respond(stream, framed, initial, trailing, now),
             Machine::Web(machine) => machine.respond(stream, framed, initial, trailing, now),
             _ => {}
+        }
+    }
+
+    /// Compresses the messages of a reply from now on; see
+    /// [`ServerConnection::set_encoding`].
+    pub fn set_encoding(&mut self, stream: u32, encoding: Option<Encoding>) -> bool {
+        match &mut self.machine {
+            Machine::Http2(machine) => machine.set_encoding(stream, encoding),
+            Machine::Web(machine) => machine.set_encoding(stream, encoding),
+            _ => true,
         }
     }
 

@@ -16,7 +16,8 @@ pub(crate) use dispatch::{Admission, Admitted, admit};
 pub(crate) use http1::WebConnection;
 pub use origin::Origins;
 
-use crate::grpc::{self, PREFIX, Violation, code};
+use crate::compress::Encoding;
+use crate::grpc::{self, COMPRESSED, PREFIX, Violation, code};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use rustc_hash::FxHashSet;
@@ -57,6 +58,12 @@ pub(crate) struct Dialect {
     body: BytesMut,
     /// Initial metadata that waits for the status of the answer.
     initial: HeaderMap,
+    /// What compresses the messages of the request.
+    inbound: Option<Encoding>,
+    /// What compresses the next messages of the answer.
+    outbound: Option<Encoding>,
+    /// What the head of the answer has announced.
+    announced: Option<Encoding>,
     /// The page's origin, if it has to be told that it may read the answer.
     origin: origin::Grant,
 }
@@ -115,6 +122,9 @@ impl Dialect {
             text: TextDecoder::default(),
             body: BytesMut::new(),
             initial: HeaderMap::new(),
+            inbound: None,
+            outbound: None,
+            announced: None,
             origin: origin::Grant::default(),
         })
     }
@@ -135,6 +145,21 @@ impl Dialect {
     /// the answer is known only when the call ends.
     pub(crate) fn is_bare(&self) -> bool {
         self.protocol == Protocol::ConnectUnary
+    }
+
+    /// What compresses the messages of the request.
+    pub(crate) fn inbound(&self) -> Option<Encoding> {
+        self.inbound
+    }
+
+    /// Compresses the messages of the answer from now on; `None`: no more. False
+    /// if its head is out and has announced something else.
+    pub(crate) fn set_encoding(&mut self, encoding: Option<Encoding>, is_idle: bool) -> bool {
+        let possible = is_idle || encoding.is_none() || encoding == self.announced;
+        if possible {
+            self.outbound = encoding;
+        }
+        possible
     }
 
     /// Takes bytes of the request's body: what they hold of enveloped
@@ -160,9 +185,16 @@ impl Dialect {
     }
 
     /// The request has ended: its message, if that had no envelope.
-    pub(crate) fn end_request(&mut self) -> Result<Option<Bytes>, Violation> {
+    pub(crate) fn end_request(&mut self, limit: usize) -> Result<Option<Bytes>, Violation> {
         self.text.end()?;
-        Ok(self.is_bare().then(|| self.body.split().freeze()))
+        if !self.is_bare() {
+            return Ok(None);
+        }
+        let body = self.body.split().freeze();
+        match self.inbound {
+            None => Ok(Some(body)),
+            Some(encoding) => encoding.decompress(&body, limit).map(Some),
+        }
     }
 
     /// Keeps initial metadata until the answer's head can be written.
@@ -174,12 +206,21 @@ impl Dialect {
     pub(crate) fn head(&mut self, initial: HeaderMap) -> HeaderMap {
         let mut headers = initial;
         headers.insert(header::CONTENT_TYPE, self.content_type());
+        self.announced = self.outbound;
+        if let Some(encoding) = self.announced {
+            let name = dispatch::encoding_header(self.protocol);
+            headers.insert(name, HeaderValue::from_static(encoding.name()));
+        }
         self.origin.apply(&mut headers);
         headers
     }
 
     /// A message in its envelope, from gRPC's envelope of it.
     pub(crate) fn message(&self, framed: Bytes) -> Bytes {
+        let framed = match self.outbound {
+            None => framed,
+            Some(encoding) => encoding.compress(framed),
+        };
         match self.protocol {
             Protocol::GrpcWebText => text::encode(&framed),
             _ => framed,
@@ -227,8 +268,15 @@ impl Dialect {
     fn unary(&mut self, framed: Option<Bytes>, initial: HeaderMap, end: &End<'_>) -> Whole {
         let mut headers = initial;
         let (status, body, content_type) = match framed {
-            Some(mut framed) if end.status == code::OK => {
+            Some(framed) if end.status == code::OK => {
+                let mut framed = self.message(framed);
                 let body = framed.split_off(PREFIX.min(framed.len()));
+                if let Some(encoding) = self.outbound
+                    && framed.first() == Some(&COMPRESSED)
+                {
+                    let name = HeaderValue::from_static(encoding.name());
+                    headers.insert(header::CONTENT_ENCODING, name);
+                }
                 (StatusCode::OK, body, self.content_type())
             }
             _ => (

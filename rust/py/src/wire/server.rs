@@ -7,7 +7,7 @@ use super::convert::{
 use super::table::PyCallTable;
 use super::web::PyWebConfig;
 use bascule_wire::accepted::AcceptedConnection;
-use bascule_wire::server::{ServerConfig, ServerConnection, ServerEvent, ServerLimits};
+use bascule_wire::server::{ServerConfig, ServerEvent, ServerLimits};
 use bascule_wire::{FloodLimits, HttpLimits, Problem, grpc};
 use bytes::Bytes;
 use http::StatusCode;
@@ -165,8 +165,7 @@ impl PyServerConnection {
         let encoding = encoding_from_py(name)?.filter(|encoding| {
             accepted.is_some_and(|accepted| encoding.is_accepted_by(accepted.as_bytes()))
         });
-        let set = |http2: &mut ServerConnection| http2.set_encoding(stream, encoding);
-        Ok(self.0.lock().http2().is_none_or(set))
+        Ok(self.0.lock().set_encoding(stream, encoding))
     }
 
     #[pyo3(signature = (stream, initial))]

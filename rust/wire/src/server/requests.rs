@@ -2,7 +2,7 @@
 
 use super::stream::{
     Gone, Kind, Phase, REFUSED_LIMIT, SKIP_LIMIT, Sending, Stream, grpc_headers, grpc_kind,
-    grpc_only, http_problem, is_grpc_content_type, refuse_busy, refuse_grpc, send_whole,
+    grpc_only, http_problem, is_grpc, refuse_busy, refuse_grpc, send_whole,
 };
 use super::web::admit;
 use super::{ServerConnection, ServerEvent};
@@ -26,15 +26,11 @@ impl ServerConnection {
         }
         self.since = self.now;
         let (ready, waker) = StreamWaker::new(stream, &self.ready);
-        let is_grpc = parts
-            .headers
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|value| is_grpc_content_type(value.as_bytes()));
         let mut headers = parts.headers;
         let (mut problem, mut dialect, mut encoding) = (None, None, None);
         let mut patience = self.config.limits.request_timeout;
         let kind = match (&self.config.grpc, &self.config.http) {
-            (Some(table), _) if is_grpc => {
+            (Some(table), _) if is_grpc(&headers) => {
                 match grpc_kind(table, &parts.method, parts.uri.path(), &headers) {
                     Ok((kind, announced)) => {
                         encoding = announced;
@@ -44,8 +40,10 @@ impl ServerConnection {
                 }
             }
             (Some(table), None) if let Some(web) = &self.config.web => {
-                match admit(web, table, &parts.method, &parts.uri, &mut headers) {
+                let (verb, uri) = (&parts.method, &parts.uri);
+                match admit(web, self.config.compression, table, verb, uri, &mut headers) {
                     Ok((kind, framing)) => {
+                        encoding = framing.inbound();
                         dialect = Some(framing);
                         kind
                     }
@@ -315,7 +313,7 @@ impl ServerConnection {
             Kind::Grpc { .. } => {}
         }
         if let Some(dialect) = &mut entry.dialect
-            && let Some(message) = dialect.end_request()?
+            && let Some(message) = dialect.end_request(self.config.limits.max_message)?
         {
             entry.message = Some(message);
         }

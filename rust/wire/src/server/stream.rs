@@ -124,10 +124,10 @@ impl Stream {
     }
 
     pub(super) fn set_encoding(&mut self, encoding: Option<Encoding>) -> bool {
-        if self.dialect.is_some() {
-            return true; // browsers' frameworks have headers of their own for this
-        }
         let idle = matches!(self.sending, Sending::Idle(_));
+        if let Some(dialect) = &mut self.dialect {
+            return dialect.set_encoding(encoding, idle);
+        }
         let possible = idle || encoding.is_none() || encoding == self.announced;
         if possible {
             self.encoding = encoding;
@@ -340,9 +340,10 @@ pub(super) fn http_problem(
     }
 }
 
-pub(super) fn is_grpc_content_type(value: &[u8]) -> bool {
-    value
-        .strip_prefix(b"application/grpc")
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))
         .is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
 }
 

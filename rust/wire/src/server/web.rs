@@ -2,6 +2,7 @@
 
 use super::ServerConnection;
 use super::stream::{Gone, Kind, Sending, Stream};
+use crate::compress::Encoding;
 use crate::grpc::{Violation, code};
 use crate::stats::CallTable;
 use crate::web::{self, Admission, Dialect, End, WebConfig, Whole};
@@ -13,6 +14,7 @@ use std::task::Context;
 /// A call, or the answer that the request is none.
 pub(super) fn admit(
     config: &WebConfig,
+    compression: Option<Encoding>,
     table: &CallTable,
     verb: &Method,
     uri: &Uri,
@@ -21,7 +23,7 @@ pub(super) fn admit(
     let target = uri
         .path_and_query()
         .map_or("", http::uri::PathAndQuery::as_str);
-    match web::admit(config, table, verb, target, headers) {
+    match web::admit(config, compression, table, verb, target, headers) {
         Admission::Answer(answer) => Err(answer),
         Admission::Call(call) => {
             let kind = Kind::Grpc {

@@ -2,6 +2,7 @@
 
 use super::origin::{self, Grant};
 use super::{Dialect, End, Protocol, WebConfig, Whole};
+use crate::compress::{self, Encoding};
 use crate::grpc::{self, Violation, code};
 use crate::stats::{CallTable, MethodEntry};
 use base64::Engine;
@@ -53,6 +54,7 @@ pub(crate) enum Admission {
 /// Decides about a request by its head; takes from `headers` what is the protocol's.
 pub(crate) fn admit(
     config: &WebConfig,
+    compression: Option<Encoding>,
     table: &CallTable,
     verb: &Method,
     target: &str,
@@ -97,7 +99,16 @@ pub(crate) fn admit(
     } else {
         Ok(())
     };
-    let timeout = begun.and_then(|()| read_head(&dialect, headers));
+    let timeout = begun.and_then(|()| read_head(&mut dialect, headers));
+    let accepted = headers.remove(accept_header(dialect.protocol));
+    dialect.outbound = compression.filter(|encoding| {
+        let accepted = accepted.as_ref().map(HeaderValue::as_bytes);
+        accepted.is_some_and(|accepted| encoding.is_accepted_by(accepted))
+    });
+    if let Some(accepted) = accepted {
+        // Where a handler that chooses a compression looks, whatever the dialect.
+        headers.insert(compress::ACCEPT_ENCODING, accepted);
+    }
     for name in PROTOCOL_HEADERS {
         headers.remove(name);
     }
@@ -116,17 +127,35 @@ fn answer(whole: Whole) -> Admission {
     Admission::Answer(Box::new(whole))
 }
 
+/// Where an answer in this protocol says what compresses it, as a request does.
+pub(super) fn encoding_header(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::GrpcWeb | Protocol::GrpcWebText => compress::ENCODING,
+        Protocol::ConnectUnary => "content-encoding",
+        Protocol::ConnectStream => "connect-content-encoding",
+    }
+}
+
+fn accept_header(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::GrpcWeb | Protocol::GrpcWebText => compress::ACCEPT_ENCODING,
+        Protocol::ConnectUnary => "accept-encoding",
+        Protocol::ConnectStream => "connect-accept-encoding",
+    }
+}
+
+fn encoding_named(name: &str) -> Result<Option<Encoding>, Violation> {
+    Encoding::named(name).map_err(|why| Violation::new(code::UNIMPLEMENTED, why))
+}
+
 /// The timeout, if nothing in the head forbids to go on.
-fn read_head(dialect: &Dialect, headers: &HeaderMap) -> Result<Option<Duration>, Violation> {
-    let (timeout, encoding) = match dialect.protocol {
-        Protocol::GrpcWeb | Protocol::GrpcWebText => ("grpc-timeout", "grpc-encoding"),
-        Protocol::ConnectUnary => ("connect-timeout-ms", "content-encoding"),
-        Protocol::ConnectStream => ("connect-timeout-ms", "connect-content-encoding"),
-    };
-    let is_connect = timeout == "connect-timeout-ms";
-    if let Some(version) = headers
-        .get("connect-protocol-version")
-        .filter(|_| is_connect)
+fn read_head(dialect: &mut Dialect, headers: &HeaderMap) -> Result<Option<Duration>, Violation> {
+    let is_connect = matches!(
+        dialect.protocol,
+        Protocol::ConnectUnary | Protocol::ConnectStream
+    );
+    if let Some(version) = headers.get("connect-protocol-version")
+        && is_connect
         && version != "1"
     {
         return Err(Violation::new(
@@ -134,14 +163,14 @@ fn read_head(dialect: &Dialect, headers: &HeaderMap) -> Result<Option<Duration>,
             format!("connect-protocol-version is {version:?}: only \"1\" is known"),
         ));
     }
-    if let Some(encoding) = headers.get(encoding)
-        && encoding != "identity"
-    {
-        return Err(Violation::new(
-            code::UNIMPLEMENTED,
-            format!("encoding {encoding:?} is not supported: send without"),
-        ));
+    if let Some(name) = headers.get(encoding_header(dialect.protocol)) {
+        dialect.inbound = encoding_named(&String::from_utf8_lossy(name.as_bytes()))?;
     }
+    let timeout = if is_connect {
+        "connect-timeout-ms"
+    } else {
+        "grpc-timeout"
+    };
     let Some(value) = headers.get(timeout) else {
         return Ok(None);
     };
@@ -222,12 +251,7 @@ fn take_query(dialect: &mut Dialect, query: &str) -> Result<(), Violation> {
             "connect" if value != "v1" => {
                 return refuse(format!("connect is {value:?}: only \"v1\" is known"));
             }
-            "compression" if !value.is_empty() && value != "identity" => {
-                return Err(Violation::new(
-                    code::UNIMPLEMENTED,
-                    format!("compression {value:?} is not supported: send without"),
-                ));
-            }
+            "compression" if !value.is_empty() => dialect.inbound = encoding_named(value)?,
             _ => {}
         }
     }

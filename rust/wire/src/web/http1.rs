@@ -1,11 +1,12 @@
 //! Calls over HTTP/1.1, which is what browsers speak without TLS: one at a time on a connection.
 
 use super::{Admission, Admitted, End, Whole, admit};
+use crate::compress::Encoding;
 use crate::grpc::{Deframer, PREFIX, Violation, code};
 use crate::http1::Http1Connection;
 use crate::message::{HttpEvent, HttpLimits, HttpRequest, Problem};
 use crate::outbound::SEND_BUFFER;
-use crate::server::{ServerConfig, ServerEvent};
+use crate::server::{ServerConfig, ServerEvent, ServerLimits};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use std::collections::VecDeque;
@@ -32,13 +33,13 @@ enum State {
 struct Call {
     stream: u32,
     admitted: Admitted,
-    /// Request headers, until the event takes them.
+    /// Request headers, until the event that tells a handler takes them.
     headers: Option<HeaderMap>,
     deframer: Deframer,
     message: Option<Bytes>,
     since: Duration,
-    /// Whether a handler knows of it.
-    is_handled: bool,
+    /// The request has ended, but that was not told yet.
+    has_ended: bool,
     /// Whether the head of the answer is out.
     is_answering: bool,
     /// Bytes of messages that the handler has not taken.
@@ -227,7 +228,17 @@ impl WebConnection {
     pub(crate) fn consume(&mut self, stream: u32, size: usize) {
         if let Some(call) = self.state.call(stream) {
             call.unconsumed = call.unconsumed.saturating_sub(size);
+            self.advance(stream);
         }
+    }
+
+    /// Compresses the messages of the answer from now on.
+    pub(crate) fn set_encoding(&mut self, stream: u32, encoding: Option<Encoding>) -> bool {
+        let Some(call) = self.state.call(stream) else {
+            return true;
+        };
+        let is_idle = !call.is_answering;
+        call.admitted.dialect.set_encoding(encoding, is_idle)
     }
 
     fn answer(&mut self, call: &mut Call, reply: Option<Bytes>, initial: HeaderMap, end: End<'_>) {
@@ -286,19 +297,20 @@ impl WebConnection {
             return self.http.abort();
         };
         let headers = &mut request.headers;
-        match admit(web, table, &request.method, &request.target, headers) {
+        let (verb, target) = (&request.method, &request.target);
+        match admit(web, self.config.compression, table, verb, target, headers) {
             Admission::Answer(answer) => {
                 self.state = State::Refused { answer, skipped: 0 };
             }
             Admission::Call(admitted) => {
                 let mut call = Box::new(Call {
                     stream,
+                    deframer: Deframer::new(admitted.dialect.inbound()),
                     admitted: *admitted,
                     headers: Some(request.headers),
-                    deframer: Deframer::default(),
                     message: None,
                     since: self.now,
-                    is_handled: false,
+                    has_ended: false,
                     is_answering: false,
                     unconsumed: 0,
                     queued: 0,
@@ -324,10 +336,23 @@ impl WebConnection {
             }
             State::Call(call) => {
                 let limit = self.config.limits.max_message;
-                if let Err(violation) = call.take(data, limit, &mut self.events) {
-                    self.refuse(stream, &violation);
+                match call.admitted.dialect.take(data, limit) {
+                    Ok(data) => {
+                        call.deframer.push(data);
+                        self.advance(stream);
+                    }
+                    Err(violation) => self.refuse(stream, &violation),
                 }
             }
+        }
+    }
+
+    /// Takes what can be taken of the request that came.
+    fn advance(&mut self, stream: u32) {
+        if let Some(call) = self.state.call(stream)
+            && let Err(violation) = call.advance(&self.config.limits, &mut self.events)
+        {
+            self.refuse(stream, &violation);
         }
     }
 
@@ -341,10 +366,10 @@ impl WebConnection {
                     self.send_whole(stream, *answer);
                 }
             }
-            State::Call(call) => match call.end_request() {
-                Ok(event) => self.events.push_back(event),
-                Err(violation) => self.refuse(stream, &violation),
-            },
+            State::Call(call) => {
+                call.has_ended = true;
+                self.advance(stream);
+            }
         }
     }
 
@@ -377,7 +402,7 @@ impl WebConnection {
     }
 
     fn give_up(&mut self, call: &Call, status: u32) {
-        if call.is_handled {
+        if call.is_handled() {
             let stream = call.stream;
             self.events.push_back(ServerEvent::Reset { stream });
         }
@@ -405,8 +430,11 @@ impl State {
 }
 
 impl Call {
+    fn is_handled(&self) -> bool {
+        self.headers.is_none()
+    }
+
     fn event(&mut self, message: Option<Bytes>) -> ServerEvent {
-        self.is_handled = true;
         ServerEvent::Call {
             stream: self.stream,
             method: self.admitted.index,
@@ -417,15 +445,20 @@ impl Call {
         }
     }
 
-    fn take(
+    /// Whether the next compressed message has to wait until others were
+    /// taken: what came is bounded, what it decompresses to is not.
+    fn is_full(&self, window: u32) -> bool {
+        self.deframer.may_expand() && self.unconsumed > window as usize
+    }
+
+    fn advance(
         &mut self,
-        data: Bytes,
-        limit: usize,
+        limits: &ServerLimits,
         events: &mut VecDeque<ServerEvent>,
     ) -> Result<(), Violation> {
-        let data = self.admitted.dialect.take(data, limit)?;
-        self.deframer.push(data);
-        while let Some(message) = self.deframer.next(limit)? {
+        while !self.is_full(limits.stream_window)
+            && let Some(message) = self.deframer.next(limits.max_message)?
+        {
             if !self.admitted.method.unary_request() {
                 self.unconsumed += PREFIX + message.len();
                 events.push_back(ServerEvent::Message {
@@ -437,11 +470,15 @@ impl Call {
                 return Err(Violation::new(code::INTERNAL, why));
             }
         }
+        if self.has_ended && !self.is_full(limits.stream_window) {
+            self.has_ended = false;
+            events.push_back(self.end(limits.max_message)?);
+        }
         Ok(())
     }
 
-    fn end_request(&mut self) -> Result<ServerEvent, Violation> {
-        if let Some(message) = self.admitted.dialect.end_request()? {
+    fn end(&mut self, limit: usize) -> Result<ServerEvent, Violation> {
+        if let Some(message) = self.admitted.dialect.end_request(limit)? {
             self.message = Some(message);
         }
         if !self.deframer.is_empty() {
