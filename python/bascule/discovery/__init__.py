@@ -1,5 +1,6 @@
 """Where services are: resolvers that are watched, and registries that know."""
 
+from bascule.discovery._dns import DnsResolver as DnsResolver
 from bascule.discovery._endpoint import Endpoint as Endpoint
 from bascule.discovery._endpoint import RefreshableResolver as RefreshableResolver
 from bascule.discovery._endpoint import Resolver as Resolver

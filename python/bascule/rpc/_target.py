@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from bascule.discovery import Endpoint, MemoryRegistry, Resolver, StaticResolver
+from bascule.discovery import DnsResolver, Endpoint, MemoryRegistry, Resolver, StaticResolver
 from bascule.errors import ConfigurationError
 from bascule.net import parse_address
 
 #: Schemes of the targets that this version resolves.
-SCHEMES = "static:///host:port,host:port, host:port, unix:/path, memory:name or memory:///service"
+SCHEMES = (
+    "host:port, static:///host:port,host:port, dns:///host:port, dns:///_service._proto.name, "
+    "dns://nameserver/host:port, unix:/path, memory:name or memory:///service"
+)
 
 
 def resolve_target(target: str, registry: MemoryRegistry | None) -> Resolver:
@@ -15,6 +18,8 @@ def resolve_target(target: str, registry: MemoryRegistry | None) -> Resolver:
 
     :raises ConfigurationError: if the target has no form that is known
     """
+    if target.startswith("dns:"):
+        return _resolve_dns(target)
     scheme, separator, rest = target.partition(":///")
     if separator and scheme == "memory" and rest:
         return (registry or MemoryRegistry.default()).resolver(rest)
@@ -26,3 +31,15 @@ def resolve_target(target: str, registry: MemoryRegistry | None) -> Resolver:
         message = f"target {target!r}: expected {SCHEMES}"
         raise ConfigurationError(message)
     return StaticResolver([Endpoint(str(parse_address(target)))])
+
+
+def _resolve_dns(target: str) -> Resolver:
+    """By gRPC's naming document: ``dns:[//nameserver/]name``, though the port is not optional."""
+    rest = target.removeprefix("dns:")
+    nameserver = ""
+    if rest.startswith("//"):
+        nameserver, _, rest = rest.removeprefix("//").partition("/")
+    if not rest:
+        message = f"target {target!r}: expected {SCHEMES}"
+        raise ConfigurationError(message)
+    return DnsResolver(rest, nameserver=nameserver or None)
