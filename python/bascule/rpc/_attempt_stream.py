@@ -15,6 +15,7 @@ from bascule.rpc._call import (
     FAILURE,
     FAILURES,
     SUCCESS,
+    UNSENT,
     error_of,
     refused,
     shorter,
@@ -377,9 +378,9 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
             finally:
                 attempt.reset()
                 self._running.remove(attempt)
-            if event is None or not event[5] or self._transparent:
+            if event is None or not event[5] or (self._transparent and event[5] != UNSENT):
                 return event
-            self._transparent = True
+            self._transparent = self._transparent or event[5] != UNSENT
             self.channel.attempts.transparent += 1
 
     async def _open(self, previous: int) -> Attempt:

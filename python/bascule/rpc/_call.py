@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 #: Outcomes as ``_core.CallPolicy`` counts them.
 SUCCESS, FAILURE, ABANDONED = 0, 1, 2
 
+#: A call that was never sent, as ``_core.ClientConnection`` reports it.
+UNSENT = 2
+
 #: Statuses by which an endpoint shows that it is unwell. Others are answers.
 FAILURES = frozenset(
     {
@@ -104,11 +107,11 @@ async def unary(
                 return decode(reply), slot.connection.link.peer, trailers
             except DecodeError as error:
                 raise _undecodable(method, error) from error
-        # gRFC A6: what the server has not processed is retried once, transparently.
-        if unprocessed and not retried:
+        # gRFC A6: what the server has not processed is repeated once, what was never sent always.
+        if unprocessed == UNSENT or (unprocessed and not retried):
             channel.complete(slot, ABANDONED)
             channel.attempts.transparent += 1
-            retried = True
+            retried = retried or unprocessed != UNSENT
             continue
         channel.complete(slot, FAILURE if status in FAILURES else SUCCESS)
         raise error_of(status, message, trailers)
@@ -240,10 +243,10 @@ class ConfiguredCall:
                 failure = Failure(error.status.value, None, timed_out=late)
                 return Answer(None, "", error.message, None, failure)
             _, _, status, reply, message, _, trailers, unprocessed = event
-            if unprocessed and not self._transparent:
+            if unprocessed == UNSENT or (unprocessed and not self._transparent):
                 channel.complete(slot, ABANDONED)
                 channel.attempts.transparent += 1
-                self._transparent = True
+                self._transparent = self._transparent or unprocessed != UNSENT
                 continue
             channel.complete(slot, FAILURE if status in FAILURES else SUCCESS)
             late = limited and status == Status.DEADLINE_EXCEEDED.value

@@ -80,6 +80,8 @@ pub struct Outcome {
     /// Whether the server certainly did not process the call: it may be tried
     /// again even if it is not idempotent.
     pub unprocessed: bool,
+    /// Whether it never left the client: it may be tried again and again.
+    pub unsent: bool,
 }
 
 /// What happened on the connection.
@@ -501,6 +503,7 @@ impl ClientConnection {
             for waiting in std::mem::take(&mut self.waiting) {
                 let mut outcome = failed(code::UNAVAILABLE, "the connection is going away");
                 outcome.unprocessed = true;
+                outcome.unsent = true;
                 self.report_waiting(&waiting, outcome);
             }
         }

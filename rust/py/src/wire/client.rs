@@ -173,6 +173,7 @@ fn event_to_py(py: Python<'_>, event: ClientEvent) -> PyResult<Bound<'_, PyAny>>
                 message,
                 trailers,
                 unprocessed,
+                unsent,
             } = outcome;
             let trailers = headers_to_py(py, trailers)?;
             (
@@ -183,7 +184,7 @@ fn event_to_py(py: Python<'_>, event: ClientEvent) -> PyResult<Bound<'_, PyAny>>
                 message,
                 headers,
                 trailers,
-                unprocessed,
+                u8::from(unprocessed) + u8::from(unsent),
             )
                 .into_bound_py_any(py)
         }
@@ -200,6 +201,7 @@ fn event_to_py(py: Python<'_>, event: ClientEvent) -> PyResult<Bound<'_, PyAny>>
                 message,
                 trailers,
                 unprocessed,
+                unsent,
             } = outcome;
             (
                 4,
@@ -207,7 +209,7 @@ fn event_to_py(py: Python<'_>, event: ClientEvent) -> PyResult<Bound<'_, PyAny>>
                 status,
                 message,
                 headers_to_py(py, trailers)?,
-                unprocessed,
+                u8::from(unprocessed) + u8::from(unsent),
             )
                 .into_bound_py_any(py)
         }

@@ -92,6 +92,7 @@ pub(super) fn failed(status: u32, message: &str) -> Outcome {
         message: Some(message.to_owned()),
         trailers: HeaderMap::new(),
         unprocessed: false,
+        unsent: false,
     }
 }
 
@@ -135,5 +136,6 @@ pub(super) fn outcome_of_trailers(trailers: Option<HeaderMap>, whole: bool) -> O
         message,
         trailers,
         unprocessed: false,
+        unsent: false,
     }
 }

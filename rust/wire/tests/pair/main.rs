@@ -298,6 +298,7 @@ fn shown(outcome: &Outcome) -> String {
         message,
         trailers,
         unprocessed,
+        ..
     } = outcome;
     format!(
         "{status} {message:?} {:?} {unprocessed}",
