@@ -413,6 +413,19 @@ def test_a_waiting_call_can_be_cancelled_or_run_out_of_time() -> None:
     assert peer.machine.in_flight == 0
 
 
+def test_a_waiting_call_was_never_sent() -> None:
+    peer = ServerPeer(settings={STREAMS: 1})
+    peer.settle()
+    sent, waiting = peer.start(), peer.start()
+    streaming = peer.start("/t.T/Bidi", unary_reply=False)
+    peer.settle()
+    peer.take(peer.machine.receive(raw(GoAwayFrame(0, last_stream_id=1, error_code=0)), NOW))
+    assert (peer.ending(waiting)[7], peer.ending(streaming)[5]) == (2, 2)
+    peer.respond(1, b"x")
+    peer.settle()
+    assert peer.ending(sent)[2] == OK
+
+
 def test_ping_is_answered_with_its_payload() -> None:
     peer = ServerPeer()
     peer.settle()

@@ -33,7 +33,7 @@ class ServiceConfig:
         other methods of a service, or by the empty string for all others: the longest one holds,
         and holds alone
     :param load_balancing: None: as the channel says
-    :param retry_throttling: None: retries are never throttled
+    :param retry_throttling: None: as :class:`RetryThrottling` has it by default
     :param health_check_service: ask each endpoint for this service's health and call only those
         that serve it (gRFC A17); None asks for none
     :raises ConfigurationError: if a value cannot work
