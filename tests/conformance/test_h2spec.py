@@ -1,4 +1,4 @@
-"""h2spec, which knows HTTP/2 and HPACK by their RFCs, finds nothing to object to, strict cases included."""
+"""h2spec, which knows HTTP/2 and HPACK by their RFCs, objects to nothing, strict cases included."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.interop.echo import BasculeGoogle, Behaviour
 from tests.tools import tool
 
 from bascule.net import HttpRequest, HttpResponse, HttpServer, ServerTLS
-from bascule.rpc import Server
+from bascule.rpc import Server, WebSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -30,12 +30,16 @@ def grpc(tls: ServerTLS | None) -> Server:
     return Server([BasculeGoogle(Behaviour())], tls=tls, grace=1.0)
 
 
+def web(tls: ServerTLS | None) -> Server:
+    return Server([BasculeGoogle(Behaviour())], tls=tls, web=WebSettings(), grace=1.0)
+
+
 def http(tls: ServerTLS | None) -> HttpServer:
     return HttpServer(hello, listen="127.0.0.1:0", tls=tls, grace=1.0)
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["h2c", "tls"])
-@pytest.mark.parametrize("kind", [grpc, http])
+@pytest.mark.parametrize("kind", [grpc, web, http])
 async def test_every_case_passes(
     kind: Callable[[ServerTLS | None], Server | HttpServer],
     secure: bool,
