@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 from enum import StrEnum
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import anyio
@@ -79,6 +80,16 @@ def call(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Talk TLS and believe any certificate.")
     ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell on standard error how the call went.")
+    ] = False,
+    compression: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Compress requests: gzip, deflate or zstd.")
+    ] = None,
+    service_config: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="gRPC's service config, such as retries; or @FILE."),
+    ] = None,
     pretty: Annotated[bool, typer.Option("--pretty", help="Indent the replies.")] = False,
     defaults: Annotated[
         bool, typer.Option("--defaults", help="Print fields that have their default value, too.")
@@ -113,6 +124,9 @@ def call(
             indent=2 if pretty else None,
             defaults=defaults,
             json_errors=json_errors,
+            explain=explain,
+            compression=compression,
+            service_config=_text(service_config),
         )
         code = anyio.run(run_call, settings, backend=loop.value)
     except (BasculeError, OSError) as error:
@@ -122,15 +136,27 @@ def call(
         raise typer.Exit(code)
 
 
+def _text(source: str | None) -> str | None:
+    """What an option says, or the file that it names."""
+    if source is None or not source.startswith("@"):
+        return source
+    return Path(source[1:]).read_text(encoding="utf-8")
+
+
 def _metadata(text: str) -> tuple[str, str | bytes]:
     name, colon, value = text.partition(":")
     name, value = name.strip().lower(), value.strip()
-    if not colon or not name:
+    # gRPC over HTTP/2, "Custom-Metadata".
+    if not colon or re.fullmatch("[0-9a-z_.-]+", name) is None:
         raise typer.BadParameter(f"-H {text!r}: expected 'NAME: VALUE'")
     if not name.endswith("-bin"):
+        if not (value.isascii() and (value.isprintable() or not value)):
+            raise typer.BadParameter(
+                f"-H {text!r}: a value is printable ASCII, or base64 for a name in -bin"
+            )
         return name, value
     try:
-        # gRPC's own form leaves the padding out (gRPC over HTTP/2, "Custom-Metadata").
+        # gRPC's own form leaves the padding out.
         return name, base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
     except binascii.Error as error:
         raise typer.BadParameter(f"-H {text!r}: the value is no base64: {error}") from error

@@ -16,6 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from bascule.cli._describe import describe
 from bascule.cli._documents import documents
+from bascule.cli._explain import Account
 from bascule.cli._schema import (
     DescriptorSet,
     Schema,
@@ -48,6 +49,7 @@ class CallSettings:
     :param listing: print the services instead of calling
     :param describing: print what this name stands for instead of calling
     :param source: the request: JSON, ``@file`` or ``-``
+    :param explain: tell on standard error how the call went
     """
 
     target: str
@@ -62,6 +64,9 @@ class CallSettings:
     indent: int | None = None
     defaults: bool = False
     json_errors: bool = False
+    explain: bool = False
+    compression: str | None = None
+    service_config: str | None = None
 
 
 async def run_call(settings: CallSettings) -> int:
@@ -70,26 +75,47 @@ async def run_call(settings: CallSettings) -> int:
     :returns: the exit code: 0, or 64 and the status code
     :raises BasculeError: if it cannot be done
     """
-    async with Channel(settings.target, tls=settings.tls, metadata=settings.metadata) as channel:
-        pool: DescriptorPool | None = None
+    channel = Channel(
+        settings.target,
+        tls=settings.tls,
+        metadata=settings.metadata,
+        compression=settings.compression,
+        service_config=settings.service_config,
+    )
+    async with channel, anyio.create_task_group() as tasks:
+        account = Account()
+        tasks.start_soon(account.watch, channel)
+        error: RpcError | None = None
+        failure: Exception | None = None
         try:
-            async with _open_schema(channel, settings) as schema:
-                pool = schema.pool
-                if settings.listing:
-                    _print("\n".join(await schema.services()))
-                    return 0
-                if settings.describing is not None:
-                    _print(describe(await find_symbol(schema, settings.describing)))
-                    return 0
-                if settings.method is None:
-                    text = "give the METHOD to call, or --list, or --describe NAME"
-                    raise ConfigurationError(text)
-                method = method_of(await find_method(schema, settings.method))
-            await _call(channel, method, pool, settings)
-        except RpcError as error:
-            print_error(error, pool, as_json=settings.json_errors)
-            return 64 + error.status.value
-    return 0
+            await _act(channel, settings, account)
+        except RpcError as status:
+            error = status
+            print_error(error, account.pool, as_json=settings.json_errors)
+        except Exception as other:  # noqa: BLE001 - raised below, outside of the task group
+            failure = other
+        if settings.explain and failure is None:
+            _print(account.tell(channel, error), sys.stderr)
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return 0 if error is None else 64 + error.status.value
+
+
+async def _act(channel: Channel, settings: CallSettings, account: Account) -> None:
+    async with _open_schema(channel, settings) as schema:
+        account.pool = schema.pool
+        if settings.listing:
+            _print("\n".join(await schema.services()))
+            return
+        if settings.describing is not None:
+            _print(describe(await find_symbol(schema, settings.describing)))
+            return
+        if settings.method is None:
+            raise ConfigurationError("give the METHOD to call, or --list, or --describe NAME")
+        method = method_of(await find_method(schema, settings.method))
+        account.learned(schema)
+    await _call(channel, method, schema.pool, settings, account)
 
 
 def _open_schema(channel: Channel, settings: CallSettings) -> AbstractAsyncContextManager[Schema]:
@@ -99,7 +125,11 @@ def _open_schema(channel: Channel, settings: CallSettings) -> AbstractAsyncConte
 
 
 async def _call(
-    channel: Channel, method: Method[Any, Any], pool: DescriptorPool, settings: CallSettings
+    channel: Channel,
+    method: Method[Any, Any],
+    pool: DescriptorPool,
+    settings: CallSettings,
+    account: Account,
 ) -> None:
     requests = _requests(method, pool, settings.source)
     first = None
@@ -111,11 +141,13 @@ async def _call(
         channel.stream(method, timeout=settings.timeout) as stream,
         anyio.create_task_group() as tasks,
     ):
+        account.begin(stream, method.path, settings.timeout)
 
         async def send_all() -> None:
             nonlocal failure
             try:
                 async for request in requests:
+                    account.sent += 1
                     await stream.send_message(request)
                 await stream.end()
             except Exception as error:  # noqa: BLE001 - raised below, outside of the task group
@@ -127,8 +159,10 @@ async def _call(
                 await stream.send_request()
                 tasks.start_soon(send_all)
             else:
+                account.sent += 1
                 await stream.send_message(first, end=True)
             async for reply in stream:
+                account.reply()
                 _print(_to_json(reply, pool, settings))
         except Exception as error:  # noqa: BLE001 - as above
             failure = error

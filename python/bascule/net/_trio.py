@@ -279,9 +279,7 @@ class TrioDriver:
                 sock.close()
                 raise
         except LOST as error:
-            # A handshake that failed says why in the cause only.
-            told = error if error.__cause__ is None else error.__cause__
-            reason = getattr(told, "strerror", None) or str(told) or type(told).__name__
+            reason = _reason(error)
             message = f"cannot connect to {address}: {reason}"
             raise TransportError(message) from error
         link.start(attach)
@@ -321,6 +319,15 @@ class TrioDriver:
         # trio's stream has the inquiries of ssl.SSLObject (getpeercert, selected_alpn_protocol).
         tls_object = cast("ssl.SSLObject", stream)
         return StreamLink(self, peer, receive, stream.send_all, sock.close, LOST, tls_object)
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong: trio wraps the errors of handshakes, and of several addresses."""
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        return "; ".join(_reason(each) for each in cause.exceptions)
+    told = error if cause is None else cause
+    return getattr(told, "strerror", None) or str(told) or type(told).__name__
 
 
 def _raw(

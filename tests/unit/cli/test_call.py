@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -171,6 +172,8 @@ def test_a_timeout(target: str) -> None:
         ([], "give the METHOD to call, or --list, or --describe NAME"),
         (["Echo/Unary", "-H", "nonsense"], "expected 'NAME: VALUE'"),
         (["Echo/Unary", "-H", "x-bin: %"], "is no base64"),
+        (["Echo/Unary", "-H", "x y: z"], "expected 'NAME: VALUE'"),
+        (["Echo/Unary", "-H", "x: h\u00e9"], "a value is printable ASCII"),
         (["--list", "--proto", __file__], "is no descriptor set"),
         (["--list", "--key", "x"], "is of no use without its certificate"),
     ],
@@ -185,7 +188,8 @@ def test_mistakes_are_told_apart(own: str, arguments: list[str], says: str) -> N
 def test_a_server_that_is_not_there() -> None:
     result = run("127.0.0.1:1", "Echo/Unary")
     assert result.exit_code == 78
-    assert result.stderr.startswith("UNAVAILABLE (14): cannot connect to 127.0.0.1:1")
+    assert result.stderr.startswith("UNAVAILABLE (14): ")
+    assert "cannot connect to 127.0.0.1:1: " in result.stderr
 
 
 def test_without_reflection_a_descriptor_set_serves(unreflected: str, tmp_path: Path) -> None:
@@ -207,6 +211,56 @@ def test_metadata_is_sent(own: str) -> None:
     value = base64.b64encode(b"\0\1\2\3").decode().rstrip("=")
     headers = ["-H", "X-Echo: a: b", "-H", f"x-echo-bin: {value}"]
     assert replies(run(own, "Echo/Unary", *headers)) == [{}]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_how_a_call_went(own: str, loop: str) -> None:
+    request = '{"text": "a", "replies": 2}'
+    options = ["--explain", "--loop", loop, "-H", "x-echo: red", "--compression", "gzip"]
+    result = run(f"static:///{own},127.0.0.1:1", "Echo/ServerStream", request, *options)
+    assert len(result.stdout.splitlines()) == 2
+    told = [line.split(maxsplit=1) for line in result.stderr.splitlines()]
+    account = {name: text for name, text in told if name.isalpha()}
+    assert account["target"] == f"static:///{own},127.0.0.1:1, ready"
+    assert account["resolver"].startswith("StaticResolver: 2 endpoints, shared by ")
+    assert f"endpoint  {own} ready, 2 calls, 1 answered, 0 failed\n" in result.stderr
+    assert "endpoint  127.0.0.1:1 " in result.stderr
+    assert account["schema"] == "server reflection v1: 2 questions, 1 file"
+    assert account["deadline"] == "none"
+    assert account["messages"] == "1 message sent, 2 received"
+    assert account["peer"] == own
+    assert account["trailer"] == r"x-echo: red"
+    assert re.search(r"^time +connected after [\d.]+ ms$", result.stderr, re.MULTILINE)
+    assert account["status"] == "OK (0)"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_how_a_call_failed(own: str, loop: str, tmp_path: Path) -> None:
+    retry = {
+        "maxAttempts": 3,
+        "initialBackoff": "0.01s",
+        "maxBackoff": "0.01s",
+        "backoffMultiplier": 1,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": retry}]}))
+    request = '{"failure": {"code": 14, "message": "not now"}}'
+    options = ["--explain", "--loop", loop, "--timeout", 60, "--service-config", f"@{config}"]
+    result = run(own, "Echo/Unary", request, *options)
+    assert result.exit_code == 78
+    assert result.stderr.startswith("UNAVAILABLE (14): not now\n")
+    assert "\nattempts  2 retries, 0 hedges, 0 transparent, 0 throttled\n" in result.stderr
+    assert "\ndeadline  60 s for the call\n" in result.stderr
+    assert result.stderr.endswith("\nstatus    UNAVAILABLE (14)\n")
+    result = run("127.0.0.1:1", "Echo/Unary", "--explain", "--loop", loop)
+    assert "target    127.0.0.1:1, transient_failure\n" in result.stderr
+    assert "Connect call failed" in result.stderr or "Connection refused" in result.stderr
+
+
+def test_settings_that_cannot_work(own: str) -> None:
+    for options in (["--compression", "lzma"], ["--service-config", "{"]):
+        assert run(own, "Echo/Unary", *options).exit_code == 2
 
 
 def test_files_and_standard_input(own: str, tmp_path: Path) -> None:
