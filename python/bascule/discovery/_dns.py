@@ -18,7 +18,7 @@ from bascule.errors import ConfigurationError, TransportError
 from bascule.net import Address, parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
     from dns.asyncresolver import Resolver as Client
     from dns.resolver import Answer
@@ -98,7 +98,7 @@ class DnsResolver:
         """
         asked = anyio.Event()
 
-        async def states() -> AsyncIterator[ResolverState]:
+        async def states() -> AsyncGenerator[ResolverState]:
             nonlocal asked
             said: tuple[Any, Any] | None = None
             while True:
