@@ -169,6 +169,7 @@ impl CallPolicy {
         now: Nanos,
     ) -> Vec<u64> {
         self.handle_time(now);
+        let members_before = self.members();
         let mut before: FxHashMap<String, Endpoint> = self
             .endpoints
             .drain(..)
@@ -197,8 +198,11 @@ impl CallPolicy {
             .enumerate()
             .map(|(place, known)| (known.id, place))
             .collect();
-        let members: Vec<_> = self.endpoints.iter().map(member).collect();
-        self.balancer.handle_members(&members);
+        // Resolvers often say the same again, and a table takes milliseconds to fill.
+        if self.members() != members_before {
+            let members: Vec<_> = self.endpoints.iter().map(member).collect();
+            self.balancer.handle_members(&members);
+        }
         if let Some(outlier) = self.outlier.as_mut().filter(|_| !self.endpoints.is_empty()) {
             outlier.start(now);
             self.judge_at = outlier.next();
@@ -344,6 +348,12 @@ impl CallPolicy {
                 .as_ref()
                 .and_then(|outlier| outlier.until(&endpoint.record)),
         })
+    }
+
+    /// Who is listed, in what order, with what weight.
+    fn members(&self) -> Vec<(u64, u32)> {
+        let endpoints = self.endpoints.iter();
+        endpoints.map(|each| (each.id, each.weight)).collect()
     }
 
     fn new_endpoint(&mut self, key: &str, weight: u32) -> Endpoint {

@@ -4,7 +4,12 @@
 
 mod common;
 
-use bascule_policy::balance::{Kind, LeastRequest, RoundRobin, Sizes};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bascule_policy::balance::{
+    Balancer, Call, Candidate, Kind, LeastRequest, Member, RoundRobin, Sizes,
+};
 use bascule_policy::limit::{Gcra, Keyed, Quota};
 use bascule_policy::{
     BreakerSettings, BreakerState, CallPermit, CallPolicy, CallVerdict, Nanos, Outcome,
@@ -182,6 +187,41 @@ fn updates_keep_what_stays_and_forget_what_leaves() {
     );
 }
 
+/// Counts how often it is told who is listed.
+#[derive(Debug)]
+struct Counting(Arc<AtomicU32>);
+
+impl Balancer for Counting {
+    fn handle_members(&mut self, _members: &[Member<'_>]) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn handle_update(&mut self, _candidates: &[Candidate]) {}
+
+    fn pick(&mut self, _call: &Call<'_>) -> Option<usize> {
+        None
+    }
+}
+
+#[test]
+fn a_list_that_is_the_same_builds_no_table() {
+    let told = Arc::new(AtomicU32::new(0));
+    let mut policy = CallPolicy::new(Box::new(Counting(Arc::clone(&told))), None, None);
+    let mut update = |listed: &[(&str, u32)]| {
+        policy.handle_update(listed.iter().copied(), 0);
+        told.swap(0, Ordering::Relaxed)
+    };
+    assert_eq!(update(&[("a", 1), ("b", 2)]), 1);
+    assert_eq!(update(&[("a", 1), ("b", 2)]), 0);
+    assert_eq!(update(&[("a", 1), ("b", 3)]), 1);
+    assert_eq!(update(&[("b", 3), ("a", 1)]), 1);
+    assert_eq!(update(&[("a", 1)]), 1);
+    assert_eq!(update(&[("c", 1)]), 1);
+    assert_eq!(update(&[]), 1);
+    assert_eq!(update(&[]), 0);
+    assert_eq!(update(&[("c", 1)]), 1);
+}
+
 #[test]
 fn endpoints_with_open_breakers_are_skipped_until_they_may_be_probed() {
     let mut policy = policy(&[("a", 1), ("b", 1)]);
@@ -206,6 +246,21 @@ fn endpoints_with_open_breakers_are_skipped_until_they_may_be_probed() {
     );
     policy.handle_complete(probed, permit, Outcome::Success, 11);
     assert!((0..4).all(|_| admit(&mut policy, 11).0 == broken));
+}
+
+#[test]
+fn the_late_result_of_an_earlier_generation_moves_nothing() {
+    let mut policy = policy(&[("a", 1)]);
+    let (endpoint, late) = admit(&mut policy, 0);
+    fail(&mut policy, 0);
+    let (_, probe) = admit(&mut policy, 10);
+    // Closed, open, half-open: two generations later.
+    policy.handle_complete(endpoint, late, Outcome::Failure, 11);
+    let state = |policy: &CallPolicy| policy.endpoints().next().unwrap().breaker;
+    assert_eq!(state(&policy), BreakerState::HalfOpen);
+    policy.handle_complete(endpoint, probe, Outcome::Success, 12);
+    assert_eq!(state(&policy), BreakerState::Closed);
+    assert_eq!(policy.endpoints().next().unwrap().in_flight, 0);
 }
 
 #[test]

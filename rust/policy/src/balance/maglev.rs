@@ -16,7 +16,7 @@ use crate::random::Random;
 pub struct Maglev {
     size: u32,
     /// The member of each entry.
-    table: Vec<usize>,
+    table: Vec<u32>,
     candidates: Places,
     random: Random,
 }
@@ -33,46 +33,50 @@ impl Maglev {
     }
 
     /// The member of each entry.
-    pub fn table(&self) -> &[usize] {
+    pub fn table(&self) -> &[u32] {
         &self.table
     }
 }
 
 /// A member while the table is filled.
 struct Claimant {
-    member: usize,
+    member: u32,
     weight: u64,
     /// The turns of the heaviest, weighted, that it waits for.
     due: u64,
     /// The entry that it would like next, and how far the one after is.
-    next: u64,
-    skip: u64,
+    next: usize,
+    skip: usize,
 }
 
 impl Balancer for Maglev {
     fn handle_members(&mut self, members: &[Member<'_>]) {
-        const FREE: usize = usize::MAX;
+        const FREE: u32 = u32::MAX;
         self.table.clear();
         // In the order of their keys, so that every client builds the same table.
         let mut sorted: Vec<_> = members.iter().enumerate().collect();
         sorted.retain(|(_, member)| member.weight > 0);
         sorted.sort_by_key(|(_, member)| member.key);
-        let size = u64::from(self.size);
+        let size = self.size as usize;
+        let hashed = |key: &str, seed, below: u32| {
+            let hash = xxh64(key.as_bytes(), seed) % u64::from(below.max(1));
+            usize::try_from(hash).unwrap_or(0)
+        };
         let mut claimants: Vec<_> = sorted
             .into_iter()
             .map(|(index, member)| Claimant {
-                member: index,
+                member: u32::try_from(index).unwrap_or(FREE),
                 weight: u64::from(member.weight),
                 due: 0,
-                next: xxh64(member.key.as_bytes(), 0) % size,
-                skip: xxh64(member.key.as_bytes(), 1) % (size - 1).max(1) + 1,
+                next: hashed(member.key, 0, self.size),
+                skip: hashed(member.key, 1, self.size - 1) + 1,
             })
             .collect();
         let Some(heaviest) = claimants.iter().map(|each| each.weight).max() else {
             return;
         };
-        let mut table = vec![FREE; self.size as usize];
-        let mut left = table.len();
+        let mut table = vec![FREE; size];
+        let mut left = size;
         for turn in 1.. {
             for each in &mut claimants {
                 if turn * each.weight < each.due {
@@ -81,8 +85,11 @@ impl Balancer for Maglev {
                 each.due += heaviest;
                 // A prime size lets the steps come by every entry, so a free one is found.
                 let entry = loop {
-                    let entry = &mut table[usize::try_from(each.next).unwrap_or(0)];
-                    each.next = (each.next + each.skip) % size;
+                    let entry = &mut table[each.next];
+                    each.next += each.skip;
+                    if each.next >= size {
+                        each.next -= size;
+                    }
                     if *entry == FREE {
                         break entry;
                     }
@@ -105,7 +112,8 @@ impl Balancer for Maglev {
         let hash = call.hash.unwrap_or_else(|| self.random.next());
         let first = usize::try_from(hash % u64::from(self.size)).unwrap_or(0);
         let (before, after) = self.table.split_at_checked(first)?;
-        let members = after.iter().chain(before).copied();
-        self.candidates.first(members, hash)
+        let members = after.iter().chain(before);
+        self.candidates
+            .first(members.map(|&member| member as usize), hash)
     }
 }
