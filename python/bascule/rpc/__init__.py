@@ -20,6 +20,7 @@ from bascule.rpc._context import call_context as call_context
 from bascule.rpc._keepalive import KeepaliveSettings as KeepaliveSettings
 from bascule.rpc._load_balancing import FailurePercentageEjection as FailurePercentageEjection
 from bascule.rpc._load_balancing import LoadBalancing as LoadBalancing
+from bascule.rpc._load_balancing import LoadReports as LoadReports
 from bascule.rpc._load_balancing import OutlierDetection as OutlierDetection
 from bascule.rpc._load_balancing import SlowStart as SlowStart
 from bascule.rpc._load_balancing import Subset as Subset

@@ -102,7 +102,7 @@ async def unary(
             continue
         _, _, status, reply, message, _, trailers, unprocessed = event
         if status == 0:
-            channel.complete(slot, SUCCESS)
+            channel.complete(slot, SUCCESS, trailers)
             try:
                 return decode(reply), slot.connection.link.peer, trailers
             except DecodeError as error:
@@ -113,7 +113,7 @@ async def unary(
             channel.attempts.transparent += 1
             retried = retried or unprocessed != UNSENT
             continue
-        channel.complete(slot, FAILURE if status in FAILURES else SUCCESS)
+        channel.complete(slot, FAILURE if status in FAILURES else SUCCESS, trailers)
         raise error_of(status, message, trailers)
 
 
@@ -248,7 +248,7 @@ class ConfiguredCall:
                 channel.attempts.transparent += 1
                 self._transparent = self._transparent or unprocessed != UNSENT
                 continue
-            channel.complete(slot, FAILURE if status in FAILURES else SUCCESS)
+            channel.complete(slot, FAILURE if status in FAILURES else SUCCESS, trailers)
             late = limited and status == Status.DEADLINE_EXCEEDED.value
             failed = None if status == 0 else Failure(status, trailers, timed_out=late)
             return Answer(reply, slot.connection.link.peer, message, trailers, failed)

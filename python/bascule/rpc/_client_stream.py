@@ -288,7 +288,7 @@ class Stream(Generic[Sent, Received]):
         self._context.trailing_metadata = self.trailing_metadata
         slot, self._slot = self._slot, None
         if slot is not None:
-            self._channel.complete(slot, _outcome_of(status))
+            self._channel.complete(slot, _outcome_of(status), trailers)
         self._queue.end()
         self.handle_writable()
 

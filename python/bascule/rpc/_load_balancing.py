@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from bascule._core import CallPolicy
 
+#: The trailer in which servers report their load (gRFC A51).
+LOAD_REPORT = "endpoint-load-metrics-bin"
+
 #: The most points of a ring and entries of a table.
 _MOST_ENTRIES = 2**20
 
@@ -146,6 +149,44 @@ class SlowStart:
         return (span_ns("window", self.window), self.aggression, self.min_weight_percent / 100)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReports:
+    """How ``weighted_round_robin`` takes what servers report of their load (gRFC A58).
+
+    The weight of an endpoint is ``qps / (utilization + eps / qps * error_utilization_penalty)``;
+    until two endpoints have weights, those of the resolver hold.
+
+    :ivar blackout_period: seconds for which an endpoint must have reported before it counts
+    :ivar weight_expiration_period: seconds for which a report counts
+    :ivar weight_update_period: seconds after which weights follow the reports
+    :ivar error_utilization_penalty: how much one error in a hundred calls weighs against one per
+        cent of utilization
+    :raises ConfigurationError: if one of them is out of range
+    """
+
+    blackout_period: float = 10.0
+    weight_expiration_period: float = 180.0
+    weight_update_period: float = 1.0
+    error_utilization_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._for_core()
+        if not 0.0 <= self.error_utilization_penalty < float("inf"):
+            msg = (
+                f"error_utilization_penalty is {self.error_utilization_penalty}: give a number "
+                "from 0"
+            )
+            raise ConfigurationError(msg)
+
+    def _for_core(self) -> tuple[int, int, int, float]:
+        return (
+            span_ns("blackout_period", self.blackout_period, least_ns=0),
+            span_ns("weight_expiration_period", self.weight_expiration_period),
+            span_ns("weight_update_period", self.weight_update_period),
+            self.error_utilization_penalty,
+        )
+
+
 class _Addressed(Protocol):
     @property
     def address(self) -> str: ...
@@ -192,6 +233,7 @@ class LoadBalancing:
     :ivar table_size: the entries of ``maglev``, a prime
     :ivar latency_decay: seconds within which what is known of latencies loses most of its weight.
         If None, only ``peak_ewma`` learns them, with 10 s
+    :ivar load_reports: how ``weighted_round_robin`` takes load reports; gRPC's defaults if None
     :ivar shuffle: whether ``pick_first`` tries the endpoints in a random order (gRFC A62)
     :ivar hash_header: the metadata key by whose value ``ring_hash`` and ``maglev`` send calls
         (gRFC A76); a call without it goes anywhere
@@ -216,6 +258,7 @@ class LoadBalancing:
     ring_size: tuple[int, int] = (1024, 4096)
     table_size: int = 65537
     latency_decay: float | None = None
+    load_reports: LoadReports | None = None
     shuffle: bool = False
     hash_header: str | None = None
 
@@ -238,6 +281,7 @@ class LoadBalancing:
     def policy(self, *, seed: int, breaker: BreakerSettings | None = None) -> CallPolicy:
         """The core's policy by these settings; ``pick_first`` has only one endpoint to choose."""
         slow_start, outlier, decay = self.slow_start, self.outlier, self.latency_decay
+        reports = self.load_reports
         settings = breaker or BreakerSettings()
         return _core.CallPolicy(
             balancer="round_robin" if self.balancer == "pick_first" else self.balancer,
@@ -249,6 +293,7 @@ class LoadBalancing:
             latency_decay_ns=None if decay is None else span_ns("latency_decay", decay),
             slow_start=None if slow_start is None else slow_start._for_core(),
             outlier=None if outlier is None else outlier._for_core(),
+            load_reports=None if reports is None else reports._for_core(),
         )
 
 

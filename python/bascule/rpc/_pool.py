@@ -20,6 +20,7 @@ from bascule.errors import (
 )
 from bascule.resilience import endpoint_snapshots, hash_key
 from bascule.rpc._call import ABANDONED, Slot
+from bascule.rpc._load_balancing import LOAD_REPORT
 from bascule.rpc._pick_first import PickFirst
 from bascule.rpc._service_config import ServiceConfig
 from bascule.rpc._snapshot import ConnectivityState, ResolverSnapshot, SubchannelSnapshot
@@ -28,7 +29,7 @@ from bascule.rpc._subchannel import Subchannel
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bascule._core import CallPolicy
+    from bascule._core import CallPolicy, Headers
     from bascule.discovery import Endpoint, Resolver
     from bascule.net._link import Driver
     from bascule.resilience import BreakerSettings
@@ -184,9 +185,13 @@ class Pool:
             wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
             await self._wait_ready_once(deadline_ns, wait)
 
-    def complete(self, slot: Slot, outcome: int) -> None:
-        """Give a permit back."""
+    def complete(self, slot: Slot, outcome: int, trailers: Headers | None = None) -> None:
+        """Give a permit back; the trailers may report the server's load."""
         slot.policy.complete(slot.endpoint, slot.permit, outcome, self._driver.now_ns())
+        if trailers is not None and self._weighs:
+            report = dict(trailers.items()).get(LOAD_REPORT)
+            if isinstance(report, bytes):
+                slot.policy.report(slot.endpoint, report, self._driver.now_ns())
 
     async def wait_change(self) -> None:
         """Wait until a state or the list of endpoints changes.
@@ -298,6 +303,7 @@ class Pool:
             self._pick_first.stop()
         self.balancing = balancing
         self._hash_header = balancing.hash_header
+        self._weighs = balancing.balancer == "weighted_round_robin"
         self._policy = balancing.policy(seed=random.getrandbits(63), breaker=self._breaker)
         self._by_id = {}
         self._pick_first = None

@@ -11,6 +11,7 @@ from bascule.errors import ConfigurationError, Status
 from bascule.rpc._load_balancing import (
     FailurePercentageEjection,
     LoadBalancing,
+    LoadReports,
     OutlierDetection,
     SuccessRateEjection,
 )
@@ -280,6 +281,17 @@ def _policy(name: str, settings: _Fields) -> LoadBalancing:
         hash_header=settings.text("requestHashHeader"),
         ring_size=None if rings == (None, None) else (rings[0] or 1024, rings[1] or 4096),
         table_size=settings.integer("tableSize"),
+        load_reports=_load_reports(settings) if name == "weighted_round_robin" else None,
+    )
+
+
+def _load_reports(settings: _Fields) -> LoadReports:
+    return settings.build(
+        LoadReports,
+        blackout_period=settings.seconds("blackoutPeriod"),
+        weight_expiration_period=settings.seconds("weightExpirationPeriod"),
+        weight_update_period=settings.seconds("weightUpdatePeriod"),
+        error_utilization_penalty=settings.number("errorUtilizationPenalty"),
     )
 
 

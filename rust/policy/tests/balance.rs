@@ -249,6 +249,15 @@ fn endpoints_with_open_breakers_are_skipped_until_they_may_be_probed() {
 }
 
 #[test]
+fn a_report_does_not_hide_that_an_endpoint_went() {
+    let mut policy = policy(&[("a", 1), ("b", 1)]);
+    let (gone, permit) = admit(&mut policy, 0);
+    policy.handle_ready(gone, false);
+    policy.handle_complete(gone, permit, Outcome::Success, 0);
+    assert!((0..4).all(|_| admit(&mut policy, 0).0 != gone));
+}
+
+#[test]
 fn the_late_result_of_an_earlier_generation_moves_nothing() {
     let mut policy = policy(&[("a", 1)]);
     let (endpoint, late) = admit(&mut policy, 0);
