@@ -43,6 +43,7 @@ async def calling(
         Server([service]) as server,
         Channel(server.addresses[0], **settings) as channel,
     ):
+        await channel.wait_ready()  # attempts would wait for it together
         yield configured(channel, config), EchoStub(channel)
         assert [each.in_flight for each in channel.snapshot().subchannels] == [0]
         assert channel.attempts.buffered == 0

@@ -29,6 +29,7 @@ async def calling(service: Scripted, policy: HedgingPolicy, **settings) -> Async
         Server([service]) as server,
         Channel(server.addresses[0], **settings) as channel,
     ):
+        await channel.wait_ready()  # attempts would wait for it together
         yield configured(channel, MethodConfig(hedging=policy))
         # Every loser is reset before the call returns.
         assert [each.in_flight for each in channel.snapshot().subchannels] == [0]
