@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.oracle.peers import END, MESSAGE, NOW, WRITABLE, frame, table
+from tests.oracle.peers import END, MESSAGE, NOW, RESET, WRITABLE, frame, table
 from tests.oracle.web import (
     ACCEPT,
     BIDI,
@@ -379,6 +379,34 @@ def test_http1_waits_for_a_whole_request_but_not_for_a_stream(target: str) -> No
         assert b"deadline_exceeded" in carrier.sent
     else:
         assert carrier.sent == b""
+
+
+def test_http1_ends_a_stream_on_which_nothing_comes() -> None:
+    carrier = Http1(answers=False)
+    kind = "application/connect+json"
+    head = f"POST {CLIENT_STREAM} HTTP/1.1\r\nhost: a\r\ncontent-type: {kind}\r\n"
+    carrier.feed(f"{head}content-length: 9\r\n\r\n".encode())
+    stream = carrier.events[0][1]
+    carrier.take(carrier.machine.tick(NOW + 301 * 10**9))
+    carrier.settle()
+    assert (RESET, stream) in carrier.events
+    assert b"deadline_exceeded" in carrier.sent
+    assert carrier.machine.in_flight == 1, "until the handler has ended"
+    carrier.machine.handler_ended(stream)
+    assert carrier.machine.in_flight == 0
+
+
+@both_versions
+@pytest.mark.parametrize("kind", [GRPC_WEB[0], CONNECT_UNARY[0]])
+def test_a_call_too_many_is_told_so(version: str, kind: str) -> None:
+    carrier = VERSIONS[version](max_calls=0)
+    answer = carrier.send(UNARY, kind, wrapped(kind, b"m"))
+    assert code_of(answer) in ("8", "resource_exhausted")
+    assert not carrier.application.calls
+    # Calls that end make room for others.
+    carrier = VERSIONS[version](max_calls=1)
+    for _ in range(3):
+        assert carrier.send(UNARY, kind, wrapped(kind, b"m")).status == 200
 
 
 def test_http1_answers_a_pipeline_in_order() -> None:

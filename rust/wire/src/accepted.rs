@@ -309,8 +309,10 @@ impl AcceptedConnection {
 
     /// The handler of a stream that was reported as reset has ended.
     pub fn handler_ended(&mut self, stream: u32) {
-        if let Machine::Http2(machine) = &mut self.machine {
-            machine.handler_ended(stream);
+        match &mut self.machine {
+            Machine::Http2(machine) => machine.handler_ended(stream),
+            Machine::Web(machine) => machine.handler_ended(),
+            _ => {}
         }
     }
 

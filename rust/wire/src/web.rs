@@ -93,6 +93,9 @@ impl<'a> From<&'a Violation> for End<'a> {
     }
 }
 
+/// Why a call is refused that would be one too many.
+pub(crate) const BUSY: &str = "the server has too many calls";
+
 /// The flag of the envelope that ends a Connect stream.
 const CONNECT_END: u8 = 0x02;
 
@@ -263,6 +266,12 @@ impl Dialect {
             headers: self.head(initial),
             body: body.freeze(),
         }
+    }
+
+    /// The answer to a call that would be one too many.
+    pub(crate) fn busy(&mut self) -> Whole {
+        let why = Violation::new(code::RESOURCE_EXHAUSTED, BUSY);
+        self.whole(None, HeaderMap::new(), End::from(&why))
     }
 
     fn unary(&mut self, framed: Option<Bytes>, initial: HeaderMap, end: &End<'_>) -> Whole {

@@ -25,6 +25,11 @@ impl Http1Connection {
         }
     }
 
+    /// Whether a part of the body has yet to come.
+    pub fn is_receiving(&self) -> bool {
+        matches!(self.reader, Reader::Stream(_))
+    }
+
     /// Begins an answer in parts, unless it has begun.
     pub fn start(&mut self, stream: u32, status: StatusCode, headers: &HeaderMap) {
         let Some(mut exchange) = self.exchange.take_if(|exchange| exchange.stream == stream) else {

@@ -1,7 +1,7 @@
 //! How much is taken on, and how long the peer is waited for.
 
 use super::stream::{Kind, Phase, Sending};
-use super::{ServerConnection, State};
+use super::{ServerConfig, ServerConnection, State};
 use crate::grpc::{Violation, code};
 use crate::guard::Flood;
 use crate::message::Problem;
@@ -9,6 +9,25 @@ use bytes::Bytes;
 use h2::Reason;
 use h2::server::SendResponse;
 use std::sync::atomic::Ordering;
+
+impl ServerConfig {
+    /// Counts a call, if there is room for one.
+    pub(crate) fn claim_call(&self) -> bool {
+        self.limits.max_calls.is_none_or(|most| {
+            let more = |calls| (calls < most).then_some(calls + 1);
+            self.calls
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+                .is_ok()
+        })
+    }
+
+    /// Counts that many less.
+    pub(crate) fn release_calls(&self, count: u32) {
+        if self.limits.max_calls.is_some() {
+            self.calls.fetch_sub(count as usize, Ordering::Relaxed);
+        }
+    }
+}
 
 impl ServerConnection {
     /// Whether another stream would be one too many.
@@ -28,13 +47,7 @@ impl ServerConnection {
 
     /// Counts a call, if there is room for one among those of all connections.
     pub(super) fn begin_call(&mut self) -> bool {
-        let claimed = self.config.limits.max_calls.is_none_or(|most| {
-            let more = |calls| (calls < most).then_some(calls + 1);
-            let calls = &self.config.calls;
-            calls
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-                .is_ok()
-        });
+        let claimed = self.config.claim_call();
         self.live += u32::from(claimed);
         claimed
     }
@@ -43,17 +56,9 @@ impl ServerConnection {
     pub fn handler_ended(&mut self, _stream: u32) {
         if self.live > 0 {
             self.live -= 1;
-            self.release_calls(1);
+            self.config.release_calls(1);
         }
         self.since = self.now;
-    }
-
-    pub(super) fn release_calls(&self, count: u32) {
-        if self.config.limits.max_calls.is_some() {
-            self.config
-                .calls
-                .fetch_sub(count as usize, Ordering::Relaxed);
-        }
     }
 
     /// Each reset has made us work for nothing: beyond a rate, the peer is cut off.
@@ -136,6 +141,6 @@ impl ServerConnection {
 
 impl Drop for ServerConnection {
     fn drop(&mut self) {
-        self.release_calls(self.live);
+        self.config.release_calls(self.live);
     }
 }

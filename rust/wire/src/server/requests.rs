@@ -72,7 +72,7 @@ impl ServerConnection {
             _ => grpc_only(&parts.method, StatusCode::UNSUPPORTED_MEDIA_TYPE),
         };
         if !self.begin_call() {
-            return refuse_busy(respond);
+            return refuse_busy(respond, dialect);
         }
         let mut entry = Stream {
             ready,

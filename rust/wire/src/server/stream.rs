@@ -7,7 +7,7 @@ use crate::message::Problem;
 use crate::outbound::Outbound;
 use crate::pipe::StreamWaker;
 use crate::stats::{CallTable, MethodEntry};
-use crate::web::{Dialect, Whole};
+use crate::web::{BUSY, Dialect, Whole};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
@@ -246,16 +246,18 @@ pub(super) fn send_whole(method: &Method, answer: &Whole, respond: &mut SendResp
     }
 }
 
-/// Answers a call that no handler gets.
 /// When a call that was refused for others' sake may come again, in
 /// milliseconds: clients obey it to the letter (gRFC A6), so each hears another.
 const PUSHBACK_MS: std::ops::Range<u32> = 500..1500;
 
 /// Refuses a call because there are too many.
-pub(super) fn refuse_busy(mut respond: SendResponse<Bytes>) {
+pub(super) fn refuse_busy(mut respond: SendResponse<Bytes>, dialect: Option<Box<Dialect>>) {
+    if let Some(mut dialect) = dialect {
+        return send_whole(&Method::POST, &dialect.busy(), &mut respond);
+    }
     let mut headers = grpc_headers(HeaderMap::new());
     headers.insert("grpc-status", HeaderValue::from(code::RESOURCE_EXHAUSTED));
-    let why = HeaderValue::from_static("the server has too many calls");
+    let why = HeaderValue::from_static(BUSY);
     headers.insert("grpc-message", why);
     // Fibonacci hashing: neighbours land far from each other.
     let hash = respond.stream_id().as_u32().wrapping_mul(0x9e37_79b9);
@@ -265,6 +267,7 @@ pub(super) fn refuse_busy(mut respond: SendResponse<Bytes>) {
     let _ = respond.send_response(response(StatusCode::OK, headers), true);
 }
 
+/// Answers a call that no handler gets.
 pub(super) fn refuse_grpc(violation: &Violation, mut respond: SendResponse<Bytes>) {
     let mut headers = grpc_headers(HeaderMap::new());
     headers.insert("grpc-status", HeaderValue::from(violation.status));

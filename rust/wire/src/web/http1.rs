@@ -38,6 +38,8 @@ struct Call {
     deframer: Deframer,
     message: Option<Bytes>,
     since: Duration,
+    /// When something last came or went.
+    active_at: Duration,
     /// The request has ended, but that was not told yet.
     has_ended: bool,
     /// Whether the head of the answer is out.
@@ -55,6 +57,8 @@ pub(crate) struct WebConnection {
     http: Http1Connection,
     state: State,
     events: VecDeque<ServerEvent>,
+    /// Calls that have a handler or will have one, and handlers whose call was reset.
+    live: u32,
     now: Duration,
     told: bool,
 }
@@ -76,6 +80,7 @@ impl WebConnection {
             http: Http1Connection::streaming(bounds, now),
             state: State::Idle,
             events: VecDeque::new(),
+            live: 0,
             now,
             told: false,
         }
@@ -94,6 +99,16 @@ impl WebConnection {
     pub(crate) fn handle_timeout(&mut self, now: Duration) {
         self.now = now;
         self.http.handle_timeout(now);
+        let limits = &self.config.limits;
+        if let State::Call(call) = &self.state
+            && call.is_handled()
+            && now.saturating_sub(call.active_at) > limits.stream_idle_timeout
+            && self.http.is_receiving()
+        {
+            let stream = call.stream;
+            let why = "nothing came or went for too long";
+            self.refuse(stream, &Violation::new(code::DEADLINE_EXCEEDED, why));
+        }
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<ServerEvent> {
@@ -141,7 +156,7 @@ impl WebConnection {
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        usize::from(matches!(self.state, State::Call(_)))
+        self.live as usize
     }
 
     pub(crate) fn shutdown(&mut self) {
@@ -189,6 +204,7 @@ impl WebConnection {
             return true;
         };
         let data = call.admitted.dialect.message(framed);
+        call.active_at = self.now;
         call.queued += data.len();
         call.blocked = call.queued > SEND_BUFFER;
         self.http.send(stream, data);
@@ -205,6 +221,7 @@ impl WebConnection {
         now: Duration,
     ) {
         self.now = now;
+        self.handler_ended();
         let Some(mut call) = self.state.take_call(stream) else {
             return;
         };
@@ -216,11 +233,21 @@ impl WebConnection {
 
     /// Gives up a call: HTTP/1.1 can only end the connection.
     pub(crate) fn reset(&mut self, stream: u32, now: Duration) {
+        self.now = now;
+        self.handler_ended();
         if let Some(call) = self.state.take_call(stream) {
             call.admitted
                 .method
                 .record(code::CANCELLED, now.saturating_sub(call.since));
             self.http.abort();
+        }
+    }
+
+    /// A handler has ended, whose call may be over for long.
+    pub(crate) fn handler_ended(&mut self) {
+        if self.live > 0 {
+            self.live -= 1;
+            self.config.release_calls(1);
         }
     }
 
@@ -302,7 +329,14 @@ impl WebConnection {
             Admission::Answer(answer) => {
                 self.state = State::Refused { answer, skipped: 0 };
             }
+            Admission::Call(mut admitted) if !self.config.claim_call() => {
+                self.state = State::Refused {
+                    answer: Box::new(admitted.dialect.busy()),
+                    skipped: 0,
+                };
+            }
             Admission::Call(admitted) => {
+                self.live += 1;
                 let mut call = Box::new(Call {
                     stream,
                     deframer: Deframer::new(admitted.dialect.inbound()),
@@ -310,6 +344,7 @@ impl WebConnection {
                     headers: Some(request.headers),
                     message: None,
                     since: self.now,
+                    active_at: self.now,
                     has_ended: false,
                     is_answering: false,
                     unconsumed: 0,
@@ -336,6 +371,7 @@ impl WebConnection {
             }
             State::Call(call) => {
                 let limit = self.config.limits.max_message;
+                call.active_at = self.now;
                 match call.admitted.dialect.take(data, limit) {
                     Ok(data) => {
                         call.deframer.push(data);
@@ -405,10 +441,18 @@ impl WebConnection {
         if call.is_handled() {
             let stream = call.stream;
             self.events.push_back(ServerEvent::Reset { stream });
+        } else {
+            self.handler_ended();
         }
         call.admitted
             .method
             .record(status, self.now.saturating_sub(call.since));
+    }
+}
+
+impl Drop for WebConnection {
+    fn drop(&mut self) {
+        self.config.release_calls(self.live);
     }
 }
 
