@@ -42,6 +42,8 @@ from bascule.rpc._snapshot import ConnectivityState as ConnectivityState
 from bascule.rpc._snapshot import ResolverSnapshot as ResolverSnapshot
 from bascule.rpc._snapshot import SubchannelSnapshot as SubchannelSnapshot
 from bascule.rpc._streams import ServerStream as ServerStream
+from bascule.rpc._tracing import ClientTracing as ClientTracing
+from bascule.rpc._tracing import ServerTracing as ServerTracing
 from bascule.rpc._web import WebSettings as WebSettings
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import anyio
 from bascule import _core
 from bascule.errors import ClosedError, ConfigurationError, WrongLoopError
 from bascule.net._link import open_driver
-from bascule.observe import current_trace
+from bascule.observe import trace_variable
 from bascule.rpc._attempt_stream import open_stream
 from bascule.rpc._call import unary
 from bascule.rpc._codec import codec_for
@@ -225,7 +225,7 @@ class Channel:
         headers = self._metadata if metadata is None else self._merge(metadata)
         if compression is not None:
             headers = _with_compression(headers, compression)
-        if self._trace and (current_trace() is not None or _current.get() is not None):
+        if self._trace and (_current.get() is not None or trace_variable.get() is not None):
             headers = traced(headers)
         if not self._around_unary:
             reply, _, _ = await unary(self, method, request, timeout, headers, wait_for_ready)
