@@ -239,7 +239,27 @@ async def saga() -> None:
         assert done == []
 
 
-OPERATIONS = [limited, one_of_many_waits, resolved, broken, saga]
+async def waiting_for_an_endpoint() -> None:
+    with anyio.move_on_after(0.02):
+        async with Channel("127.0.0.1:1", wait_for_ready=True) as channel:
+            await EchoStub(channel).unary(EchoRequest())
+
+
+async def waiting_to_be_ready() -> None:
+    with anyio.move_on_after(0.02):
+        async with Channel("127.0.0.1:1") as channel:
+            await channel.wait_ready()
+
+
+OPERATIONS = [
+    limited,
+    one_of_many_waits,
+    resolved,
+    broken,
+    saga,
+    waiting_for_an_endpoint,
+    waiting_to_be_ready,
+]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

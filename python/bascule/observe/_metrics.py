@@ -31,6 +31,22 @@ class CallStats(Protocol):
         ...
 
 
+class AttemptCounters(Protocol):
+    """What ``Channel.attempts`` is."""
+
+    retries: int
+    hedges: int
+    transparent: int
+    throttled: int
+    pushed_back: int
+    unbuffered: int
+
+    @property
+    def tokens(self) -> float:
+        """What is left of the budget for retries."""
+        ...
+
+
 @dataclass(slots=True)
 class HttpRow:
     """Statistics of one gateway route: its template is the label, so the number of series is bounded.
@@ -84,6 +100,7 @@ class Metrics:
             "client": [],
         }
         self._breakers: list[Callable[[], Iterable[tuple[str, str]]]] = []
+        self._attempts: dict[str, list[AttemptCounters]] = {}
         self._http: list[HttpStats] = []
         self.registry.register(self)
 
@@ -108,6 +125,14 @@ class Metrics:
         """
         self._breakers.append(breakers)
 
+    def add_attempts(self, target: str, attempts: AttemptCounters) -> None:
+        """Render ``grpc_client_attempts_total`` and ``grpc_client_retry_tokens`` of a channel.
+
+        :param target: what the channel is to; channels with the same one are summed up
+        :param attempts: ``Channel.attempts``
+        """
+        self._attempts.setdefault(target, []).append(attempts)
+
     def add_http(self, stats: HttpStats) -> None:
         """Render a gateway's requests, its limits' decisions and the tokens that it refused."""
         self._http.append(stats)
@@ -126,6 +151,7 @@ class Metrics:
         """Turn the snapshots of this moment into metric families."""
         yield from self._collect_calls("grpc", "server")
         yield from self._collect_calls("grpc_client", "client")
+        yield from self._collect_attempts()
         yield from self._collect_breakers()
         yield from self._collect_http()
 
@@ -158,6 +184,32 @@ class Metrics:
                 row = rows.setdefault((service, method), _Row(bounds))
                 row.add(statuses, buckets, seconds)
         return rows
+
+    def _collect_attempts(self) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        made = CounterMetricFamily(
+            "grpc_client_attempts",
+            "Attempts of gRPC calls beside the first one: retry, hedge and transparent were made; "
+            "throttled, pushed_back and unbuffered were not",
+            labels=("target", "kind"),
+        )
+        tokens = GaugeMetricFamily(
+            "grpc_client_retry_tokens", "What is left of the budget for retries", labels=("target",)
+        )
+        for target, channels in self._attempts.items():
+            for kind, count in (
+                ("retry", sum(each.retries for each in channels)),
+                ("hedge", sum(each.hedges for each in channels)),
+                ("transparent", sum(each.transparent for each in channels)),
+                ("throttled", sum(each.throttled for each in channels)),
+                ("pushed_back", sum(each.pushed_back for each in channels)),
+                ("unbuffered", sum(each.unbuffered for each in channels)),
+            ):
+                made.add_metric((target, kind), count)
+            tokens.add_metric((target,), sum(each.tokens for each in channels))
+        yield made
+        yield tokens
 
     def _collect_breakers(self) -> Iterable[Metric]:
         from prometheus_client.metrics_core import GaugeMetricFamily

@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bascule.gateway._stats import GatewayStats
 from bascule.observe import Metrics
+from bascule.rpc import Attempts
 
 BOUNDS = (0.01, 0.1)
 
@@ -99,3 +100,18 @@ def test_http_requests_are_counted_by_template_and_everything_unknown_is_one_ser
     assert sum(name == "http_requests_total" for name, _ in found) == 2
     route = labels(le="0.005", method="GET", route="/api/v1/users/{id}")
     assert found["http_request_duration_seconds_bucket", route] == 1000
+
+
+def test_attempts_of_channels_to_one_target_are_summed_up() -> None:
+    one, other = Attempts(), Attempts()
+    one.retries, one.throttled, other.retries, other.hedges = 1, 2, 3, 4
+    other.failed()
+    metrics = Metrics()
+    metrics.add_attempts("users", one)
+    metrics.add_attempts("users", other)
+    found = samples(metrics)
+    kinds = {"retry": 4, "hedge": 4, "throttled": 2, "transparent": 0, "pushed_back": 0}
+    for kind, count in kinds.items():
+        series = ("grpc_client_attempts_total", labels(target="users", kind=kind))
+        assert found[series] == count
+    assert found["grpc_client_retry_tokens", labels(target="users")] == 19
