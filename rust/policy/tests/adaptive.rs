@@ -291,10 +291,25 @@ fn the_heaviest_weights_and_the_least_parts_still_work() {
         policy.handle_ready(ids[0], true);
         admit(&mut policy, 0);
         policy.handle_ready(ids[1], true);
-        for now in [100_000, 100_000, 105_000, 115_000] {
-            admit(&mut policy, now);
+        for (now, due) in [(100_000, least), (105_000, 0.5), (115_000, 1.0)] {
+            let picks = (0..2_000).filter(|_| admit(&mut policy, now).0 == ids[1]);
+            let new = f64::from(u32::try_from(picks.count()).unwrap());
+            about(new / (2_000.0 - new), due);
         }
     }
+}
+
+#[test]
+fn unequal_weights_keep_their_proportion() {
+    let mut policy = policy(Kind::RoundRobin).with_slow_start(SLOW);
+    let ids = policy.handle_update([("a", u32::MAX), ("b", u32::MAX / 2)], 0);
+    policy.handle_ready(ids[0], true);
+    admit(&mut policy, 0);
+    policy.handle_ready(ids[1], true);
+    admit(&mut policy, 100_000);
+    let picks = (0..5_000).filter(|_| admit(&mut policy, 105_000).0 == ids[1]);
+    // Half of its half.
+    assert!(picks.count().abs_diff(1_000) < 20);
 }
 
 #[test]

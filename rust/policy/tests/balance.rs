@@ -50,6 +50,22 @@ fn round_robin_takes_equals_in_turn() {
 }
 
 #[test]
+fn round_robin_spreads_the_light_ones_over_the_rounds() {
+    let mut balancer = RoundRobin::new(3);
+    list(&mut balancer, &[2, 1, 1]);
+    let picks: Vec<_> = (0..12)
+        .map(|_| pick(&mut balancer, None).unwrap())
+        .collect();
+    // Never both of them between two calls of the heavy one.
+    assert!(
+        picks
+            .windows(2)
+            .all(|pair| (pair[0] == 0) != (pair[1] == 0)),
+        "{picks:?}"
+    );
+}
+
+#[test]
 fn clients_do_not_all_start_with_the_first() {
     // 100 clients, 10 hosts, one lap and a half each: the mean is 150 calls a host.
     let mut first = 0;

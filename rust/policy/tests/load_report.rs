@@ -110,8 +110,8 @@ fn reports_count_after_a_blackout_and_expire() {
     assert_eq!(channel.share(400, 149), [300, 100]);
     assert_eq!(channel.share(400, 159), [200, 200]);
     channel.report(0, &load(100.0, 0.5), 500);
-    assert_eq!(channel.share(400, 1_049), [200, 200]);
-    assert_eq!(channel.share(400, 1_059), [300, 100]);
+    assert_eq!(channel.share(400, 1_040), [200, 200]);
+    assert_eq!(channel.share(400, 1_050), [300, 100]);
     // After a gap there is a blackout again.
     channel.report(1, &load(100.0, 0.5), 1_100);
     assert_eq!(channel.share(400, 1_199), [300, 100]);
@@ -181,6 +181,13 @@ fn reports_that_tell_nothing_are_ignored() {
         (1e308, 1e-308),
     ] {
         channel.report(0, &load(qps, cpu), 50);
+        let failing = LoadReport {
+            eps: 80.0,
+            ..load(qps, cpu)
+        };
+        if cpu <= 0.0 {
+            channel.report(0, &failing, 50);
+        }
     }
     channel.policy.handle_load_report(99, &load(1.0, 1.0), 50);
     assert_eq!(channel.share(400, 100), [100, 300]);
