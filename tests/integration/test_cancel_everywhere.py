@@ -357,6 +357,9 @@ async def test_a_life(life, transport, mode, tmp_path) -> None:
 async def test_a_channel_that_connects(mode) -> None:
     async with Server([Echo()]) as server:
         await first_call(server.addresses[0])
+        with anyio.fail_after(2):
+            while server.serving.connections:
+                await anyio.wait_all_tasks_blocked()
         await anyio.wait_all_tasks_blocked()
         before = resources()
         at = 0
@@ -364,9 +367,9 @@ async def test_a_channel_that_connects(mode) -> None:
             at += 1
             waits, _ = await interrupted(first_call(server.addresses[0]), at, mode)
             with anyio.fail_after(2):
-                while resources() != before:
+                # What was cancelled early may still be accepted, and then end.
+                while resources() != before or server.serving.connections:
                     await anyio.wait_all_tasks_blocked()
-            assert server.serving.connections == 0
             if waits < at:
                 break
     assert at > 3
