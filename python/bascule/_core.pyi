@@ -345,8 +345,16 @@ class ServerConfig:
         max_calls: int | None = None,
         blocked_timeout_ns: int = ...,
         stream_idle_timeout_ns: int = ...,
+        keepalive: tuple[int, int, bool] | None = None,
+        min_ping_interval_ns: int | None = None,
+        pings_without_calls: bool = False,
+        max_age_ns: int | None = None,
+        max_age_grace_ns: int = ...,
     ) -> ServerConfig:
-        """:raises ValueError: if the compression is unknown"""
+        """
+        :param keepalive: time and timeout in nanoseconds, and whether to ping without calls
+        :raises ValueError: if the compression is unknown
+        """
 
 @final
 class WebConfig:
@@ -488,11 +496,12 @@ class ClientConnection:
         user_agent: str,
         max_message: int = 4_194_304,
         compression: str | None = None,
+        keepalive: tuple[int, int, bool] | None = None,
     ) -> ClientConnection: ...
     def receive(self, data: bytes, now_ns: int) -> list[tuple[Any, ...]]: ...
     def receive_eof(self, now_ns: int) -> list[tuple[Any, ...]]: ...
     def tick(self, now_ns: int) -> list[tuple[Any, ...]]:
-        """End the calls whose deadline has come."""
+        """End the calls whose deadline has come; ping a quiet server, or give it up."""
 
     def next_timeout(self) -> int | None:
         """Return when ``tick`` is due."""
@@ -540,5 +549,9 @@ class ClientConnection:
     def finished(self) -> bool: ...
     @property
     def draining(self) -> bool: ...
+    @property
+    def pings_refused(self) -> bool:
+        """Whether the server has ended the connection because it was pinged too often."""
+
     @property
     def in_flight(self) -> int: ...

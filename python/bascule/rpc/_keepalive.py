@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bascule.errors import ConfigurationError
 
@@ -33,6 +32,14 @@ class KeepaliveSettings:
     def __post_init__(self) -> None:
         require_positive("keepalive time", self.time)
         require_positive("keepalive timeout", self.timeout)
+
+    def to_core(self) -> tuple[int, int, bool]:
+        """As the core takes it."""
+        return nanoseconds(self.time), nanoseconds(self.timeout), self.without_calls
+
+    def slower(self) -> KeepaliveSettings:
+        """With twice the time."""
+        return replace(self, time=2 * self.time)
 
 
 #: What every connection says that it is (gRPC over HTTP/2, "User-Agents").
@@ -69,6 +76,9 @@ def require_positive(what: str, seconds: float) -> None:
         raise ConfigurationError(message)
 
 
-def nanoseconds(seconds: float) -> int | None:
-    """A duration as the core takes it; None is for ever."""
-    return None if seconds == math.inf else int(seconds * 1e9)
+def nanoseconds(seconds: float) -> int:
+    """A duration as the core takes it; for ever is a century."""
+    return int(min(seconds, _CENTURY) * 1e9)
+
+
+_CENTURY = 3.2e9

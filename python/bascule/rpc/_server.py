@@ -14,6 +14,7 @@ from bascule.errors import ConfigurationError
 from bascule.net._serving import Serving
 from bascule.rpc._binding import Binding
 from bascule.rpc._compression import require_compression
+from bascule.rpc._keepalive import KeepaliveSettings, nanoseconds
 from bascule.rpc._server_call import ServerSession
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from bascule.rpc._web import WebSettings
 
 __all__ = ["Server", "ServerLimits"]
+
+
+#: Far less often than a connection's greatest age: for those who have none.
+_KEEPALIVE = KeepaliveSettings(7200.0, 20.0, without_calls=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,14 @@ class ServerLimits:
     :param max_connections: connections at once; more are closed as soon as they are accepted
     :param max_calls: calls at once over all connections; more are refused before their handler
         starts, by RESOURCE_EXHAUSTED and a time to come back (``grpc-retry-pushback-ms``)
+    :param keepalive: pings that find dead clients; None for none
+    :param min_ping_interval: a client that pings more often, three times, is cut off; what it is
+        sent makes its pings forgiven
+    :param pings_without_calls: whether that interval holds for a client without calls too;
+        otherwise it may ping every two hours
+    :param max_connection_age: a connection takes no new calls from then on, give or take a tenth;
+        clients make another one. ``math.inf`` for no limit
+    :param max_connection_age_grace: its calls then have so long to end before they are cancelled
     :raises ConfigurationError: if ``max_connections`` or ``max_calls`` is less than 1
     """
 
@@ -57,6 +70,11 @@ class ServerLimits:
     max_header_bytes: int = 16 * 1024
     idle_timeout: float = 3600.0
     handshake_timeout: float = 10.0
+    keepalive: KeepaliveSettings | None = _KEEPALIVE
+    min_ping_interval: float = 300.0
+    pings_without_calls: bool = False
+    max_connection_age: float = 1800.0
+    max_connection_age_grace: float = 30.0
     stream_idle_timeout: float = 300.0
     blocked_timeout: float = 60.0
     max_connections: int = 10_000
@@ -152,8 +170,13 @@ class Server:
             web=web_config,
             compression=compression,
             max_calls=limits.max_calls,
-            blocked_timeout_ns=_ns(limits.blocked_timeout),
-            stream_idle_timeout_ns=_ns(limits.stream_idle_timeout),
+            blocked_timeout_ns=nanoseconds(limits.blocked_timeout),
+            stream_idle_timeout_ns=nanoseconds(limits.stream_idle_timeout),
+            keepalive=None if limits.keepalive is None else limits.keepalive.to_core(),
+            min_ping_interval_ns=nanoseconds(limits.min_ping_interval),
+            pings_without_calls=limits.pings_without_calls,
+            max_age_ns=nanoseconds(limits.max_connection_age),
+            max_age_grace_ns=nanoseconds(limits.max_connection_age_grace),
         )
         context = None if tls is None else tls.context(protocols)
         addresses = (listen,) if isinstance(listen, str) else tuple(listen)
@@ -192,8 +215,3 @@ class Server:
     async def serve_forever(self) -> None:
         """Wait until cancelled."""
         await anyio.sleep_forever()
-
-
-def _ns(seconds: float) -> int:
-    """Nanoseconds; for ever is a century."""
-    return int(min(seconds, 3.2e9) * 1e9)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bascule._core import CallTable, ClientConnection
     from bascule.discovery import Endpoint
     from bascule.net._link import Driver, Event, Future, Link, Machine, Session, Timer
-    from bascule.rpc._keepalive import ConnectionSettings
+    from bascule.rpc._keepalive import ConnectionSettings, KeepaliveSettings
 
 __all__ = ["ConnectionBackoff"]
 
@@ -149,13 +149,17 @@ class Connection:
             self._timer_at = deadline_ns
             self._timer = self.driver.call_at(deadline_ns, self._expire)
 
+    def watch(self) -> None:
+        """See to it that the machine is ticked when it has to be."""
+        following = self.machine.next_timeout()
+        if following is not None:
+            self.arm(following)
+
     def _expire(self) -> None:
         self._timer = None
         self.handle_events(self.machine.tick(self.driver.now_ns()))
         self.link.flush_soon()
-        following = self.machine.next_timeout()
-        if following is not None:
-            self.arm(following)
+        self.watch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ class Terms:
     settings: ConnectionSettings
     backoff: ConnectionBackoff
 
-    async def connect(self, endpoint: Endpoint) -> Connection:
+    async def connect(self, endpoint: Endpoint, keepalive: KeepaliveSettings | None) -> Connection:
         """Make a connection.
 
         :raises TransportError: if that fails
@@ -192,6 +196,7 @@ class Terms:
             user_agent=self.settings.user_agent,
             max_message=self.settings.max_message,
             compression=self.settings.compression,
+            keepalive=None if keepalive is None else keepalive.to_core(),
         )
 
         def attach(link: Link) -> tuple[Machine, Session]:
@@ -200,6 +205,7 @@ class Terms:
 
         tls = None if address.startswith("memory:") else self.tls
         await self.driver.connect(address, attach, tls, server_name)
+        made[0].watch()
         return made[0]
 
 
@@ -237,6 +243,8 @@ class Subchannel:
         self.failure: str | None = None
         self.id = -1
         self._terms = terms
+        # The terms' own, but slower once the server wants that.
+        self._keepalive = terms.settings.keepalive
         self._changed = changed
         self._eager = self._wanted = eager
         self._health = health
@@ -316,7 +324,7 @@ class Subchannel:
         address, limit = self.endpoint.address, self._terms.backoff.connect_timeout
         try:
             with anyio.fail_after(limit):
-                connection = await self._terms.connect(self.endpoint)
+                connection = await self._terms.connect(self.endpoint, self._keepalive)
         except TimeoutError as error:
             return str(error) or f"cannot connect to {address}: no connection within {limit:g} s"
         except TransportError as error:
@@ -336,6 +344,10 @@ class Subchannel:
             # Calls in progress may end on a connection that takes no new ones.
             connection.machine.shutdown()
             connection.link.flush_soon()
+        if self._keepalive is not None and connection.machine.pings_refused:
+            self._keepalive = self._keepalive.slower()
+            text = "%s: the server wants fewer pings: after %g s from now on"
+            logger.info(text, address, self._keepalive.time)
         if anyio.current_time() - made >= STABLE:
             self._failed = self._dismissed = 0
         elif connection.error is not None:

@@ -1,6 +1,7 @@
 //! The client's side of an HTTP/2 connection that carries gRPC calls.
 
 mod call;
+mod lifetime;
 mod opening;
 mod replies;
 
@@ -8,12 +9,13 @@ use self::call::{Call, Waiting, ended_event, failed};
 use crate::compress::{self, Encoding};
 use crate::grpc::code;
 use crate::guard::{Flood, FloodLimits, Guard};
+use crate::keepalive::{Keepalive, KeepaliveSettings, LAST_STREAM};
 use crate::outbound::SEND_BUFFER;
 use crate::pipe::{DATA_FRAME_BUDGET, INPUT_LIMIT, Pipe, ReadyList};
 use crate::stats::CallTable;
 use bytes::Bytes;
-use h2::Reason;
 use h2::client::{Connection, SendRequest};
+use h2::{PingPong, Reason};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, header};
 use rustc_hash::FxHashMap;
@@ -52,6 +54,10 @@ pub struct ClientLimits {
     pub compression: Option<Encoding>,
     /// What the server may do for nothing; resets are its right.
     pub floods: FloodLimits,
+    /// When to ping the server, if ever.
+    pub keepalive: Option<KeepaliveSettings>,
+    /// A connection whose streams have come to this id takes no new calls.
+    pub last_stream: u32,
 }
 
 impl Default for ClientLimits {
@@ -64,6 +70,8 @@ impl Default for ClientLimits {
             max_waiting: 10_000,
             compression: None,
             floods: FloodLimits::default(),
+            keepalive: None,
+            last_stream: LAST_STREAM,
         }
     }
 }
@@ -178,6 +186,9 @@ pub struct ClientConnection {
     draining: bool,
     /// Messages that came since the pipe was told.
     messages: u32,
+    keepalive: Option<Keepalive>,
+    pings: Option<PingPong>,
+    pings_refused: bool,
     now: Duration,
 }
 
@@ -222,6 +233,7 @@ impl ClientConnection {
             HeaderValue::from_static(compress::ACCEPTED),
         );
         base.insert(header::USER_AGENT, HeaderValue::from_str(user_agent).ok()?);
+        let keepalive = limits.keepalive.map(|each| Keepalive::new(each, now));
         let mut this = Self {
             limits,
             table,
@@ -240,6 +252,9 @@ impl ClientConnection {
             next_call: 1,
             draining: false,
             messages: 0,
+            keepalive,
+            pings: None,
+            pings_refused: false,
             now,
         };
         this.drive();
@@ -249,8 +264,11 @@ impl ClientConnection {
     /// Bytes came from the peer.
     pub fn handle_input(&mut self, data: &[u8], now: Duration) {
         self.now = now;
+        if let Some(keepalive) = &mut self.keepalive {
+            keepalive.heard(now);
+        }
         if !matches!(self.state, State::Closed) {
-            self.pipe.feed(data, now);
+            self.pipe.feed(data, now, true);
             self.drive();
         }
     }
@@ -263,7 +281,7 @@ impl ClientConnection {
         self.close(Some(CUT_OFF.to_owned()));
     }
 
-    /// Ends the calls whose deadline has come.
+    /// Ends the calls whose deadline has come, and looks whether the server lives.
     pub fn handle_timeout(&mut self, now: Duration) {
         self.now = now;
         while let Some(Reverse((deadline, call))) = self.deadlines.peek().copied() {
@@ -281,6 +299,7 @@ impl ClientConnection {
                 self.report_waiting(&waiting, outcome);
             }
         }
+        self.look_after_server();
         self.drive();
     }
 
@@ -288,13 +307,14 @@ impl ClientConnection {
     pub fn poll_timeout(&mut self) -> Option<Duration> {
         // Most calls end long before their deadline: what they leave here goes
         // when it comes to the top.
+        let look = self.keepalive.as_ref().map(|each| each.due(self.now));
         while let Some(Reverse((deadline, call))) = self.deadlines.peek().copied() {
             if self.calls.contains_key(&call) || self.waiting.iter().any(|w| w.call == call) {
-                return Some(deadline);
+                return Some(look.map_or(deadline, |look| look.min(deadline)));
             }
             self.deadlines.pop();
         }
-        None
+        look
     }
 
     /// What happened, oldest first.
@@ -327,6 +347,11 @@ impl ClientConnection {
     /// Whether new calls would be refused.
     pub fn is_draining(&self) -> bool {
         self.draining
+    }
+
+    /// Whether the server has ended the connection because it was pinged too often.
+    pub fn pings_refused(&self) -> bool {
+        self.pings_refused
     }
 
     /// Calls that are open or wait for a stream.
@@ -470,13 +495,17 @@ impl ClientConnection {
                             let cut_off = self.pipe.has_eof().then(|| CUT_OFF.to_owned());
                             return self.close(cut_off);
                         }
-                        Poll::Ready(Err(error)) => return self.close(Some(error.to_string())),
+                        Poll::Ready(Err(error)) => {
+                            self.note_refused_pings(&error);
+                            return self.close(Some(error.to_string()));
+                        }
                         Poll::Pending => {}
                     }
                     if !self.draining
                         && let Some(sender) = &mut self.sender
-                        && let Poll::Ready(Err(_)) = sender.poll_ready(&mut context)
+                        && let Poll::Ready(Err(error)) = sender.poll_ready(&mut context)
                     {
+                        self.note_refused_pings(&error);
                         self.drain();
                     }
                     let mut opened = false;
@@ -496,7 +525,7 @@ impl ClientConnection {
         }
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         if !self.draining {
             self.draining = true;
             self.events.push_back(ClientEvent::Draining);
@@ -541,6 +570,7 @@ impl ClientConnection {
         }
         self.drain();
         self.state = State::Closed;
+        self.keepalive = None;
         self.sender = None;
         let reason = error.as_deref().unwrap_or("the connection was closed");
         for (call, mut entry) in std::mem::take(&mut self.calls) {

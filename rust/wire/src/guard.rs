@@ -15,6 +15,7 @@
 mod bucket;
 mod scanner;
 
+use crate::keepalive::{PingCount, PingLimits};
 pub(crate) use bucket::Bucket;
 pub use bucket::Rate;
 use h2::Reason;
@@ -122,14 +123,17 @@ impl Flood {
         of: "seconds for its headers",
     };
 
-    /// The frame that ends the connection (RFC 9113, 6.8).
+    const PINGS: Self = Self { of: "pings" };
+
+    /// The frame that ends the connection (RFC 9113, 6.8). What it says of pings
+    /// is gRFC A8's, and the other floods are named likewise.
     pub(crate) fn goaway(self, last_stream: u32) -> Vec<u8> {
-        let debug = self.of.as_bytes();
+        let debug = format!("too_many_{}", self.of.replace(' ', "_"));
         let length = u32::try_from(8 + debug.len()).unwrap_or(8).to_be_bytes();
         let mut frame = vec![length[1], length[2], length[3], 7, 0, 0, 0, 0, 0];
         frame.extend_from_slice(&last_stream.to_be_bytes());
         frame.extend_from_slice(&u32::from(Self::REASON).to_be_bytes());
-        frame.extend_from_slice(debug);
+        frame.extend_from_slice(debug.as_bytes());
         frame
     }
 }
@@ -169,6 +173,7 @@ pub(crate) struct Guard {
     /// What small frames may still lack.
     small: usize,
     glitches: Bucket,
+    pings: Option<PingCount>,
     /// Small DATA frames for streams that we have ended.
     stray: u32,
     empty_frames: u32,
@@ -211,6 +216,7 @@ impl Guard {
             small: limits.small_data,
             glitches: Bucket::new(limits.glitches, now),
             limits,
+            pings: None,
             stray: 0,
             empty_frames: 0,
             block: None,
@@ -223,8 +229,17 @@ impl Guard {
         }
     }
 
-    pub(crate) fn set_now(&mut self, now: Duration) {
+    /// Holds a client to how often it may ping.
+    pub(crate) fn limit_pings(&mut self, limits: PingLimits) {
+        self.pings = Some(PingCount::new(limits));
+    }
+
+    /// To be called before the next input.
+    pub(crate) fn set_now(&mut self, now: Duration, has_calls: bool) {
         self.now = now;
+        if let Some(pings) = &mut self.pings {
+            pings.set_busy(has_calls);
+        }
     }
 
     /// How many bytes of `data`, the next of the input, h2 may have now.
@@ -262,6 +277,9 @@ impl Guard {
     pub(crate) fn sent(&mut self, data: &[u8]) {
         let mut at = 0;
         while let Some(head) = self.output.next(data, &mut at, extra_of_output) {
+            if let (DATA | HEADERS, Some(pings)) = (head.kind, &mut self.pings) {
+                pings.forgive();
+            }
             match head.kind {
                 DATA => self.earn(EARNED_BY_DATA),
                 HEADERS if !self.is_server => self.earn(EARNED_BY_STREAM),
@@ -317,6 +335,7 @@ impl Guard {
                 self.glitch("SETTINGS frames")
             }
             SETTINGS => self.explained("SETTINGS acknowledgements"),
+            PING if head.flags & END == 0 && !self.may_ping() => Verdict::End(Flood::PINGS),
             PING => self.explained("PING frames"),
             PRIORITY => self.explained("PRIORITY frames"),
             WINDOW_UPDATE => self.explained("WINDOW_UPDATE frames"),
@@ -326,6 +345,11 @@ impl Guard {
             }
             _ => self.glitch("frames of other kinds"),
         }
+    }
+
+    fn may_ping(&mut self) -> bool {
+        let now = self.now;
+        self.pings.as_mut().is_none_or(|pings| pings.allow(now))
     }
 
     fn judge_data(&mut self, head: &Head) -> Verdict {
@@ -373,6 +397,9 @@ impl Guard {
         }
         if self.is_server {
             self.last_stream = self.last_stream.max(head.stream);
+            if let Some(pings) = &mut self.pings {
+                pings.set_busy(true);
+            }
             self.earn(EARNED_BY_STREAM);
             Verdict::Pass
         } else {

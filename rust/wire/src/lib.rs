@@ -14,6 +14,7 @@ mod credit;
 pub mod grpc;
 mod guard;
 pub mod http1;
+pub mod keepalive;
 mod message;
 mod outbound;
 mod pipe;

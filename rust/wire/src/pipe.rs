@@ -49,9 +49,9 @@ impl Pipe {
         })))
     }
 
-    pub(crate) fn feed(&self, data: &[u8], now: Duration) {
+    pub(crate) fn feed(&self, data: &[u8], now: Duration, has_calls: bool) {
         let mut buffers = self.0.lock();
-        buffers.guard.set_now(now);
+        buffers.guard.set_now(now, has_calls);
         buffers.input.extend_from_slice(data);
     }
 

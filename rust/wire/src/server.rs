@@ -1,18 +1,21 @@
 //! The server's side of an HTTP/2 connection that carries gRPC, plain HTTP or both.
 
+mod config;
+mod lifetime;
 mod patience;
 mod requests;
 mod stream;
 mod web;
 
+pub use self::config::{ServerConfig, ServerLimits};
+use self::lifetime::Lifetime;
 use self::stream::{Kind, Phase, Sending, Stream, grpc_headers};
 use crate::compress::Encoding;
 use crate::grpc::{self, code};
-use crate::guard::{Bucket, Flood, FloodLimits, Guard};
-use crate::message::{HttpLimits, HttpRequest};
+use crate::guard::{Bucket, Flood, Guard};
+use crate::message::HttpRequest;
 use crate::pipe::{DATA_FRAME_BUDGET, INPUT_LIMIT, Pipe, ReadyList};
-use crate::stats::CallTable;
-use crate::web::{End, WebConfig};
+use crate::web::End;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::{Connection, Handshake};
@@ -21,7 +24,6 @@ use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -32,73 +34,6 @@ const REMEMBERED_RESETS: usize = 1000;
 /// Frames for forgotten streams in the life of a connection. Each costs a reset
 /// in reply, which piles up if the client does not read, so there is an end.
 const FORGOTTEN_RESETS: usize = 10_000;
-
-/// Bounds of one connection.
-#[derive(Clone, Debug)]
-pub struct ServerLimits {
-    /// Streams at once; a handler counts until it ends, also after a reset.
-    pub max_streams: u32,
-    /// Largest message in bytes.
-    pub max_message: usize,
-    /// Largest header list in bytes that is accepted.
-    pub max_header_bytes: u32,
-    /// Flow-control window of a stream in bytes.
-    pub stream_window: u32,
-    /// Flow-control window of the connection in bytes.
-    pub connection_window: u32,
-    /// From the first byte until the preface has come.
-    pub handshake_timeout: Duration,
-    /// From the start of a call whose request is one message until it has come.
-    pub request_timeout: Duration,
-    /// Without any stream for this long, the connection is closed.
-    pub idle_timeout: Duration,
-    /// A peer that takes nothing of an answer for this long has it reset.
-    pub blocked_timeout: Duration,
-    /// A streaming request that has not ended, and nothing came or went for it
-    /// for this long, is ended.
-    pub stream_idle_timeout: Duration,
-    /// Calls at once over all connections that share the configuration; more
-    /// are refused before they begin.
-    pub max_calls: Option<usize>,
-    /// What the peer may do for nothing.
-    pub floods: FloodLimits,
-}
-
-impl Default for ServerLimits {
-    fn default() -> Self {
-        Self {
-            max_streams: 100,
-            max_message: 4 * 1024 * 1024,
-            max_header_bytes: 16 * 1024,
-            stream_window: 256 * 1024,
-            connection_window: 1024 * 1024,
-            handshake_timeout: Duration::from_secs(10),
-            request_timeout: Duration::from_secs(15),
-            idle_timeout: Duration::from_secs(3600),
-            blocked_timeout: Duration::from_secs(60),
-            stream_idle_timeout: Duration::from_secs(300),
-            max_calls: None,
-            floods: FloodLimits::default(),
-        }
-    }
-}
-
-/// What a server's connections share.
-#[derive(Clone, Debug, Default)]
-pub struct ServerConfig {
-    /// The bounds.
-    pub limits: ServerLimits,
-    /// The methods that are served, if gRPC is.
-    pub grpc: Option<Arc<CallTable>>,
-    /// The bounds of plain requests, if those are served.
-    pub http: Option<HttpLimits>,
-    /// How browsers are served, if gRPC-Web and Connect are beside gRPC.
-    pub web: Option<WebConfig>,
-    /// What compresses the replies to clients that accept it, unless a handler chooses.
-    pub compression: Option<Encoding>,
-    /// Calls in progress; only counted if there is a limit.
-    pub calls: Arc<AtomicUsize>,
-}
 
 /// What happened on the connection.
 #[derive(Debug)]
@@ -181,6 +116,7 @@ pub struct ServerConnection {
     flood: Option<Flood>,
     /// Shut down before the preface came; `since` is when.
     leaving: bool,
+    lifetime: Lifetime,
     /// The client was told which encodings are taken: once is enough.
     advertised: bool,
 }
@@ -189,7 +125,10 @@ impl ServerConnection {
     /// A connection that was just accepted.
     pub fn new(config: Arc<ServerConfig>, now: Duration) -> Self {
         let limits = &config.limits;
-        let guard = Guard::of_server(limits.floods.clone(), limits.max_header_bytes, now);
+        let mut guard = Guard::of_server(limits.floods.clone(), limits.max_header_bytes, now);
+        if let Some(pings) = config.pings {
+            guard.limit_pings(pings);
+        }
         let pipe = Pipe::new(guard);
         let mut builder = h2::server::Builder::new();
         builder
@@ -206,6 +145,7 @@ impl ServerConnection {
             .data_frame_budget(DATA_FRAME_BUDGET);
         let state = State::Handshaking(builder.handshake(pipe.clone()));
         let resets = Bucket::new(limits.floods.resets, now);
+        let lifetime = Lifetime::new(&config, now);
         let mut this = Self {
             config,
             pipe,
@@ -221,6 +161,7 @@ impl ServerConnection {
             messages: 0,
             flood: None,
             leaving: false,
+            lifetime,
             advertised: false,
         };
         this.drive();
@@ -230,8 +171,9 @@ impl ServerConnection {
     /// Bytes came from the peer.
     pub fn handle_input(&mut self, data: &[u8], now: Duration) {
         self.now = now;
+        self.lifetime.heard(now);
         if !matches!(self.state, State::Closed) {
-            self.pipe.feed(data, now);
+            self.pipe.feed(data, now, self.in_flight() > 0);
             self.drive();
         }
     }
@@ -274,6 +216,7 @@ impl ServerConnection {
                 self.expire_streams();
             }
         }
+        self.check_lifetime();
         self.drive();
     }
 

@@ -1,6 +1,9 @@
 //! The client's side of a connection.
 
-use super::convert::{encoding_from_py, from_ns, headers_to_py, request_metadata_from_py, to_ns};
+use super::convert::{
+    Keepalive, encoding_from_py, from_ns, headers_to_py, keepalive_from_py,
+    request_metadata_from_py, to_ns,
+};
 use super::table::PyCallTable;
 use bascule_wire::client::{ClientConnection, ClientEvent, ClientLimits, Outcome, Start};
 use bascule_wire::grpc;
@@ -20,7 +23,7 @@ pub(crate) struct PyClientConnection(Mutex<ClientConnection>);
 impl PyClientConnection {
     #[new]
     #[pyo3(signature = (calls, authority, now_ns, *, tls=false, user_agent, max_message=4_194_304,
-        compression=None))]
+        compression=None, keepalive=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         calls: &PyCallTable,
@@ -30,10 +33,12 @@ impl PyClientConnection {
         user_agent: &str,
         max_message: usize,
         compression: Option<&str>,
+        keepalive: Option<Keepalive>,
     ) -> PyResult<Self> {
         let limits = ClientLimits {
             max_message,
             compression: encoding_from_py(compression)?,
+            keepalive: keepalive.map(keepalive_from_py),
             ..ClientLimits::default()
         };
         let table = Arc::clone(&calls.0);
@@ -142,6 +147,11 @@ impl PyClientConnection {
     #[getter]
     fn draining(&self) -> bool {
         self.0.lock().is_draining()
+    }
+
+    #[getter]
+    fn pings_refused(&self) -> bool {
+        self.0.lock().pings_refused()
     }
 
     #[getter]

@@ -2,6 +2,7 @@
 
 use bascule_wire::compress::Encoding;
 use bascule_wire::grpc::{self, BadMetadata, MetadataValue};
+use bascule_wire::keepalive::KeepaliveSettings;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -133,6 +134,17 @@ pub(crate) fn encodings(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
 pub(crate) fn encoding_from_py(name: Option<&str>) -> PyResult<Option<Encoding>> {
     name.map_or(Ok(None), Encoding::named)
         .map_err(PyValueError::new_err)
+}
+
+/// Time and timeout in nanoseconds, and whether to ping without calls.
+pub(crate) type Keepalive = (u64, u64, bool);
+
+pub(crate) fn keepalive_from_py((time, timeout, without_calls): Keepalive) -> KeepaliveSettings {
+    KeepaliveSettings {
+        time: from_ns(time),
+        timeout: from_ns(timeout),
+        without_calls,
+    }
 }
 
 pub(crate) fn from_ns(ns: u64) -> Duration {

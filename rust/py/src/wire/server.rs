@@ -1,12 +1,13 @@
 //! The server's side of a connection.
 
 use super::convert::{
-    encoding_from_py, from_ns, headers_to_py, http_headers_from_py, http_headers_to_py,
-    metadata_from_py, to_ns,
+    Keepalive, encoding_from_py, from_ns, headers_to_py, http_headers_from_py, http_headers_to_py,
+    keepalive_from_py, metadata_from_py, to_ns,
 };
 use super::table::PyCallTable;
 use super::web::PyWebConfig;
 use bascule_wire::accepted::AcceptedConnection;
+use bascule_wire::keepalive::{AgeLimits, PingLimits};
 use bascule_wire::server::{ServerConfig, ServerEvent, ServerLimits};
 use bascule_wire::{FloodLimits, HttpLimits, Problem, grpc};
 use bytes::Bytes;
@@ -29,7 +30,9 @@ impl PyServerConfig {
         http_max_body=None, http_max_headers=100, http_header_timeout_ns=10_000_000_000,
         http_body_timeout_ns=15_000_000_000, handshake_timeout_ns=10_000_000_000,
         idle_timeout_ns=3_600_000_000_000, web=None, compression=None, max_calls=None,
-        blocked_timeout_ns=60_000_000_000, stream_idle_timeout_ns=300_000_000_000))]
+        blocked_timeout_ns=60_000_000_000, stream_idle_timeout_ns=300_000_000_000,
+        keepalive=None, min_ping_interval_ns=None, pings_without_calls=false,
+        max_age_ns=None, max_age_grace_ns=30_000_000_000))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         calls: Option<&PyCallTable>,
@@ -47,6 +50,11 @@ impl PyServerConfig {
         max_calls: Option<usize>,
         blocked_timeout_ns: u64,
         stream_idle_timeout_ns: u64,
+        keepalive: Option<Keepalive>,
+        min_ping_interval_ns: Option<u64>,
+        pings_without_calls: bool,
+        max_age_ns: Option<u64>,
+        max_age_grace_ns: u64,
     ) -> PyResult<Self> {
         let limits = ServerLimits {
             max_streams,
@@ -81,6 +89,16 @@ impl PyServerConfig {
             web: web.map(|web| web.0.clone()),
             compression: encoding_from_py(compression)?,
             calls: Arc::default(),
+            keepalive: keepalive.map(keepalive_from_py),
+            pings: min_ping_interval_ns.map(|interval| PingLimits {
+                min_interval: from_ns(interval),
+                without_calls: pings_without_calls,
+            }),
+            age: max_age_ns.map(|max_age| AgeLimits {
+                max_age: from_ns(max_age),
+                grace: from_ns(max_age_grace_ns),
+                made: Arc::default(),
+            }),
         })))
     }
 }

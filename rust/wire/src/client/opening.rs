@@ -78,8 +78,12 @@ impl ClientConnection {
                     let _ = sending.end(None, &mut context);
                 }
                 entry.sending = Some(sending);
+                let id = response.stream_id().as_u32();
                 entry.receiving = Receiving::Headers(response);
                 self.calls.insert(call, entry);
+                if id >= self.limits.last_stream {
+                    self.drain();
+                }
                 self.progress(call);
             }
             Err(error) => {

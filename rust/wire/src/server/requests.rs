@@ -24,7 +24,7 @@ impl ServerConnection {
         if self.is_full() {
             return self.refuse_stream(respond);
         }
-        self.since = self.now;
+        self.note_stream(stream);
         let (ready, waker) = StreamWaker::new(stream, &self.ready);
         let mut headers = parts.headers;
         let (mut problem, mut dialect, mut encoding) = (None, None, None);

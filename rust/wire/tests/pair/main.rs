@@ -6,6 +6,7 @@ mod abuse;
 mod calls;
 mod credit;
 mod fuzz;
+mod keepalive;
 mod loss;
 
 use bascule_wire::client::{ClientConnection, ClientEvent, ClientLimits, Outcome, Start};
