@@ -158,6 +158,8 @@ struct Block {
     size: usize,
     continuations: u32,
     empty: u32,
+    /// Its last frame has begun.
+    ends: bool,
 }
 
 /// Watches the frames of one connection, both ways.
@@ -319,8 +321,10 @@ impl Guard {
 
     /// Whether a header block is under way for too long.
     pub(crate) fn is_stuck_in_headers(&self, now: Duration) -> bool {
-        self.block
-            .is_some_and(|block| now.saturating_sub(block.since) > self.limits.header_timeout)
+        self.block.is_some_and(|block| {
+            (!block.ends || self.input.is_inside_frame())
+                && now.saturating_sub(block.since) > self.limits.header_timeout
+        })
     }
 
     fn judge(&mut self, head: &Head) -> Verdict {
@@ -385,8 +389,9 @@ impl Guard {
             size: head.content(),
             continuations: 0,
             empty: 0,
+            ends: head.flags & END_HEADERS != 0,
         };
-        self.block = (head.flags & END_HEADERS == 0).then_some(block);
+        self.block = Some(block);
         if block.size > self.header_block {
             return end("bytes of headers");
         }
@@ -408,12 +413,13 @@ impl Guard {
     }
 
     fn judge_continuation(&mut self, head: &Head) -> Verdict {
-        let Some(block) = &mut self.block else {
+        let Some(block) = self.block.as_mut().filter(|block| !block.ends) else {
             return Verdict::Pass; // h2 knows what to do about it
         };
         block.continuations += 1;
         block.empty += u32::from(head.length == 0);
         block.size += head.length;
+        block.ends = head.flags & END_HEADERS != 0;
         let block = *block;
         if block.continuations > self.limits.continuations {
             return end("CONTINUATION frames");
@@ -423,9 +429,6 @@ impl Guard {
         }
         if block.size > self.header_block {
             return end("bytes of headers");
-        }
-        if head.flags & END_HEADERS != 0 {
-            self.block = None;
         }
         Verdict::Pass
     }

@@ -83,6 +83,11 @@ impl Scanner {
         self.have = 0;
     }
 
+    /// Whether a payload has begun and not ended.
+    pub(super) fn is_inside_frame(&self) -> bool {
+        self.skip > 0
+    }
+
     /// Gives the last byte of the head back, so that the frame stays incomplete
     /// for who has the bytes before; `at` is as [`Self::next`] left it.
     pub(super) fn step_back(&mut self, at: usize) -> usize {

@@ -197,6 +197,11 @@ fn a_header_block_that_does_not_end_is_late_after_a_while() {
     assert!(guard.is_stuck_in_headers(NOW + Duration::from_secs(11)));
     guard.admit(&frame(CONTINUATION, END_HEADERS, 1, b"x"));
     assert!(!guard.is_stuck_in_headers(NOW + Duration::from_secs(11)));
+    let whole = frame(HEADERS, END_HEADERS, 3, b"more");
+    guard.admit(&whole[..11]);
+    assert!(guard.is_stuck_in_headers(NOW + Duration::from_secs(11)));
+    guard.admit(&whole[11..]);
+    assert!(!guard.is_stuck_in_headers(NOW + Duration::from_secs(11)));
 }
 
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {

@@ -52,7 +52,7 @@ fn input() -> impl Strategy<Value = (Vec<u8>, usize)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(crate::cases(1500))]
 
     #[test]
     fn a_server_survives_any_frames((bytes, size) in input(), seconds in 0_u64..30) {

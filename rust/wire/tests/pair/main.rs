@@ -15,6 +15,7 @@ use bascule_wire::server::{ServerConfig, ServerConnection, ServerEvent, ServerLi
 use bascule_wire::stats::CallTable;
 use bytes::Bytes;
 use http::HeaderMap;
+use proptest::prelude::ProptestConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,14 @@ const METHODS: [(&str, bool); 5] = [
     ("/t.T/Bidi", false),
     ("/t.T/Fail", true),
 ];
+
+/// As many cases, unless `FUZZ_CASES` asks for more. Not `PROPTEST_CASES`, which
+/// holds for slower properties as well.
+fn cases(least: u32) -> ProptestConfig {
+    let asked = std::env::var("FUZZ_CASES").ok();
+    let asked = asked.and_then(|cases| cases.parse().ok()).unwrap_or(0);
+    ProptestConfig::with_cases(least.max(asked))
+}
 
 fn table() -> Arc<CallTable> {
     let table = CallTable::default();
