@@ -251,7 +251,7 @@ async def attack(
                 if reads:
                     await tasks.start(attacker.read)
                 tasks.start_soon(probe.run)
-                with anyio.fail_after(20):
+                with anyio.fail_after(60):
                     yield Scene(attacker, service, server, probe)
                     enough = probe.served + 3
                     while probe.served < enough:
