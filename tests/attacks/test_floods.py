@@ -99,9 +99,7 @@ async def test_a_flood_ends_its_connection(name: str) -> None:
         assert scene.service.most_running <= 1
 
 
-@pytest.mark.parametrize(
-    "name", ["ping", "settings", "priority", "window update", "unknown", "empty data"]
-)
+@pytest.mark.parametrize("name", ["settings", "priority", "window update", "unknown", "empty data"])
 async def test_what_is_within_the_limit_is_let_pass(name: str) -> None:
     first, flood, count = FLOODS[name]
     async with attack() as scene:
