@@ -65,7 +65,6 @@ class CallPolicyModel:
 
     def candidates(self, now: int) -> dict[int, EndpointModel]:
         """Return the endpoints that may be picked: outliers only if there is nobody else."""
-        self.outlier.advance(now)
         admitting = {
             number: endpoint
             for number, endpoint in self._usable().items()
@@ -80,6 +79,7 @@ class CallPolicyModel:
 
     def verdict(self, now: int) -> tuple[int, int]:
         """Return the verdict and, for open breakers, how long to wait."""
+        self.outlier.advance(now)
         if not self._usable():
             return (3, -1)
         if self.candidates(now):
