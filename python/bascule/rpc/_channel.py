@@ -161,6 +161,7 @@ class Channel:
             raise ClosedError(message)
         self._manager = open_driver()
         self.driver: Driver = await self._manager.__aenter__()
+        self._token = anyio.lowlevel.current_token()
         self._thread = get_ident()
         self._pool.open(
             Terms(
@@ -228,7 +229,13 @@ class Channel:
         if self._trace and (_current.get() is not None or trace_variable.get() is not None):
             headers = traced(headers)
         if not self._around_unary:
-            reply, _, _ = await unary(self, method, request, timeout, headers, wait_for_ready)
+            try:
+                reply, _, _ = await unary(self, method, request, timeout, headers, wait_for_ready)
+            except WrongLoopError:
+                raise
+            except RuntimeError as error:
+                self._require_loop(error)
+                raise
             return reply  # type: ignore[no-any-return]
         context = ClientCallContext(method.path, headers, timeout)
 
@@ -395,7 +402,12 @@ class Channel:
             message = f"channel to {self.target} is not open: use it inside its `async with`"
             raise ClosedError(message)
         if get_ident() != self._thread:
-            raise WrongLoopError(_WRONG.format(self.target))
+            raise WrongLoopError(_WRONG.format(self.target, "another thread's"))
+
+    def _require_loop(self, error: RuntimeError) -> None:
+        """:raises WrongLoopError: if the error comes from an event loop that is not the channel's"""
+        if anyio.lowlevel.current_token() != self._token and self._thread:
+            raise WrongLoopError(_WRONG.format(self.target, "another")) from error
 
     def _take_config(self, config: ServiceConfig) -> None:
         self._methods.clear()
@@ -424,7 +436,7 @@ class Channel:
 
 #: What is wrong, and what works.
 _WRONG = (
-    "channel to {} belongs to another thread's event loop: open one channel in each event loop, or "
+    "channel to {} belongs to {} event loop: open one channel in each event loop, or "
     "call from this thread through anyio.from_thread.run in the loop that entered it"
 )
 
