@@ -186,7 +186,7 @@ class Probe:
         """Call without a pause."""
         while True:
             try:
-                await self.channel.unary(ECHO, b"meanwhile", timeout=5.0)
+                await self.channel.unary(ECHO, b"meanwhile")
                 self.served += 1
             except RpcError as error:
                 self.failed.append(error)
