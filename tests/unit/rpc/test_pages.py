@@ -1,4 +1,4 @@
-"""The samples of docs/how-to/retries.md work as they stand there."""
+"""The samples of pages about channels work as they stand there."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 
 BEFORE = """
 import pytest
 from tests.generated.echo_bascule import EchoBase, EchoStub
 from tests.generated.echo_pb2 import EchoReply, EchoRequest
+
+
+class Echo(EchoBase):
+    async def unary(self, request):
+        return EchoReply(text=request.text)
+
 
 pytestmark = pytest.mark.anyio
 
@@ -23,8 +31,9 @@ def anyio_backend(request):
 """
 
 
-def test_the_samples(tmp_path: Path) -> None:
-    page = (ROOT / "docs/how-to/retries.md").read_text()
+@pytest.mark.parametrize("name", ["channels", "retries"])
+def test_the_samples(name: str, tmp_path: Path) -> None:
+    page = (ROOT / f"docs/how-to/{name}.md").read_text()
     samples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     file = tmp_path / "test_samples.py"
     file.write_text("\n".join([BEFORE, *samples]))
