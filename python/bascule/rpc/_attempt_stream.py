@@ -204,6 +204,7 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
         # Whether the next attempt is the last one, because not all of the request was kept.
         self._last = False
         self._begun = anyio.Event()
+        self._scope: anyio.CancelScope | None = None
         self._refusal: Exception | None = None
         self._transparent = False
         self._gave_up = False
@@ -281,16 +282,23 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
         self._release()
 
     async def _start(self, request: bytes | None) -> None:
-        self._started = True
-        self._request = request
-        if request is not None:
-            self._keep(len(request))
-        self._nursery.tasks.start_soon(self._run)
+        if not self._started:
+            self._started = True
+            self._request = request
+            if request is not None:
+                self._keep(len(request))
+            # Not the task group's own scope, which is around the caller's code as well.
+            self._scope = anyio.CancelScope()
+            self._nursery.tasks.start_soon(self._run, self._scope)
         await self._begun.wait()
         if self._refusal is not None:
             raise self._refusal
 
-    async def _run(self) -> None:
+    async def _run(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            await self._make_attempts()
+
+    async def _make_attempts(self) -> None:
         """Make attempts until one has the headers or none may follow."""
         config = self._config
         try:
@@ -299,11 +307,13 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
             elif config.retry is not None:
                 answer, gave_up = await self._retry(config.retry)
         except Exception as error:  # noqa: BLE001 - raised by whoever waits for the start
-            # Nothing was sent.
-            self._refuse(error, Status.UNAVAILABLE, str(error))
+            if not self._settled():
+                # Nothing was sent.
+                self._refuse(error, Status.UNAVAILABLE, str(error))
             return
         failure = answer.failure
-        if failure is None or self._outcome is not None:
+        # An attempt may fail in the same turn in which another one gets its headers.
+        if failure is None or self._settled():
             return
         self._gave_up = gave_up
         if self._begun.is_set():
@@ -368,6 +378,10 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
     async def _until_over(self, previous: int) -> Event | None:
         while True:
             attempt = await self._open(previous)
+            if self._settled():
+                # Another attempt came first while this one waited for a connection.
+                attempt.reset()
+                return None
             self._running.append(attempt)
             attempt.pump()
             self._begun.set()
@@ -451,8 +465,8 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
     def _abandon(self) -> None:
         for attempt in self._running:
             attempt.reset()
-        if hasattr(self._nursery, "tasks"):
-            self._nursery.tasks.cancel_scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
         self._release()
         super()._abandon()
         self._begun.set()

@@ -326,9 +326,78 @@ async def test_a_fatal_failure_ends_all_hedges() -> None:
 
 
 async def test_a_full_buffer_leaves_one_hedge() -> None:
-    service = Scripted(ANSWER, HANG, HANG)
+    # Which one is left is open: trio turns the order of its tasks at random.
+    service = Scripted(ANSWER)
     config = MethodConfig(hedging=HedgingPolicy(3, 0))
     async with calling(service, config) as (channel, stub):
         text = "z" * 60_000
         assert await joined(stub, *[text] * 10) == " ".join([text] * 10)
         assert channel.attempts.unbuffered == 1
+        assert sum(len(texts) == 10 for texts in service.received) == 1
+
+
+async def test_a_hedge_that_comes_late_does_not_take_over() -> None:
+    service = Scripted(ANSWER)
+    config = MethodConfig(hedging=HedgingPolicy(3, 0))
+    async with calling(service, config) as (channel, stub):
+        admit, full, waiting = channel.admit, anyio.Event(), []
+
+        async def late(*args):
+            if waiting:
+                waiting.append(True)
+                await full.wait()
+            waiting.append(True)
+            return await admit(*args)
+
+        channel.admit = late
+        text = "z" * 60_000
+        async with stub.client_stream() as stream:
+            await stream.send_message(EchoRequest(text=text))
+            with anyio.fail_after(5):
+                while len(waiting) < 3:  # noqa: ASYNC110 - no one is told
+                    await anyio.sleep(0.001)
+            full.set()
+            for _ in range(9):
+                await stream.send_message(EchoRequest(text=text))
+            await stream.end()
+            reply = await stream.recv_message()
+            assert reply is not None
+            assert reply.text == " ".join([text] * 10)
+
+
+async def test_cancelling_a_call_does_not_cancel_its_caller() -> None:
+    for config in (PAUSE, HEDGE_LATE):
+        async with calling(Scripted(FAIL, HANG), config) as (_, stub):
+            reached = False
+            async with stub.server_stream(EchoRequest()) as stream:
+                with anyio.move_on_after(0.02):
+                    await stream.recv_message()
+                await stream.cancel()
+                await anyio.lowlevel.checkpoint()
+                reached = True
+            assert reached
+
+
+async def test_a_reply_that_is_too_large_is_told_to_who_receives() -> None:
+    config = MethodConfig(retry=RETRY.retry, max_response_bytes=3)
+    async with calling(Scripted(ANSWER), config) as (_, stub):
+        with pytest.raises(RpcError, match="larger than the method's 3"):
+            await joined(stub, "abcdef")
+
+
+async def test_headers_and_another_failure_in_one_turn_leave_the_headers() -> None:
+    config = MethodConfig(hedging=HedgingPolicy(2, 0))
+    async with calling(Scripted(Step(delay=100)), config) as (channel, stub):
+        async with stub.server_stream(EchoRequest(replies=1)) as stream:
+            with anyio.fail_after(5):
+                while len(stream._running) < 2:  # noqa: ASYNC110 - no one is told
+                    await anyio.sleep(0.001)
+            one, other = stream._running
+            one.slot.connection.handle_events(
+                [(4, one.call, Status.NOT_FOUND.value, "no", None, False), (2, other.call, None)]
+            )
+            await stream.recv_initial_metadata()
+            with anyio.move_on_after(0.02):
+                await stream.recv_message()
+            assert stream._outcome is None
+            one.slot.connection.machine.cancel(one.call, channel.driver.now_ns())
