@@ -85,11 +85,11 @@ def _server_targets() -> Iterator[Target]:
 
 
 def _streams_targets() -> Iterator[Target]:
-    for side in ("server", "client"):
-        for kind, limit in (("count", 10.0), ("pingpong", 3.0), ("large", 2.0)):
-            case, metric, _ = LOADS[kind]
-            key = Key("streams", "bascule asyncio", f"{side}, {case}", metric)
-            yield _ratio(key, "grpcio.aio", at_least=limit)
+    # Servers. Clients stand in the table: the server in Go that they share is the bound of some.
+    for kind, limit in (("count", 10.0), ("pingpong", 3.0), ("large", 2.0)):
+        case, metric, _ = LOADS[kind]
+        key = Key("streams", "bascule asyncio", f"server, {case}", metric)
+        yield _ratio(key, "grpcio.aio", at_least=limit)
 
 
 def _client_targets() -> Iterator[Target]:
