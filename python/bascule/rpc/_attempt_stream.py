@@ -414,6 +414,7 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
                 )
             except BaseException:
                 channel.complete(slot, ABANDONED)
+                await anyio.lowlevel.checkpoint()
                 raise
             if call is not None:
                 break

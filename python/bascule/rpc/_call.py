@@ -70,16 +70,20 @@ async def unary(
     wait_for_ready: bool | None = None,
 ) -> tuple[Any, str, Headers | None]:
     """Call a method with one request and one reply: the reply, the peer, its trailers."""
-    index, encode, decode, config = channel.prepare(method)
-    data = encode(request)
-    if len(data) > channel.max_send_message:
-        text = (
-            f"request of {len(data)} bytes is larger than the limit of {channel.max_send_message}"
-        )
-        raise RpcError(Status.RESOURCE_EXHAUSTED, text)
-    if config is not None:
-        timeout = shorter(timeout, config.timeout)
-    deadline_ns, of_scope = channel.limit(timeout)
+    try:
+        index, encode, decode, config = channel.prepare(method)
+        data = encode(request)
+        most = channel.max_send_message
+        if len(data) > most:
+            text = f"request of {len(data)} bytes is larger than the limit of {most}"
+            raise RpcError(Status.RESOURCE_EXHAUSTED, text)
+        if config is not None:
+            timeout = shorter(timeout, config.timeout)
+        deadline_ns, of_scope = channel.limit(timeout)
+    except Exception:
+        # Whoever tries again and again must let the loop turn, here and at every early end.
+        await anyio.lowlevel.checkpoint()
+        raise
     if deadline_ns == 0:
         await anyio.lowlevel.checkpoint()
     if config is not None:
@@ -161,6 +165,7 @@ class ConfiguredCall:
         config, attempts, size = self._config, self._channel.attempts, len(self._data)
         if config.max_request_bytes is not None and size > config.max_request_bytes:
             text = f"request of {size} bytes is larger than the method's {config.max_request_bytes}"
+            await anyio.lowlevel.checkpoint()
             raise RpcError(Status.RESOURCE_EXHAUSTED, text)
         gave_up = False
         if (config.retry is None and config.hedging is None) or not attempts.keep(size):
@@ -281,6 +286,7 @@ async def _exchange(
         call = machine.start(index, data, metadata, deadline_ns, True, now_ns)
     except BaseException:
         channel.complete(slot, ABANDONED)
+        await anyio.lowlevel.checkpoint()
         raise
     if call is None:
         return REFUSED

@@ -350,6 +350,7 @@ class Channel:
 
         :raises ClosedError: if the channel ends meanwhile, unless SHUTDOWN is one of them
         """
+        await anyio.lowlevel.checkpoint()
         while (state := self._pool.state) not in states:
             await self._pool.wait_change()
         return state

@@ -95,13 +95,18 @@ class Stream(Generic[Sent, Received]):
                 await self._stack.enter_async_context(each.stream(self._context))
             if self._context.on_stream is not None:
                 self._context.on_stream(self)
-            limit = self._channel.limit(self._context.timeout)
-            self._deadline_ns, self._of_scope = limit
-            if self._deadline_ns == 0:
-                await anyio.lowlevel.checkpoint()
-            if self._first is not None:
-                await self.send_message(self._first[0], end=True)
-                self._first = None
+            try:
+                limit = self._channel.limit(self._context.timeout)
+                self._deadline_ns, self._of_scope = limit
+                if self._deadline_ns == 0:
+                    await anyio.lowlevel.checkpoint()
+                if self._first is not None:
+                    await self.send_message(self._first[0], end=True)
+                    self._first = None
+            except Exception:
+                if not self._started:  # whoever tries again and again must let the loop turn
+                    await anyio.lowlevel.checkpoint()
+                raise
         except BaseException as error:
             self._abandon()
             if await self._stack.__aexit__(type(error), error, error.__traceback__):
@@ -120,6 +125,8 @@ class Stream(Generic[Sent, Received]):
         try:
             if exc is None and self._wants_status():
                 await self.recv_trailing_metadata()
+            elif not self._started:
+                await anyio.lowlevel.checkpoint()
         except BaseException as late:  # noqa: BLE001 - raised again below
             error = late
         self._abandon()
@@ -308,6 +315,10 @@ class Stream(Generic[Sent, Received]):
                 self._told = True
                 self._queue.end()
                 raise
+            except BaseException:
+                # Cancelled before anything was sent: another message may start the call.
+                self._started = False
+                raise
             connection = slot.connection
             if self._outcome is not None:  # cancelled by another task meanwhile
                 channel.complete(slot, ABANDONED)
@@ -319,6 +330,7 @@ class Stream(Generic[Sent, Received]):
                 )
             except BaseException:
                 channel.complete(slot, ABANDONED)
+                await anyio.lowlevel.checkpoint()
                 raise
             if call is not None:
                 break

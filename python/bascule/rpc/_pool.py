@@ -178,10 +178,11 @@ class Pool:
                 policy.set_ready(endpoint, False)
                 continue
             retry_after = None if retry_ns < 0 else retry_ns / 1e9
-            if verdict == 1:
-                raise RateLimitedError(self.target, retry_after)
-            if verdict == 2:
-                raise BreakerOpenError(self.target, retry_after)
+            if verdict in {1, 2}:
+                # Whoever tries again and again must let the loop turn.
+                await anyio.lowlevel.checkpoint()
+                refusal = RateLimitedError if verdict == 1 else BreakerOpenError
+                raise refusal(self.target, retry_after)
             wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
             await self._wait_ready_once(deadline_ns, wait)
 
@@ -249,6 +250,8 @@ class Pool:
                 try:
                     async with self.resolver.watch() as states:
                         async for said in states:
+                            if scope is not self._following:
+                                return  # idle since the turn in which it came
                             self.update(said)
                             delay = 0.0
                     return
@@ -396,7 +399,10 @@ class Pool:
         """
         self.wake_up()
         if self._terms is not None and not wait:
-            self._require_hope()
+            hopeless = self._hopeless()
+            if hopeless is not None:
+                await anyio.lowlevel.checkpoint()
+                raise hopeless
         left = None if deadline_ns is None else (deadline_ns - self._driver.now_ns()) / 1e9
         self.waiting += 1
         try:
@@ -410,20 +416,21 @@ class Pool:
             text = f"no connection to {self.target} before the deadline{why}"
             raise RpcError(Status.DEADLINE_EXCEEDED, text)
 
-    def _require_hope(self) -> None:
-        """:raises RpcError: UNAVAILABLE if no endpoint can be reached as things are"""
+    def _hopeless(self) -> RpcError | NoEndpointError | None:
+        """The error of a call if no endpoint can be reached as things are."""
         if not self._resolved:
             if self._unresolved is not None:
-                raise RpcError(Status.UNAVAILABLE, self._unresolved)
-            return
+                return RpcError(Status.UNAVAILABLE, self._unresolved)
+            return None
         usable = self._usable()
         if not usable:
-            raise NoEndpointError(self.target)
+            return NoEndpointError(self.target)
         if all(each.failure for each in usable):
             which = "the only endpoint" if len(usable) == 1 else f"none of {len(usable)} endpoints"
             can = "cannot be reached" if len(usable) == 1 else "can be reached"
             text = f"{which} of {self.target} {can}: {self._failures()}"
-            raise RpcError(Status.UNAVAILABLE, text)
+            return RpcError(Status.UNAVAILABLE, text)
+        return None
 
     def _failures(self) -> str:
         """What keeps calls from being sent, as far as it is known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,9 +12,21 @@ import pytest
 from google.rpc.error_details_pb2 import DebugInfo
 from tests.generated.echo_bascule import EchoBase, EchoStub
 from tests.generated.echo_pb2 import EchoReply, EchoRequest
+from tests.unit.rpc.services import Echo
 
-from bascule.errors import RpcError, Status
-from bascule.rpc import Channel, ConnectivityState, Server, call_context
+from bascule.discovery import MemoryRegistry
+from bascule.errors import BasculeError, RpcError, Status
+from bascule.resilience import BreakerSettings
+from bascule.rpc import (
+    Channel,
+    ConnectionBackoff,
+    ConnectivityState,
+    MethodConfig,
+    RetryPolicy,
+    Server,
+    ServiceConfig,
+    call_context,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -172,3 +184,97 @@ async def test_a_channels_own_timeout_holds_unless_a_call_has_one(kind: str) -> 
                 await invoke(EchoStub(channel), kind)
             assert raised.value.status is Status.DEADLINE_EXCEEDED
             await invoke(EchoStub(channel), kind, timeout=10.0)
+
+
+ONLY_THREE = ServiceConfig({"": MethodConfig(retry=RetryPolicy(), max_request_bytes=3)})
+
+
+@asynccontextmanager
+async def failing(why: str) -> AsyncIterator[EchoStub]:
+    """A channel whose calls fail before anything is sent."""
+    async with AsyncExitStack() as stack:
+        if why == "closed":
+            async with Channel("127.0.0.1:1") as channel:
+                pass
+        elif why in {"unreachable", "retried"}:
+            config = ServiceConfig({"": MethodConfig()}) if why == "retried" else None
+            channel = Channel("127.0.0.1:1", service_config=config)
+            await stack.enter_async_context(channel)
+            await channel.wait_for_state(ConnectivityState.TRANSIENT_FAILURE)
+        elif why == "no endpoint":
+            channel = Channel("memory:///nothing", registry=MemoryRegistry())
+            await stack.enter_async_context(channel)
+            await channel.wait_for_state(ConnectivityState.TRANSIENT_FAILURE)
+        else:
+            server = await stack.enter_async_context(Server([Scripted(fail)]))
+            channel = Channel(
+                server.addresses[0],
+                breaker=BreakerSettings(failure_threshold=1) if why == "breaker" else None,
+                max_send_message=3 if why == "large" else None,
+                service_config=ONLY_THREE if why == "large for the method" else None,
+                metadata={"x-bad": "\n"} if why == "metadata" else None,
+            )
+            await stack.enter_async_context(channel)
+            await channel.wait_ready()
+            if why == "breaker":
+                with pytest.raises(RpcError):
+                    await EchoStub(channel).unary(EchoRequest())
+        yield EchoStub(channel)
+
+
+async def fail() -> None:
+    raise RpcError(Status.UNAVAILABLE)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "bidi"])
+@pytest.mark.parametrize(
+    "why",
+    [
+        "closed",
+        "unreachable",
+        "retried",
+        "no endpoint",
+        "breaker",
+        "large",
+        "large for the method",
+        "metadata",
+    ],
+)
+async def test_a_loop_of_calls_that_fail_at_once_lets_others_run(why: str, kind: str) -> None:
+    async with failing(why) as stub:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await anyio.lowlevel.checkpoint()
+                turns += 1
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(count)
+            for _ in range(20):
+                with pytest.raises((BasculeError, ValueError)):
+                    if kind == "unary":
+                        await stub.unary(EchoRequest(text="large"))
+                    elif kind == "bidi":
+                        async with stub.bidi() as stream:
+                            await stream.send_message(EchoRequest(text="large"))
+                    else:
+                        async with stub.server_stream(EchoRequest(text="large")):
+                            pass
+            assert turns >= 10
+            group.cancel_scope.cancel()
+
+
+async def test_a_message_may_start_a_call_after_one_that_was_cancelled() -> None:
+    backoff = ConnectionBackoff(initial=0.01, most=0.01)
+    async with Channel("memory:late", wait_for_ready=True, backoff=backoff) as channel:
+        async with EchoStub(channel).client_stream() as stream:
+            with anyio.move_on_after(0.02) as scope:
+                await stream.send_message(EchoRequest())
+            assert scope.cancelled_caught
+            async with Server([Echo()], listen="memory:late"):
+                with anyio.fail_after(5):
+                    await stream.send_message(EchoRequest(text="a"), end=True)
+                    reply = await stream.recv_message()
+                assert reply is not None
