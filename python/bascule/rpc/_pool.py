@@ -250,9 +250,9 @@ class Pool:
                 try:
                     async with self.resolver.watch() as states:
                         async for said in states:
-                            if scope is not self._following:
-                                return  # idle since the turn in which it came
-                            self.update(said)
+                            # It may have become idle in the turn in which this came.
+                            if scope is self._following:
+                                self.update(said)
                             delay = 0.0
                     return
                 except Exception as error:  # noqa: BLE001 - whatever a resolver meets

@@ -52,6 +52,10 @@ class ServiceConfig:
                     "/package.Service/ or an empty string"
                 )
                 raise ConfigurationError(message)
+        service = self.health_check_service
+        if service is not None and any("\ud800" <= each <= "\udfff" for each in service):
+            message = f"health_check_service is {service!r}: surrogates cannot be sent"
+            raise ConfigurationError(message)
         object.__setattr__(self, "methods", MappingProxyType(dict(self.methods)))
 
     def method(self, path: str) -> MethodConfig | None:

@@ -413,6 +413,22 @@ async def test_a_backoff_that_cannot_work_is_refused(settings) -> None:
         ConnectionBackoff(**settings)
 
 
+async def test_what_a_resolver_says_as_the_channel_becomes_idle_connects_nothing() -> None:
+    registry = MemoryRegistry()
+    async with (
+        Server([Echo()]) as server,
+        Channel("memory:///echo", registry=registry) as channel,
+    ):
+        await anyio.wait_all_tasks_blocked()
+        registry.register("echo", Endpoint(server.addresses[0]))
+        # The answer is on its way, which on both loops no cancellation stops.
+        channel._pool.enter_idle()
+        await anyio.wait_all_tasks_blocked()
+        assert channel.state is IDLE
+        assert channel.snapshot().subchannels == ()
+        await channel.unary(UNARY, EchoRequest())
+
+
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
 async def test_an_idle_timeout_that_cannot_work_is_refused(timeout) -> None:
     with pytest.raises(ConfigurationError):

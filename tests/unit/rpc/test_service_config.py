@@ -206,6 +206,11 @@ def test_a_bad_value_is_refused_with_its_place(config, field) -> None:
         ServiceConfig.from_json(config)
 
 
+def test_a_service_that_cannot_be_sent_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="surrogates"):
+        ServiceConfig.from_json('{"healthCheckConfig": {"serviceName": "a\\ud800"}}')
+
+
 @pytest.mark.parametrize("key", ["a.B/C", "/a.B", "//C", "/a/b/c"])
 def test_a_key_that_could_match_nothing_is_refused(key) -> None:
     with pytest.raises(ConfigurationError, match=key):
