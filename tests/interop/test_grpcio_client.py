@@ -295,6 +295,25 @@ async def test_messages_up_to_the_limit(pair: Pair) -> None:
     assert (await pair.run(lambda stub: stub.Unary(EchoRequest(text="next")))).text == "next"
 
 
+async def test_a_request_above_the_limit_ends_a_stream_that_is_answered_by_its_status(
+    pair: Pair,
+) -> None:
+    def run(stub: EchoStub) -> Any:
+        requests: queue.SimpleQueue[EchoRequest | None] = queue.SimpleQueue()
+        requests.put(EchoRequest(text="fits", replies=1))
+        call = stub.Bidi(iter(requests.get, None), timeout=20)
+        assert next(call).text == "fits"
+        requests.put(EchoRequest(payload=bytes(4 * MIB)))
+        error = failure_of(lambda: next(call))
+        requests.put(None)
+        return error
+
+    error = await pair.run(run)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than the limit of 4194304 bytes" in error.details()
+    assert (await pair.run(lambda stub: stub.Unary(EchoRequest(text="next")))).text == "next"
+
+
 async def test_a_reply_above_the_limit_is_refused_by_the_server() -> None:
     class Large(BasculeGoogle):
         async def unary(self, request: EchoRequest) -> EchoReply:

@@ -283,7 +283,7 @@ impl ServerConnection {
         now: Duration,
     ) {
         self.now = now;
-        let Some(mut entry) = self.streams.remove(&stream) else {
+        let Some(mut entry) = self.take_handled(stream) else {
             return self.handler_ended(stream);
         };
         entry.ready.rearm();
@@ -315,7 +315,7 @@ impl ServerConnection {
 
     /// Sends the response headers of a streaming call, once.
     pub fn send_headers(&mut self, stream: u32, initial: HeaderMap) {
-        if let Some(entry) = self.streams.get_mut(&stream) {
+        if let Some(entry) = self.handled(stream) {
             // An error here is a reset, which the next poll reports.
             let _ = entry.start_call(initial);
         }
@@ -324,7 +324,8 @@ impl ServerConnection {
     /// Sends a message of a streaming call. False: wait for
     /// [`ServerEvent::Writable`] (or Reset) before the next one.
     pub fn send_message(&mut self, stream: u32, framed: Bytes) -> bool {
-        let Some(entry) = self.streams.get_mut(&stream) else {
+        let now = self.now;
+        let Some(entry) = self.handled(stream) else {
             return true;
         };
         if entry.start_call(HeaderMap::new()).is_err() {
@@ -334,7 +335,7 @@ impl ServerConnection {
             None => entry.packed(framed),
             Some(dialect) => dialect.message(framed),
         };
-        entry.active_at = self.now;
+        entry.active_at = now;
         entry.ready.rearm();
         let mut context = Context::from_waker(&entry.waker);
         match &mut entry.sending {
@@ -354,7 +355,7 @@ impl ServerConnection {
         now: Duration,
     ) {
         self.now = now;
-        let Some(mut entry) = self.streams.remove(&stream) else {
+        let Some(mut entry) = self.take_handled(stream) else {
             return self.handler_ended(stream);
         };
         entry.ready.rearm();
@@ -394,7 +395,7 @@ impl ServerConnection {
         now: Duration,
     ) {
         self.now = now;
-        let Some(mut entry) = self.streams.remove(&stream) else {
+        let Some(mut entry) = self.take_handled(stream) else {
             return self.handler_ended(stream);
         };
         let head = matches!(&entry.kind, Kind::Http { method, .. } if method == Method::HEAD);
@@ -429,7 +430,7 @@ impl ServerConnection {
     /// Ends a stream at once.
     pub fn reset(&mut self, stream: u32, reason: Reason, now: Duration) {
         self.now = now;
-        if let Some(mut entry) = self.streams.remove(&stream) {
+        if let Some(mut entry) = self.take_handled(stream) {
             entry.reset(reason);
             entry.record(code::CANCELLED, now);
         }
@@ -510,8 +511,7 @@ impl ServerConnection {
         if !entry.is_skipping() {
             entry.stop_receiving();
         }
-        let sending = matches!(&entry.sending, Sending::Body(body) if !body.is_done());
-        if result.is_ok() && (sending || entry.is_skipping()) {
+        if result.is_ok() && (entry.is_sending() || entry.is_skipping()) {
             self.streams.insert(stream, entry);
         }
     }

@@ -1,8 +1,8 @@
 //! From the frames of a stream to the events of a request.
 
 use super::stream::{
-    Gone, Kind, Phase, REFUSED_LIMIT, SKIP_LIMIT, Sending, Stream, grpc_headers, grpc_kind,
-    grpc_only, http_problem, is_grpc, refuse_busy, refuse_grpc, send_whole,
+    Gone, Kind, Phase, REFUSED_LIMIT, SKIP_LIMIT, Sending, Stream, grpc_kind, grpc_only,
+    http_problem, is_grpc, refuse_busy, refuse_grpc, send_whole,
 };
 use super::web::admit;
 use super::{ServerConnection, ServerEvent};
@@ -12,9 +12,10 @@ use crate::grpc::{self, Deframer, Violation, code};
 use crate::message::{HttpRequest, Problem};
 use crate::pipe::StreamWaker;
 use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use std::collections::hash_map::Entry;
 use std::task::{Context, Poll};
 
 impl ServerConnection {
@@ -160,17 +161,28 @@ impl ServerConnection {
     pub(super) fn refuse(&mut self, stream: u32, mut entry: Stream, violation: &Violation) {
         self.count_reset();
         self.give_up(stream, &entry, violation.status);
-        if entry.dialect.is_some() {
-            entry.refuse_web(violation);
-        } else if matches!(entry.sending, Sending::Idle(_)) {
-            let mut headers = grpc_headers(HeaderMap::new());
-            headers.insert("grpc-status", HeaderValue::from(violation.status));
-            headers.insert("grpc-message", grpc::encode_message(&violation.message));
-            let _ = entry.respond_only(StatusCode::OK, headers);
-            // The answer is complete; the rest of the request is not wanted (RFC 9113, 8.1).
-            entry.stop_receiving();
-        } else {
-            entry.reset(Reason::CANCEL);
+        entry.phase = Phase::Answered;
+        entry.ready.rearm();
+        let sent = entry.refuse(violation);
+        // The answer is complete; the rest of the request is not wanted (RFC 9113, 8.1).
+        entry.stop_receiving();
+        if sent.is_ok() && entry.is_sending() {
+            self.streams.insert(stream, entry);
+        }
+    }
+
+    /// A stream that its handler may still answer: one that was refused may be
+    /// there until the peer has taken why.
+    pub(super) fn handled(&mut self, stream: u32) -> Option<&mut Stream> {
+        let entry = self.streams.get_mut(&stream);
+        entry.filter(|entry| entry.phase != Phase::Answered)
+    }
+
+    /// Takes such a stream out, to end it.
+    pub(super) fn take_handled(&mut self, stream: u32) -> Option<Stream> {
+        match self.streams.entry(stream) {
+            Entry::Occupied(entry) if entry.get().phase != Phase::Answered => Some(entry.remove()),
+            _ => None,
         }
     }
 
@@ -203,7 +215,7 @@ impl ServerConnection {
             Sending::Body(body) if body.is_done() => return Ok(()),
             Sending::Body(body) => {
                 body.flush(&mut context).map_err(|_| Gone::Reset)?;
-                if body.take_writable() {
+                if body.take_writable() && entry.phase == Phase::Handled {
                     self.events.push_back(ServerEvent::Writable { stream });
                 }
                 body.poll_reset(&mut context)

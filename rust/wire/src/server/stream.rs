@@ -7,13 +7,13 @@ use crate::message::Problem;
 use crate::outbound::Outbound;
 use crate::pipe::StreamWaker;
 use crate::stats::{CallTable, MethodEntry};
-use crate::web::{BUSY, Dialect, Whole};
+use crate::web::{BUSY, Dialect, End, Whole};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 pub(super) enum Sending {
@@ -169,6 +169,25 @@ impl Stream {
         Ok(())
     }
 
+    /// Ends the answer by a status of our own, after what the application has sent.
+    pub(super) fn refuse(&mut self, violation: &Violation) -> Result<(), h2::Error> {
+        if self.dialect.is_some() {
+            return self.finish_web(None, HeaderMap::new(), End::from(violation));
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-status", HeaderValue::from(violation.status));
+        headers.insert("grpc-message", grpc::encode_message(&violation.message));
+        if let Sending::Body(body) = &mut self.sending {
+            return body.end(Some(headers), &mut Context::from_waker(&self.waker));
+        }
+        self.respond_only(StatusCode::OK, grpc_headers(headers))
+    }
+
+    /// Whether the answer is not all handed to h2.
+    pub(super) fn is_sending(&self) -> bool {
+        matches!(&self.sending, Sending::Body(body) if !body.is_done())
+    }
+
     pub(super) fn reset(&mut self, reason: Reason) {
         match &mut self.sending {
             Sending::Idle(respond) => respond.send_reset(reason),
@@ -203,8 +222,9 @@ impl Stream {
             && matches!(self.kind, Kind::Http { .. })
     }
 
-    /// Returns the credit of what nobody will read.
+    /// Returns the credit of what nobody will read, and forgets what waited for its turn.
     pub(super) fn stop_receiving(&mut self) {
+        self.deframer = Deframer::default();
         let back = self.credit.abandon();
         self.release(back);
         self.receiving = None;

@@ -3,11 +3,10 @@
 use super::ServerConnection;
 use super::stream::{Gone, Kind, Sending, Stream};
 use crate::compress::Encoding;
-use crate::grpc::{Violation, code};
+use crate::grpc::code;
 use crate::stats::CallTable;
 use crate::web::{self, Admission, Dialect, End, WebConfig, Whole};
 use bytes::Bytes;
-use h2::Reason;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use std::task::Context;
 
@@ -73,7 +72,7 @@ impl Stream {
     }
 
     /// Ends the answer, with the reply if there is one and nothing was sent.
-    fn finish_web(
+    pub(super) fn finish_web(
         &mut self,
         reply: Option<Bytes>,
         initial: HeaderMap,
@@ -100,16 +99,6 @@ impl Stream {
                 body.answer(answer.body, None, &mut Context::from_waker(&self.waker))
             }
             Sending::Idle(_) | Sending::Closed => Ok(()),
-        }
-    }
-
-    /// Ends a call by a status of our own.
-    pub(super) fn refuse_web(&mut self, violation: &Violation) {
-        if matches!(self.sending, Sending::Idle(_)) {
-            let _ = self.finish_web(None, HeaderMap::new(), End::from(violation));
-            self.stop_receiving();
-        } else {
-            self.reset(Reason::CANCEL);
         }
     }
 }

@@ -430,11 +430,7 @@ impl WebConnection {
             return;
         };
         self.give_up(&call, violation.status);
-        if call.is_answering {
-            self.http.abort();
-        } else {
-            self.answer(&mut call, None, HeaderMap::new(), End::from(violation));
-        }
+        self.answer(&mut call, None, HeaderMap::new(), End::from(violation));
     }
 
     fn give_up(&mut self, call: &Call, status: u32) {

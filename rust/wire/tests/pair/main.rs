@@ -8,6 +8,7 @@ mod credit;
 mod fuzz;
 mod keepalive;
 mod loss;
+mod violations;
 
 use bascule_wire::client::{ClientConnection, ClientEvent, ClientLimits, Outcome, Start};
 use bascule_wire::grpc;
