@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 NOW = 1_000_000_000_000
+
+#: Conversations that are right, and attacks, byte by byte.
+CORPUS = Path(__file__).parent / "corpus"
 
 #: Machines are fast; whole links are not.
 MANY = settings(max_examples=10 * settings.default.max_examples)
@@ -89,6 +93,11 @@ def from_server() -> SearchStrategy[bytes]:
 @MANY
 @given(data=from_client(), size=st.integers(1, 400), http=st.booleans())
 def test_a_server_machine_survives(data: bytes, size: int, http: bool) -> None:
+    feed_server(data, size, http=http)
+
+
+def feed_server(data: bytes, size: int, *, http: bool) -> None:
+    """Have a server read these bytes, and check what must hold whatever they are."""
     table = _core.CallTable()
     for method, unary in ((ECHO, True), (SLOW, True), (BIDI, False)):
         table.register(method.path, unary)
@@ -123,6 +132,11 @@ def test_a_server_machine_survives(data: bytes, size: int, http: bool) -> None:
 @MANY
 @given(data=from_server(), size=st.integers(1, 400))
 def test_a_client_machine_survives(data: bytes, size: int) -> None:
+    feed_client(data, size)
+
+
+def feed_client(data: bytes, size: int) -> None:
+    """The same for a client."""
     table = _core.CallTable()
     for method, unary in ((ECHO, True), (BIDI, False)):
         table.register(method.path, unary)
@@ -144,6 +158,19 @@ def test_a_client_machine_survives(data: bytes, size: int) -> None:
     ended = [event[1] for event in events if event[0] in {0, 4}]
     assert sorted(ended) == calls
     assert sum(event[0] == 6 for event in events) == 1
+
+
+@pytest.mark.parametrize("path", sorted(CORPUS.glob("server/*")), ids=lambda path: path.name)
+def test_a_server_machine_survives_what_is_known(path: Path) -> None:
+    for size in (1, 7, 1 << 20):
+        for http in (False, True):
+            feed_server(path.read_bytes(), size, http=http)
+
+
+@pytest.mark.parametrize("path", sorted(CORPUS.glob("client/*")), ids=lambda path: path.name)
+def test_a_client_machine_survives_what_is_known(path: Path) -> None:
+    for size in (1, 7, 1 << 20):
+        feed_client(path.read_bytes(), size)
 
 
 @pytest.mark.anyio
