@@ -21,7 +21,7 @@ def test_the_committed_code_is_current() -> None:
 
 
 def test_a_difference_is_told_and_mended(tmp_path: Path) -> None:
-    for folder in ("scripts", "protos", "tests/protos"):
+    for folder in ("scripts", "protos", "tests/protos", "benches/proto"):
         shutil.copytree(
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
         )
