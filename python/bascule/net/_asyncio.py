@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import math
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -14,6 +13,7 @@ import anyio
 
 from bascule.errors import TransportError
 from bascule.net._address import Address, format_peer, parse_address
+from bascule.net._jobs import MOST_PARKED, do_jobs
 from bascule.net._link import FULL_FLUSH, LINGER
 from bascule.net._memory import connect_memory, listen_memory
 from bascule.net._unix import UnixSocket
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from bascule.net._link import Future, Job, Link, Listener, Machine, Session, Timer
 
     Attach = Callable[[Link], tuple[Machine, Session]]
-
-#: Tasks kept for the next job: waking one costs half of what a new one and its scope do.
-MOST_PARKED = 128
 
 #: Bytes that wait in the transport before the machine has to keep its own.
 WRITE_HIGH_WATER = 256 * 1024
@@ -331,7 +328,9 @@ class AsyncioDriver:
     async def _own(self, function: Callable[..., Awaitable[None]], args: tuple[Any, ...]) -> None:
         # A frame of our own costs a tenth of a done callback, which the loop schedules.
         try:
-            await function(*args)
+            awaitable = function(*args)
+            del args  # a kept task must not hold its first job
+            await awaitable
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -355,39 +354,10 @@ class AsyncioDriver:
         self.spawn(self._do_jobs, job)
 
     async def _do_jobs(self, first: Job) -> None:
-        """Do one job after another: in the same task, and in one scope until it is spent."""
         task = asyncio.current_task(self.loop)
-        job: Job | None = first
-        while job is not None:
-            failure: Exception | None = None
-            returned = False
-            try:
-                with self._scope() as scope:
-                    while job is not None:
-                        if job.deadline != math.inf:
-                            scope.deadline = job.deadline
-                        returned = False
-                        await _InContext(job, scope)
-                        returned = True
-                        if scope.cancel_called:
-                            break
-                        if job.deadline != math.inf:
-                            scope.deadline = math.inf
-                        job.end(None, returned=True)
-                        # Parked, this task holds nothing of what it did.
-                        job = None
-                        job = await self._park(task)
-            except Exception as error:  # noqa: BLE001 - for the job to judge
-                # Outside of the scope, which takes cancellations out of groups of exceptions.
-                failure = error
-            finally:
-                if job is not None:
-                    job.end(failure, returned=returned)
-                # Its traceback leads back to this frame.
-                failure = None
-            if job is not None:
-                job = None
-                job = await self._park(task)
+        jobs = do_jobs(first, self._scope, _InContext, functools.partial(self._park, task))
+        del first
+        await jobs
 
     async def _park(self, task: asyncio.Task[Any] | None) -> Job | None:
         """Wait for a job; None if enough others do, or a job has left a cancellation behind."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import math
 import socket as stdlib_socket
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -13,6 +12,7 @@ import trio
 
 from bascule.errors import TransportError
 from bascule.net._address import format_peer, parse_address
+from bascule.net._jobs import MOST_PARKED, do_jobs
 from bascule.net._memory import connect_memory, listen_memory
 from bascule.net._stream import StreamLink
 from bascule.net._unix import UnixSocket
@@ -37,8 +37,12 @@ LOST = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 #: A TLS handshake that takes longer is given up.
 TLS_HANDSHAKE_TIMEOUT = 10.0
 
-#: Tasks kept for the next job: waking one costs a third of what a new one does.
-MOST_PARKED = 128
+_new_scope = cast("Callable[[], anyio.CancelScope]", trio.CancelScope)
+
+
+def _start(job: Job, scope: anyio.CancelScope) -> Awaitable[None]:
+    """The task was given a context of its own before it woke."""
+    return job.start(scope)
 
 
 class TrioFuture:
@@ -144,39 +148,7 @@ class TrioDriver:
             task.context = contextvars.copy_context()
             trio.lowlevel.reschedule(task, outcome.Value(job))
         else:
-            self.spawn(self._do_jobs, job)
-
-    async def _do_jobs(self, first: Job) -> None:
-        """Do one job after another: in the same task, and in one scope until it is spent."""
-        job: Job | None = first
-        while job is not None:
-            failure: Exception | None = None
-            returned = False
-            try:
-                with trio.CancelScope() as scope:
-                    while job is not None:
-                        if job.deadline != math.inf:
-                            scope.deadline = job.deadline
-                        returned = False
-                        await job.start(cast("anyio.CancelScope", scope))
-                        returned = True
-                        if scope.cancel_called:
-                            break
-                        scope.deadline = max(scope.deadline, math.inf)
-                        job.end(None, returned=True)
-                        # Parked, this task holds nothing of what it did.
-                        job = None
-                        job = await self._park()
-            except Exception as error:  # noqa: BLE001 - for the job to judge
-                failure = error
-            finally:
-                if job is not None:
-                    job.end(failure, returned=returned)
-            # Its traceback leads back to this frame.
-            failure = None
-            if job is not None:
-                job = None
-                job = await self._park()
+            self.spawn(do_jobs, job, _new_scope, _start, self._park)
 
     async def _park(self) -> Job | None:
         """Wait for a job; None if enough others do."""

@@ -6,10 +6,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-from grpclib.exceptions import ProtocolError
 
 from bascule._tasks import owned_tasks
-from bascule.errors import RejectedError, RpcError, Status
+from bascule.errors import RpcError, Status
 from bascule.rpc._call import (
     ABANDONED,
     FAILURE,
@@ -17,13 +16,14 @@ from bascule.rpc._call import (
     SUCCESS,
     UNSENT,
     error_of,
+    leaves_time,
     refused,
     shorter,
 )
 from bascule.rpc._client_stream import Stream
 from bascule.rpc._context import ClientInterceptor
 from bascule.rpc._hedge import Hedging, race
-from bascule.rpc._retry import PREVIOUS_KEY, Answer, Failure, Retrying
+from bascule.rpc._retry import PREVIOUS_KEY, Answer, Failure, Retrying, repeat
 from bascule.rpc._streams import TURN
 
 if TYPE_CHECKING:
@@ -219,13 +219,7 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
         if self.kept is None or not self._method.cardinality.client_streaming:
             await super().send_message(message, end=end)
             return
-        if self._send_ended:
-            text = "the request has ended: no message can follow"
-            raise ProtocolError(text)
-        data = self.channel.prepare(self._method)[1](message)
-        if len(data) > self._max_request:
-            text = f"message of {len(data)} bytes is larger than the limit of {self._max_request}"
-            raise RpcError(Status.RESOURCE_EXHAUSTED, text)
+        data = self._encoded(message)
         if not self._started:
             await self._start(None)
         if self._outcome is not None or self.kept is None:
@@ -335,21 +329,12 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
         self._release()
 
     async def _retry(self, policy: RetryPolicy) -> tuple[Answer, bool]:
-        plan = Retrying(policy, self.channel.attempts)
-        answer = None
-        while True:
-            try:
-                answer = await self._attempt(plan.begin(), policy.per_attempt_timeout)
-            except RejectedError:
-                if answer is None:
-                    raise
-                return answer, False  # why the last attempt failed says more
-            if answer.failure is None or self._last:
-                return answer, False
-            wait = plan.after(answer.failure)
-            if wait is None or self._ends_within(wait):
-                return answer, plan.gave_up
-            await anyio.sleep(wait)
+        return await repeat(
+            Retrying(policy, self.channel.attempts),
+            lambda n: self._attempt(n, policy.per_attempt_timeout),
+            lambda wait: leaves_time(self.channel, self._deadline_ns, wait),
+            lambda: self._last,
+        )
 
     async def _hedge(self, policy: HedgingPolicy) -> tuple[Answer, bool]:
         attempts = self.channel.attempts
@@ -471,12 +456,6 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
         self._release()
         super()._abandon()
         self._begun.set()
-
-    def _ends_within(self, seconds: float) -> bool:
-        return (
-            self._deadline_ns is not None
-            and self.channel.driver.now_ns() + int(seconds * 1e9) >= self._deadline_ns
-        )
 
     async def _raise_for_status(self) -> None:
         try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from bascule.errors import DecodeError, RejectedError, RpcError, Status
+from bascule.errors import DecodeError, RpcError, Status
 from bascule.rpc._details import DETAILS_KEY, decode_details
 from bascule.rpc._hedge import Hedging, race
 from bascule.rpc._method_config import RetryPolicy
@@ -17,6 +17,7 @@ from bascule.rpc._retry import (
     Retrying,
     pushback_of,
     pushback_seconds,
+    repeat,
 )
 
 if TYPE_CHECKING:
@@ -190,22 +191,14 @@ class ConfiguredCall:
 
     async def _retry(self, policy: RetryPolicy) -> tuple[Answer, bool]:
         attempts = self._channel.attempts
-        plan = Retrying(policy, attempts)
-        answer = None
-        while True:
-            try:
-                answer = await self._attempt(plan.begin(), policy.per_attempt_timeout)
-            except RejectedError:
-                if answer is None:
-                    raise
-                return answer, False  # why the last attempt failed says more
-            if answer.failure is None:
-                attempts.succeeded()
-                return answer, False
-            wait = plan.after(answer.failure)
-            if wait is None or self._ends_within(wait):
-                return answer, plan.gave_up
-            await anyio.sleep(wait)
+        answer, gave_up = await repeat(
+            Retrying(policy, attempts),
+            lambda n: self._attempt(n, policy.per_attempt_timeout),
+            lambda wait: leaves_time(self._channel, self._deadline_ns, wait),
+        )
+        if answer.failure is None:
+            attempts.succeeded()
+        return answer, gave_up
 
     async def _hedge(self, policy: HedgingPolicy) -> tuple[Answer, bool]:
         attempts = self._channel.attempts
@@ -214,14 +207,6 @@ class ConfiguredCall:
         if answer.failure is None:
             attempts.succeeded()
         return answer, plan.gave_up
-
-    def _ends_within(self, seconds: float) -> bool:
-        """Whether the deadline comes first: the failure at hand says more than that would."""
-        left_ns = int(seconds * 1e9)
-        return (
-            self._deadline_ns is not None
-            and self._channel.driver.now_ns() + left_ns >= self._deadline_ns
-        )
 
     async def _attempt(self, previous: int, seconds: float | None) -> Answer:
         channel, metadata = self._channel, self._metadata
@@ -257,6 +242,11 @@ class ConfiguredCall:
             late = limited and status == Status.DEADLINE_EXCEEDED.value
             failed = None if status == 0 else Failure(status, trailers, timed_out=late)
             return Answer(reply, slot.connection.link.peer, message, trailers, failed)
+
+
+def leaves_time(channel: Channel, deadline_ns: int | None, seconds: float) -> bool:
+    """Whether the deadline comes after a pause; if not, the failure at hand says more than it would."""
+    return deadline_ns is None or channel.driver.now_ns() + int(seconds * 1e9) < deadline_ns
 
 
 def shorter(timeout: float | None, other: float | None) -> float | None:

@@ -168,14 +168,7 @@ class Stream(Generic[Sent, Received]):
         :raises ProtocolError: if the request has ended
         :raises RpcError: if the call could not start
         """
-        if self._send_ended:
-            text = "the request has ended: no message can follow"
-            raise ProtocolError(text)
-        _, encode, _, _ = self._channel.prepare(self._method)
-        data = encode(message)
-        if len(data) > self._max_request:
-            text = f"message of {len(data)} bytes is larger than the limit of {self._max_request}"
-            raise RpcError(Status.RESOURCE_EXHAUSTED, text)
+        data = self._encoded(message)
         if not self._method.cardinality.client_streaming:
             await self._start(data)
             self._send_ended = True
@@ -355,6 +348,17 @@ class Stream(Generic[Sent, Received]):
             self._outcome = (Status.CANCELLED.value, "the call was cancelled here", None)
             self._queue.end()
             self.handle_writable()
+
+    def _encoded(self, message: Sent) -> bytes:
+        if self._send_ended:
+            text = "the request has ended: no message can follow"
+            raise ProtocolError(text)
+        _, encode, _, _ = self._channel.prepare(self._method)
+        data: bytes = encode(message)
+        if len(data) > self._max_request:
+            text = f"message of {len(data)} bytes is larger than the limit of {self._max_request}"
+            raise RpcError(Status.RESOURCE_EXHAUSTED, text)
+        return data
 
     def _wants_status(self) -> bool:
         """A caller that has received all it can expect should see how the call ended."""

@@ -6,11 +6,13 @@ import random
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from bascule.errors import RpcError, Status
+import anyio
+
+from bascule.errors import RejectedError, RpcError, Status
 from bascule.rpc._method_config import RetryThrottling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from bascule._core import Headers
     from bascule.rpc._method_config import RetryPolicy
@@ -227,3 +229,31 @@ class Retrying:
         self._unpushed += 1
         wait = min(policy.initial_backoff * growth, policy.max_backoff)
         return wait * self._uniform(1 - JITTER, 1 + JITTER)
+
+
+async def repeat(
+    plan: Retrying,
+    attempt: Callable[[int], Awaitable[Answer]],
+    may_wait: Callable[[float], bool],
+    is_last: Callable[[], bool] = lambda: False,
+) -> tuple[Answer, bool]:
+    """Make attempts as the plan says: the last answer, and whether the call was given up.
+
+    :param may_wait: whether a pause of so many seconds leaves time for another attempt
+    :param is_last: whether the attempt that has just failed cannot be repeated
+    :raises RejectedError: if the first attempt could not be sent
+    """
+    answer = None
+    while True:
+        try:
+            answer = await attempt(plan.begin())
+        except RejectedError:
+            if answer is None:
+                raise
+            return answer, False  # why the last attempt failed says more
+        if answer.failure is None or is_last():
+            return answer, False
+        wait = plan.after(answer.failure)
+        if wait is None or not may_wait(wait):
+            return answer, plan.gave_up
+        await anyio.sleep(wait)
