@@ -167,6 +167,10 @@ class BlockingQuery(Generic[T]):
             self._outage.worked(self)
             return answer
 
+    def restart(self) -> None:
+        """Do not block next time: the answer may have changed, or have to be seen again."""
+        self.index = 0
+
     def poke(self, after: float) -> None:
         """Ask now instead of waiting for a change, if the last answer is older than so many seconds."""
         if self._waiting is not None and anyio.current_time() - self._answered_at >= after:

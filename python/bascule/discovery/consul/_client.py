@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import anyio
 
+from bascule.discovery.consul._agent import Agent
 from bascule.discovery.consul._blocking import POLL, WAIT, BlockingQuery, Outage, jitter
+from bascule.discovery.consul._health import Health
 from bascule.discovery.consul._http import Http
 from bascule.discovery.consul._kv import KvStore
+from bascule.discovery.consul._lock import HeldLock, hold_lock
+from bascule.discovery.consul._sessions import Sessions
 from bascule.discovery.consul._settings import ConsulSettings
 from bascule.errors import ClosedError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     import httpx
@@ -67,7 +72,10 @@ class ConsulClient:
         self.settings = settings or ConsulSettings.read(url, token, tls, datacenter)
         #: For the parts of this package.
         self.http = Http(self.settings, polls=max_polls, transport=transport)
+        self.agent = Agent(self)
+        self.health = Health(self)
         self.kv = KvStore(self)
+        self.sessions = Sessions(self)
         self._wait = wait
         self._free_polls = max_polls
         self._entered = False
@@ -89,6 +97,25 @@ class ConsulClient:
     ) -> None:
         self._entered = False
         await self.http.close()
+
+    def lock(
+        self, key: str, *, value: bytes = b"", ttl: float = 15.0, lock_delay: float = 15.0
+    ) -> AbstractAsyncContextManager[HeldLock]:
+        """Hold a lock: ``async with client.lock("locks/bill") as held``.
+
+        Waits until the key is free; bound that by a cancel scope around it. While Consul is away, it
+        waits, too. A task keeps its session alive. If the lock is lost, the body is cancelled and
+        the ``async with`` raises. Leaving it gives the lock back, within 5 s, also if cancelled.
+
+        :param value: written to the key, for people that want to know who holds it
+        :param ttl: seconds until Consul takes the lock from a holder that is gone, at least 10; up to
+            twice as long
+        :param lock_delay: seconds, up to 60, for which nobody gets the lock after it was taken so
+        :raises LockLostError: if the lock is, or may be, lost
+        :raises ConsulError: on entering, if Consul refuses for good
+        :raises ConfigurationError: if a time is out of range
+        """
+        return hold_lock(self, key, value=value, ttl=ttl, lock_delay=lock_delay)
 
     @contextmanager
     def blocking(
