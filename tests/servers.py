@@ -8,6 +8,7 @@ suite may be left out (:mod:`tests.tools`).
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -17,11 +18,19 @@ from tests.tools import lacking
 
 from bascule.testing.servers import (
     ConsulServer,
+    KubeApiServer,
     LocalServer,
     MariaDBServer,
     MissingProgramError,
+    MongoJavaServer,
+    MongoServer,
+    NxMongoServer,
     RedisServer,
+    TemporalServer,
 )
+
+#: What speaks MongoDB's protocol: with transactions, without, and the real one where it is installed.
+MONGO = [NxMongoServer, MongoJavaServer, *([MongoServer] if shutil.which("mongod") else [])]
 
 S = TypeVar("S", bound=LocalServer)
 
@@ -101,6 +110,54 @@ def consul_server() -> Iterator[ConsulServer]:
 def own_consul() -> Iterator[ConsulServer]:
     """A Consul to stop, kill and start again; it keeps what was written."""
     with running(ConsulServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=MONGO, ids=lambda kind: kind.program)
+def mongo_server(request: pytest.FixtureRequest) -> Iterator[MongoServer]:
+    """One server of MongoDB's protocol after the other: do not stop it."""
+    with running(request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def mongo_database(mongo_server: MongoServer, request: pytest.FixtureRequest) -> str:
+    """The name of a database for one test, on the shared server."""
+    return database_name(request)
+
+
+@pytest.fixture(params=MONGO, ids=lambda kind: kind.program)
+def own_mongo(request: pytest.FixtureRequest) -> Iterator[MongoServer]:
+    """A server of MongoDB's protocol to stop, kill and start again."""
+    with running(request.param) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kube_server() -> Iterator[KubeApiServer]:
+    """An API server of Kubernetes that all tests share: do not stop it, and use names of your own."""
+    with running(KubeApiServer) as server:
+        yield server
+
+
+@pytest.fixture
+def own_kube() -> Iterator[KubeApiServer]:
+    """An API server of Kubernetes to stop, kill and start again."""
+    with running(KubeApiServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def temporal_server() -> Iterator[TemporalServer]:
+    """A Temporal that all tests share: do not stop it, and use names of your own."""
+    with running(TemporalServer) as server:
+        yield server
+
+
+@pytest.fixture
+def own_temporal() -> Iterator[TemporalServer]:
+    """A Temporal to stop, kill and start again."""
+    with running(TemporalServer) as server:
         yield server
 
 
