@@ -138,7 +138,16 @@ class BlockingQuery(Generic[T]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.rest()
+
+    def rest(self) -> None:
+        """It is not asked any more, for now: another query is to find out when Consul is back."""
         self._outage.release(self)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it has no connection of its own to block on."""
+        return self._instead is not None
 
     async def next(self) -> Answer[T]:
         """Wait for the next answer, which need not differ from the last one.
