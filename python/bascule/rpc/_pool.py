@@ -267,7 +267,7 @@ class Pool:
         """Take what the resolver says."""
         if isinstance(said, ResolverState):
             endpoints, document = said.endpoints, said.service_config
-            outdated = said.problem and f"cannot resolve {self.target}: {said.problem}"
+            outdated = said.problem and f"{self.target}: {said.problem}"
         else:
             endpoints, document, outdated = said, None, None
         if outdated is None:

@@ -39,6 +39,9 @@ LEAST_PROBE, MOST_PROBE = 0.55, 0.75
 #: Seconds for which that one waits for an answer before it asks once more.
 QUICK = 0.7
 
+#: Seconds after which what a server without a leader knows is no improvement on what is known here.
+MOST_STALE = 10.0
+
 #: Seconds between questions where no connection is free for a query that blocks.
 POLL = 10.0
 
@@ -193,8 +196,9 @@ class BlockingQuery(Generic[T]):
         """
         if answer.index is None:
             raise ConsulAnswerError("a blocking query", "it has no X-Consul-Index")
-        if not answer.known_leader and self._worked_once:
-            raise ConsulAnswerError("a blocking query", "the server has lost its leader")
+        if answer.last_contact > MOST_STALE and self._worked_once:
+            reason = f"the server has not heard of its leader for {answer.last_contact:.3g} s"
+            raise ConsulAnswerError("a blocking query", reason)
         went_back = answer.index < self.index
         # 0 would be no blocking query, so none that waits: by the rules, an index is at least 1.
         self.index = 0 if went_back else max(answer.index, 1)
