@@ -21,7 +21,7 @@ __all__ = ["Follower", "ServiceFeed"]
 
 #: Seconds after which a service is asked for in any case: a change of its address, tags, weights or
 #: metadata alone changes no check.
-RESYNC = 60.0
+RESYNC = 120.0
 
 #: What is compared: where a check is, and its status; and the statuses of the nodes' own checks.
 _Mark = frozenset[tuple[str, ...]]
