@@ -15,13 +15,14 @@ from bascule.events import MemoryEventBus, OutboxRelay
 from bascule.resilience import BreakerSettings
 from bascule.rpc import Channel, HealthService, ReflectionService, Server, ServerInterceptor
 from bascule.saga import MemorySagaLog, SagaCoordinator
+from bascule.sql import Database
 from bascule_shop._caller import current_caller
-from bascule_shop._database import Database, Outbox
 from bascule_shop._descriptors import descriptor_set
 from bascule_shop._faults import fault
 from bascule_shop._generated.payment.services import PaymentServiceStub
 from bascule_shop._generated.product.services import ProductServiceStub
 from bascule_shop._generated.user.services import UserServiceStub
+from bascule_shop._outbox import Outbox
 from bascule_shop._seed import PRODUCTS, SOLD_OUT, USERS
 from bascule_shop.order import ORDER_CREATED, OrderService, SqlOrderStore
 from bascule_shop.order import _store as order_tables
@@ -270,7 +271,8 @@ class Shop:
         }
 
     async def _database(self, stack: AsyncExitStack, name: str, metadata: sa.MetaData) -> Database:
-        return await stack.enter_async_context(Database(self._data / f"{name}.db", metadata))
+        url = f"sqlite:///{self._data / name}.db"
+        return await stack.enter_async_context(Database(url, metadata))
 
     async def _channel(self, stack: AsyncExitStack, name: str) -> Channel:
         channel = Channel(target(name), registry=self.registry, breaker=self._breaker)

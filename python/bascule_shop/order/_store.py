@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import sqlalchemy as sa
 
-from bascule_shop._database import Outbox, from_micros, outbox_table, to_micros
+from bascule.sql import from_micros, to_micros
 from bascule_shop._generated.order import Order, OrderLine, OrderStatus
 from bascule_shop._generated.shop import Money
+from bascule_shop._outbox import Outbox, outbox_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bascule.events import Event
-    from bascule_shop._database import Database
+    from bascule.sql import Database
 
 __all__ = ["METADATA", "OUTBOX", "KeyTakenError", "OrderStore", "SqlOrderStore", "StoredOrder"]
 

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy as sa
 
-from bascule_shop._database import Outbox, from_micros, outbox_table, to_micros
+from bascule.sql import from_micros, to_micros
 from bascule_shop._generated.user import User
+from bascule_shop._outbox import Outbox, outbox_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bascule.events import Event
-    from bascule_shop._database import Database
+    from bascule.sql import Database
 
 __all__ = ["METADATA", "OUTBOX", "EmailTakenError", "SqlUserStore", "UserStore"]
 

@@ -10,9 +10,10 @@ import pytest
 from argon2 import PasswordHasher
 
 from bascule.saga import Backoff, MemorySagaLog, SagaCoordinator
+from bascule.sql import Database
 from bascule_shop._caller import Caller
-from bascule_shop._database import Database, Outbox
 from bascule_shop._generated.product import GetProductRequest
+from bascule_shop._outbox import Outbox
 from bascule_shop._seed import PRODUCTS, USERS
 from bascule_shop.order import ORDER_CREATED, OrderService, SqlOrderStore
 from bascule_shop.order import _store as order_tables
@@ -94,7 +95,9 @@ async def joined_shop(folder: Path) -> AsyncIterator[JoinedShop]:
     async with AsyncExitStack() as stack:
 
         async def database(name: str, metadata: Any) -> Database:
-            return await stack.enter_async_context(Database(folder / f"{name}.db", metadata))
+            return await stack.enter_async_context(
+                Database(f"sqlite:///{folder / name}.db", metadata)
+            )
 
         shop = JoinedShop()
         users = await database("user", user_tables.METADATA)

@@ -1,0 +1,1 @@
+"""Configuration: typed snapshots of layered sources."""
