@@ -207,7 +207,12 @@ class LocalServer(ABC):
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.data.exists():
             self.data.mkdir()
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                # Prepared by halves, it would be taken for prepared the next time.
+                self.wipe()
+                raise
         with self.log.open("ab") as log:
             written = log.tell()
             # A group of its own: what it starts is ended with it, and Ctrl-C is for us to handle.
