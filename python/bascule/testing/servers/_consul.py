@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bascule.testing.servers._http import get
 from bascule.testing.servers._server import LocalServer
 
 if TYPE_CHECKING:
@@ -69,13 +69,6 @@ class ConsulServer(LocalServer):
 
     def _answers(self) -> bool:
         # It can be written to once the node itself has been written to the catalog.
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=2.0)
         headers = {} if self.token is None else {"X-Consul-Token": self.token}
-        try:
-            connection.request("GET", "/v1/health/node/node?consistent", headers=headers)
-            answer = connection.getresponse()
-            return answer.status == 200 and bool(json.loads(answer.read()))
-        except HTTPException:
-            return False
-        finally:
-            connection.close()
+        checks = get(self.port, "/v1/health/node/node?consistent", headers)
+        return checks is not None and bool(json.loads(checks))
