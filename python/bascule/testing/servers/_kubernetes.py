@@ -94,7 +94,7 @@ class KubeApiServer(LocalServer):
 
     def _prepare(self) -> None:
         key = generate_private_key(SECP256R1()).private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+            Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
         )
         (self.data / "accounts.key").write_bytes(key)
         (self.data / "tokens.csv").write_text(f"{self.token},admin,admin,system:masters\n")
