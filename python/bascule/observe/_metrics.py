@@ -88,6 +88,27 @@ class HttpStats(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class DiscoveryRow:
+    """What is known of one service that clients look for.
+
+    :ivar age: seconds since the registry said so last; None if it never did
+    :ivar errors: questions that failed, by kind
+    """
+
+    service: str
+    age: float | None
+    errors: dict[str, int]
+
+
+class DiscoveryStats(Protocol):
+    """Watched services as a resolver's package counts them; their number is bounded."""
+
+    def snapshot(self) -> Iterable[DiscoveryRow]:
+        """Return a row a service."""
+        ...
+
+
 class Metrics:
     """Collects what servers, channels, breakers and gateways count, and renders it for Prometheus.
 
@@ -107,6 +128,7 @@ class Metrics:
         self._attempts: dict[str, list[AttemptCounters]] = {}
         self._http: list[HttpStats] = []
         self._samples: list[Callable[[], Iterable[Sample]]] = []
+        self._discovery: list[DiscoveryStats] = []
         self.registry.register(self)
 
     def add_calls(
@@ -149,6 +171,10 @@ class Metrics:
         """
         self._samples.append(samples)
 
+    def add_discovery(self, stats: DiscoveryStats) -> None:
+        """Render ``discovery_list_age_seconds`` and ``discovery_errors_total`` of watched services."""
+        self._discovery.append(stats)
+
     def render(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -167,6 +193,7 @@ class Metrics:
         yield from self._collect_breakers()
         yield from self._collect_http()
         yield from families(each for samples in self._samples for each in samples())
+        yield from self._collect_discovery()
 
     def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
@@ -274,6 +301,39 @@ class Metrics:
         yield duration
         yield decisions
         yield refused
+
+    def _collect_discovery(self) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        age = GaugeMetricFamily(
+            "discovery_list_age_seconds",
+            "Seconds since the registry confirmed the list of instances that is used",
+            labels=("service",),
+        )
+        errors = CounterMetricFamily(
+            "discovery_errors",
+            "Questions for a service's instances that failed",
+            labels=("service", "kind"),
+        )
+        for row in _merged_discovery(self._discovery):
+            if row.age is not None:
+                age.add_metric((row.service,), row.age)
+            for kind, count in row.errors.items():
+                errors.add_metric((row.service, kind), count)
+        yield age
+        yield errors
+
+
+def _merged_discovery(sources: Iterable[DiscoveryStats]) -> Iterable[DiscoveryRow]:
+    """A service that two sources know shows its older list."""
+    rows: dict[str, DiscoveryRow] = {}
+    for row in (each for stats in sources for each in stats.snapshot()):
+        merged = rows.setdefault(row.service, DiscoveryRow(row.service, None, {}))
+        if row.age is not None:
+            merged.age = row.age if merged.age is None else max(merged.age, row.age)
+        for kind, count in row.errors.items():
+            merged.errors[kind] = merged.errors.get(kind, 0) + count
+    return rows.values()
 
 
 class _Row:
