@@ -8,6 +8,7 @@ from bascule.observe._metrics import DiscoveryStats as DiscoveryStats
 from bascule.observe._metrics import HttpRow as HttpRow
 from bascule.observe._metrics import HttpStats as HttpStats
 from bascule.observe._metrics import Metrics as Metrics
+from bascule.observe._samples import Sample as Sample
 from bascule.observe._tracing import Span as Span
 from bascule.observe._tracing import TraceContext as TraceContext
 from bascule.observe._tracing import Tracer as Tracer

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from bascule.observe._samples import families
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
+
+    from bascule.observe._samples import Sample
 
 #: Statistics of one method: service, method, calls by status, calls by bucket, sum of seconds.
 CallRow = tuple[str, str, list[tuple[str, int]], list[int], float]
@@ -123,6 +127,7 @@ class Metrics:
         self._breakers: list[Callable[[], Iterable[tuple[str, str]]]] = []
         self._attempts: dict[str, list[AttemptCounters]] = {}
         self._http: list[HttpStats] = []
+        self._samples: list[Callable[[], Iterable[Sample]]] = []
         self._discovery: list[DiscoveryStats] = []
         self.registry.register(self)
 
@@ -159,6 +164,13 @@ class Metrics:
         """Render a gateway's requests, its limits' decisions and the tokens that it refused."""
         self._http.append(stats)
 
+    def add_samples(self, samples: Callable[[], Iterable[Sample]]) -> None:
+        """Render single values.
+
+        :param samples: tells them at the time of the scrape
+        """
+        self._samples.append(samples)
+
     def add_discovery(self, stats: DiscoveryStats) -> None:
         """Render ``discovery_list_age_seconds`` and ``discovery_errors_total`` of watched services."""
         self._discovery.append(stats)
@@ -180,6 +192,7 @@ class Metrics:
         yield from self._collect_attempts()
         yield from self._collect_breakers()
         yield from self._collect_http()
+        yield from families(each for samples in self._samples for each in samples())
         yield from self._collect_discovery()
 
     def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
