@@ -51,6 +51,19 @@ class AttemptCounters(Protocol):
         ...
 
 
+class DatabaseStats(Protocol):
+    """What ``Database.stats`` is."""
+
+    name: str
+    size: int
+    in_use: int
+    waiting: int
+    timeouts: int
+    reruns: int
+    lost: int
+    unknown: int
+
+
 @dataclass(slots=True)
 class HttpRow:
     """Statistics of one gateway route: its template is the label, so the number of series is bounded.
@@ -129,6 +142,7 @@ class Metrics:
         self._http: list[HttpStats] = []
         self._samples: list[Callable[[], Iterable[Sample]]] = []
         self._discovery: list[DiscoveryStats] = []
+        self._databases: list[DatabaseStats] = []
         self.registry.register(self)
 
     def add_calls(
@@ -175,6 +189,13 @@ class Metrics:
         """Render ``discovery_list_age_seconds`` and ``discovery_errors_total`` of watched services."""
         self._discovery.append(stats)
 
+    def add_database(self, stats: DatabaseStats) -> None:
+        """Render ``database_connections`` and what happened to transactions.
+
+        :param stats: ``Database.stats``
+        """
+        self._databases.append(stats)
+
     def render(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -194,6 +215,7 @@ class Metrics:
         yield from self._collect_http()
         yield from families(each for samples in self._samples for each in samples())
         yield from self._collect_discovery()
+        yield from self._collect_databases()
 
     def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
@@ -322,6 +344,34 @@ class Metrics:
                 errors.add_metric((row.service, kind), count)
         yield age
         yield errors
+
+    def _collect_databases(self) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        connections = GaugeMetricFamily(
+            "database_connections",
+            "Connections of the pool: size is how many there may be, in_use how many work; "
+            "waiting is how many transactions wait for one",
+            labels=("database", "state"),
+        )
+        troubles = CounterMetricFamily(
+            "database_transaction_troubles",
+            "timeout: no connection became free; rerun: run again after a deadlock or a lost connection; "
+            "lost: the connection broke; unknown: it broke during COMMIT",
+            labels=("database", "kind"),
+        )
+        totals: dict[tuple[str, str], int] = {}
+        for stats in self._databases:
+            for state in ("size", "in_use", "waiting", "timeouts", "reruns", "lost", "unknown"):
+                key = (stats.name, state)
+                totals[key] = totals.get(key, 0) + getattr(stats, state)
+        for (name, state), count in totals.items():
+            if state in {"size", "in_use", "waiting"}:
+                connections.add_metric((name, state), count)
+            else:
+                troubles.add_metric((name, state.removesuffix("s")), count)
+        yield connections
+        yield troubles
 
 
 def _merged_discovery(sources: Iterable[DiscoveryStats]) -> Iterable[DiscoveryRow]:
