@@ -107,9 +107,9 @@ class SagaCoordinator:
         :raises SagaLogError: if the log cannot be reached; nothing ran
         :raises ValueError: if the id or the key is not 1 to 128 printable ASCII characters
         """
-        run = self._new(saga, context, saga_id, idempotency_key)
+        execution = self._execution(saga, self._new(saga, context, saga_id, idempotency_key))
         try:
-            await self._begin(run)
+            await self._drive(execution, lambda: self._run_or_undo(execution))
         except DuplicateSagaError as error:
             if idempotency_key is None:
                 raise
@@ -117,8 +117,6 @@ class SagaCoordinator:
             if known is None or (known.name, known.idempotency_key) != (saga.name, idempotency_key):
                 raise
             return await self.result(saga, known.saga_id)
-        execution = self._execution(saga, run)
-        await self._drive(execution, lambda: self._run_or_undo(execution))
         return execution.context
 
     async def result(self, saga: Saga[ContextT], saga_id: str) -> ContextT:
@@ -255,7 +253,8 @@ class SagaCoordinator:
                 del self._ends[saga_id]
 
     async def _run_or_undo(self, execution: Execution[Any]) -> None:
-        """Drive a run for the caller who has started it."""
+        """Start a run and drive it, for its caller."""
+        await self._begin(execution.run)
         try:
             await execution.forward()
         except SagaFailedError:
@@ -294,35 +293,18 @@ class SagaCoordinator:
         :raises SagaParkedError: if that cannot be done
         :raises SagaInterruptedError: if it is not done in time
         """
-        failure: Exception | None = None
-
-        async def settle() -> None:
-            nonlocal failure
-            try:
-                await self._settle_in_time(execution)
-            except Exception as error:  # noqa: BLE001 - raised below
-                failure = error
-
-        # A shield stops cancel scopes but not asyncio's own Task.cancel(); that cannot reach what
-        # runs in another task.
         with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(settle, name=f"settle saga {execution.run.saga_id}")
-        if failure is not None:
-            raise failure
-
-    async def _settle_in_time(self, execution: Execution[Any]) -> None:
-        with anyio.move_on_after(self._undo_timeout) as scope:
-            # The outer scope cannot reach in here, but who keeps the lease must.
-            execution.scopes.append(scope)
-            if execution.committed:
-                return await execution.forward()
-            if not execution.undoing:
-                await execution.fail(None, None, "its caller was cancelled")
-            return await execution.undo()
-        if execution.lost:
-            raise SagaFencedError(execution.run.saga_id)
-        await execution.release()
+            with anyio.move_on_after(self._undo_timeout) as scope:
+                # No outer scope reaches in here, but who keeps the lease must.
+                execution.scopes.append(scope)
+                if execution.committed:
+                    return await execution.forward()
+                if not execution.undoing:
+                    await execution.fail(None, None, "its caller was cancelled")
+                return await execution.undo()
+            if execution.lost:
+                raise SagaFencedError(execution.run.saga_id)
+            await execution.release()
         raise SagaInterruptedError(execution.run.saga_id, "undoing it took too long")
 
 

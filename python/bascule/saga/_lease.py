@@ -21,13 +21,18 @@ _logger = logging.getLogger("bascule.saga")
 
 
 async def leased(execution: Execution[Any], work: Callable[[], Awaitable[None]]) -> None:
-    """Drive a run while a task renews its lease; cut it off when the lease is lost.
+    """Drive a run in a task of its own while another one renews its lease.
 
-    The task outlives a cancellation of the caller, as undoing does.
+    A shield stops cancel scopes but not asyncio's own ``Task.cancel()``: that reaches the caller only,
+    not what the task writes. If the lease is lost, the task is cancelled.
 
     :raises SagaFencedError: if another worker has the run now, or may have it
     """
+    # It goes on while a cancelled caller's run is undone.
     keeping = anyio.CancelScope(shield=True)
+    driving = anyio.CancelScope()
+    execution.scopes.append(driving)
+    failure: BaseException | None = None
 
     async def keep() -> None:
         with keeping:
@@ -35,17 +40,25 @@ async def leased(execution: Execution[Any], work: Callable[[], Awaitable[None]])
             for scope in execution.scopes:
                 scope.cancel()
 
-    scope = anyio.CancelScope()
-    execution.scopes.append(scope)
-    async with owned_tasks() as tasks:
-        tasks.start_soon(keep, name=f"lease of saga {execution.run.saga_id}")
+    async def drive() -> None:
+        nonlocal failure
         try:
-            with scope:
+            with driving:
                 await work()
-                return
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised below, in the caller's task
+            failure = error
         finally:
             keeping.cancel()
-    raise SagaFencedError(execution.run.saga_id)
+
+    async with owned_tasks() as tasks:
+        tasks.start_soon(keep, name=f"lease of saga {execution.run.saga_id}")
+        tasks.start_soon(drive, name=f"saga {execution.run.saga_id}")
+    if failure is not None:
+        raise failure
+    if driving.cancelled_caught:
+        raise SagaFencedError(execution.run.saga_id)
 
 
 async def _keep(execution: Execution[Any]) -> None:

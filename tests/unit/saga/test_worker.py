@@ -263,7 +263,7 @@ async def test_a_run_of_another_version_of_the_saga_is_parked(change: str) -> No
     await leave_behind(log, world, "r1")
     clock.now += 31.0
 
-    class Other(msgspec.Struct):
+    class Other(msgspec.Struct, kw_only=True):
         done: tuple[str, ...] = ()
         needed: int = 1 if change == "step" else msgspec.NODEFAULT  # type: ignore[assignment]
 
