@@ -1,6 +1,8 @@
 """Sagas: steps that are undone in reverse when a later one fails."""
 
 from bascule.saga._backoff import Backoff as Backoff
+from bascule.saga._barrier import LateActionError as LateActionError
+from bascule.saga._barrier import SqlBarrier as SqlBarrier
 from bascule.saga._call import SagaCall as SagaCall
 from bascule.saga._call import SagaClientInterceptor as SagaClientInterceptor
 from bascule.saga._call import saga_call as saga_call
@@ -19,6 +21,8 @@ from bascule.saga._errors import SagaLogError as SagaLogError
 from bascule.saga._errors import SagaParkedError as SagaParkedError
 from bascule.saga._log import MemorySagaLog as MemorySagaLog
 from bascule.saga._log import SagaLog as SagaLog
+from bascule.saga._mongo_barrier import MongoBarrier as MongoBarrier
+from bascule.saga._mongo_barrier import Passage as Passage
 from bascule.saga._operator import SagaOperator as SagaOperator
 from bascule.saga._records import SagaEvent as SagaEvent
 from bascule.saga._records import SagaRecord as SagaRecord
