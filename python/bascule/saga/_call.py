@@ -56,12 +56,18 @@ def saga_call() -> SagaCall | None:
     if saga_id is None and step is None and op is None:
         return None
     try:
-        known = SagaCall(check_id(_SAGA_ID, str(saga_id)), check_id(_STEP, str(step)), _op(op))
+        known = SagaCall(_text(_SAGA_ID, saga_id), _text(_STEP, step), _op(op))
     except ValueError as error:
         raise RpcError(
             Status.INVALID_ARGUMENT, f"the saga's metadata is malformed: {error}"
         ) from None
     return known
+
+
+def _text(name: str, text: object) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"{name} is missing")  # noqa: TRY004 - the caller's metadata, not our types
+    return check_id(name, text)
 
 
 def _op(text: object) -> Literal["action", "undo"]:

@@ -73,8 +73,8 @@ async def test_a_service_is_told_the_step_that_calls_it() -> None:
 
         async def act(_context: Context, _call: StepCall) -> None:
             await stub.unary(echo_pb2.EchoRequest())
-            async for _reply in stub.server_stream(echo_pb2.EchoRequest()):
-                pass
+            async with stub.server_stream(echo_pb2.EchoRequest()) as replies:
+                assert [reply async for reply in replies] == [echo_pb2.EchoReply()]
             raise ValueError
 
         async def undo(_context: Context, _call: StepCall) -> None:
@@ -103,7 +103,5 @@ async def test_a_service_is_told_the_step_that_calls_it() -> None:
 async def test_metadata_that_names_no_step_is_refused(metadata: dict[str, str]) -> None:
     async with memory_channel(Told()) as channel:
         with pytest.raises(RpcError, match="malformed") as caught:
-            await echo_bascule.EchoStub(channel).unary(
-                echo_pb2.EchoRequest(), metadata=metadata
-            )
+            await echo_bascule.EchoStub(channel).unary(echo_pb2.EchoRequest(), metadata=metadata)
     assert caught.value.status is Status.INVALID_ARGUMENT
