@@ -47,6 +47,19 @@ class AttemptCounters(Protocol):
         ...
 
 
+class DatabaseStats(Protocol):
+    """What ``Database.stats`` is."""
+
+    name: str
+    size: int
+    in_use: int
+    waiting: int
+    timeouts: int
+    reruns: int
+    lost: int
+    unknown: int
+
+
 @dataclass(slots=True)
 class HttpRow:
     """Statistics of one gateway route: its template is the label, so the number of series is bounded.
@@ -102,6 +115,7 @@ class Metrics:
         self._breakers: list[Callable[[], Iterable[tuple[str, str]]]] = []
         self._attempts: dict[str, list[AttemptCounters]] = {}
         self._http: list[HttpStats] = []
+        self._databases: list[DatabaseStats] = []
         self.registry.register(self)
 
     def add_calls(
@@ -137,6 +151,13 @@ class Metrics:
         """Render a gateway's requests, its limits' decisions and the tokens that it refused."""
         self._http.append(stats)
 
+    def add_database(self, stats: DatabaseStats) -> None:
+        """Render ``database_connections`` and what happened to transactions.
+
+        :param stats: ``Database.stats``
+        """
+        self._databases.append(stats)
+
     def render(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -154,6 +175,7 @@ class Metrics:
         yield from self._collect_attempts()
         yield from self._collect_breakers()
         yield from self._collect_http()
+        yield from self._collect_databases()
 
     def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
@@ -261,6 +283,34 @@ class Metrics:
         yield duration
         yield decisions
         yield refused
+
+    def _collect_databases(self) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        connections = GaugeMetricFamily(
+            "database_connections",
+            "Connections of the pool: size is how many there may be, in_use how many work; "
+            "waiting is how many transactions wait for one",
+            labels=("database", "state"),
+        )
+        troubles = CounterMetricFamily(
+            "database_transaction_troubles",
+            "timeout: no connection became free; rerun: run again after a deadlock or a lost connection; "
+            "lost: the connection broke; unknown: it broke during COMMIT",
+            labels=("database", "kind"),
+        )
+        totals: dict[tuple[str, str], int] = {}
+        for stats in self._databases:
+            for state in ("size", "in_use", "waiting", "timeouts", "reruns", "lost", "unknown"):
+                key = (stats.name, state)
+                totals[key] = totals.get(key, 0) + getattr(stats, state)
+        for (name, state), count in totals.items():
+            if state in {"size", "in_use", "waiting"}:
+                connections.add_metric((name, state), count)
+            else:
+                troubles.add_metric((name, state.removesuffix("s")), count)
+        yield connections
+        yield troubles
 
 
 class _Row:
