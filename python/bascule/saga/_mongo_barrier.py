@@ -152,8 +152,7 @@ class MongoBarrier:
         return f"{self._field}.{_digest(call)}"
 
     def _state(self, call: SagaCall | StepCall, document_id: Any) -> str | None:
-        note = self._note(call)
-        found = self._collection.find_one({"_id": document_id}, {note: 1}) or {}
+        found = self._collection.find_one({"_id": document_id}, {self._field: 1}) or {}
         noted = found.get(self._field, {}).get(_digest(call))
         return None if noted is None else noted["state"]
 

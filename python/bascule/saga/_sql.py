@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import sqlalchemy as sa
 
+from bascule.errors import CommitUnknownError, DatabaseUnavailableError
 from bascule.saga._errors import DuplicateSagaError, SagaFencedError, SagaLogError
 from bascule.saga._log import claimed
 from bascule.saga._records import NOTE_LENGTH, SagaEvent, SagaRecord, SagaRun, SagaState
@@ -256,14 +257,15 @@ class SqlSagaLog:
     async def _read(self, work: Callable[[sa.Connection], ResultT]) -> ResultT:
         try:
             return await self._database.read(work)
-        except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
-            raise SagaLogError(f"the saga log cannot be read: {error.orig!r}") from error
+        except DatabaseUnavailableError as error:
+            raise SagaLogError(f"the saga log cannot be read: {error}") from error
 
     async def _write(self, work: Callable[[sa.Connection], ResultT]) -> ResultT:
         try:
             return await self._database.write(work)
-        except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
-            raise SagaLogError(f"the saga log cannot be written: {error.orig!r}") from error
+        except (DatabaseUnavailableError, CommitUnknownError) as error:
+            # Whether it was kept does not matter: the same write again tells.
+            raise SagaLogError(f"the saga log cannot be written: {error}") from error
 
 
 def _micros(seconds: float) -> int:
