@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import sqlalchemy as sa
 
+from bascule.saga import saga_tables
 from bascule.sql import from_micros, to_micros
 from bascule_shop._generated.order import Order, OrderLine, OrderStatus
 from bascule_shop._generated.shop import Money
@@ -19,7 +20,15 @@ if TYPE_CHECKING:
     from bascule.events import Event
     from bascule.sql import Database
 
-__all__ = ["METADATA", "OUTBOX", "KeyTakenError", "OrderStore", "SqlOrderStore", "StoredOrder"]
+__all__ = [
+    "METADATA",
+    "OUTBOX",
+    "SAGAS",
+    "KeyTakenError",
+    "OrderStore",
+    "SqlOrderStore",
+    "StoredOrder",
+]
 
 
 class KeyTakenError(Exception):
@@ -70,6 +79,7 @@ class OrderStore(Protocol):
 
 METADATA = sa.MetaData()
 OUTBOX = outbox_table(METADATA)
+SAGAS = saga_tables(METADATA)
 _ORDERS = sa.Table(
     "orders",
     METADATA,
