@@ -3,6 +3,8 @@
 from bascule.observe._logging import configure_logging as configure_logging
 from bascule.observe._logging import escape as escape
 from bascule.observe._metrics import CallStats as CallStats
+from bascule.observe._metrics import EventRow as EventRow
+from bascule.observe._metrics import EventStats as EventStats
 from bascule.observe._metrics import HttpRow as HttpRow
 from bascule.observe._metrics import HttpStats as HttpStats
 from bascule.observe._metrics import Metrics as Metrics

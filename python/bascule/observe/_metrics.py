@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
@@ -84,6 +84,46 @@ class HttpStats(Protocol):
         ...
 
 
+class EventRow(NamedTuple):
+    """One number of a bus or an outbox.
+
+    :ivar metric: one of the names in :data:`EVENT_METRICS`
+    :ivar labels: values of its labels
+    """
+
+    metric: str
+    labels: tuple[str, ...]
+    value: float
+
+
+class EventStats(Protocol):
+    """What buses and outbox relays count."""
+
+    def rows(self) -> Iterable[EventRow]:
+        """Return each number with its metric's name and labels."""
+        ...
+
+
+_SUBSCRIBER = ("topic", "subscriber")
+
+#: Kind, labels and meaning of each metric of events. Topics and subscribers are named in code: few.
+EVENT_METRICS: Mapping[str, tuple[Literal["counter", "gauge"], tuple[str, ...], str]] = {
+    "events_published": ("counter", ("topic",), "Events that the bus has taken"),
+    "events_handled": ("counter", _SUBSCRIBER, "Events handled"),
+    "events_retried": ("counter", _SUBSCRIBER, "Calls of a handler after one that had raised"),
+    "events_dead_lettered": (
+        "counter",
+        _SUBSCRIBER,
+        "Events put aside, since their handler kept raising or nobody could read them",
+    ),
+    "events_lag": ("gauge", _SUBSCRIBER, "Events published and not handled yet"),
+    "events_lag_seconds": ("gauge", _SUBSCRIBER, "Age of the oldest event not handled yet"),
+    "outbox_relayed": ("counter", ("outbox",), "Events moved from an outbox to the bus"),
+    "outbox_pending": ("gauge", ("outbox",), "Events that wait in an outbox"),
+    "outbox_oldest_seconds": ("gauge", ("outbox",), "Age of the oldest event in an outbox"),
+}
+
+
 class Metrics:
     """Collects what servers, channels, breakers and gateways count, and renders it for Prometheus.
 
@@ -102,6 +142,7 @@ class Metrics:
         self._breakers: list[Callable[[], Iterable[tuple[str, str]]]] = []
         self._attempts: dict[str, list[AttemptCounters]] = {}
         self._http: list[HttpStats] = []
+        self._events: list[EventStats] = []
         self.registry.register(self)
 
     def add_calls(
@@ -137,6 +178,13 @@ class Metrics:
         """Render a gateway's requests, its limits' decisions and the tokens that it refused."""
         self._http.append(stats)
 
+    def add_events(self, stats: EventStats) -> None:
+        """Render what a bus (``events_*``) or an outbox relay (``outbox_*``) counts.
+
+        :param stats: ``bus.stats`` or ``relay.stats``
+        """
+        self._events.append(stats)
+
     def render(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -154,6 +202,7 @@ class Metrics:
         yield from self._collect_attempts()
         yield from self._collect_breakers()
         yield from self._collect_http()
+        yield from self._collect_events()
 
     def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
@@ -261,6 +310,29 @@ class Metrics:
         yield duration
         yield decisions
         yield refused
+
+    def _collect_events(self) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        sums: dict[str, dict[tuple[str, ...], float]] = {}
+        for stats in self._events:
+            for metric, labels, value in stats.rows():
+                known = sums.setdefault(metric, {})
+                # Counters of several parts of this process add up; what they all look at does not.
+                together = known.get(labels, 0) + value
+                known[labels] = (
+                    together
+                    if EVENT_METRICS[metric][0] == "counter"
+                    else max(known.get(labels, value), value)
+                )
+        for metric, samples in sums.items():
+            kind, names, meaning = EVENT_METRICS[metric]
+            family = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(
+                metric, meaning, labels=names
+            )
+            for labels, value in samples.items():
+                family.add_metric(labels, value)
+            yield family
 
 
 class _Row:
