@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
 """Get the tools that tests need, and print where they are.
 
-A Go tool is a folder of its own under tests/tools with a go.mod that pins it: either the sources of a program of ours
-or the one that the go.mod names as its ``tool``. It is built once for each state of that folder, into a cache outside
-the checkout. A Node tool has a package-lock.json there, and npm installs what that pins beside a copy of its sources.
-What Debian has comes from there, where apt may be used.
+A tool is a folder of its own under tests/tools, with a file that pins it. It is built once for each state of that
+folder, into a cache outside the checkout:
+- go.mod: the sources of a Go program of ours, or the program that the go.mod names as its ``tool``.
+- package-lock.json: npm installs what that pins beside a copy of the sources.
+- pom.xml: Maven gets the libraries, and a Main.java of ours is compiled against them.
+- requirements.txt: pip installs it in a virtual environment of its own.
+What Debian has comes from there, where apt may be used; the services that come with it are not started.
+
+Programs are linked in ``bin`` of the cache by their names, where `bascule.testing.servers` looks for them.
 """
 
 from __future__ import annotations
@@ -17,19 +22,40 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "tests/tools"
 
 #: Programs that come from a Debian package.
-PACKAGES = {"h2load": "nghttp2-client"}
+PACKAGES = {
+    "etcd": "etcd-server",
+    "h2load": "nghttp2-client",
+    "javac": "default-jdk-headless",
+    "mariadbd": "mariadb-server",
+    "mvn": "maven",
+    "redis-server": "redis-server",
+}
+
+#: What pins a tool of each kind.
+PINS = ("go.mod", "package.json", "pom.xml", "requirements.txt")
+
+COPY_LIBRARIES = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+
+#: One user of apt at a time.
+_APT = threading.Lock()
 
 NODE_HINT = "install Node.js 20 or newer with npm (https://nodejs.org)"
+
+#: The slow part of a build is the linking, on one core; downloads leave the cores alone.
+BUILDS = 2
 
 GO_HINT = "install Go 1.26 or newer (https://go.dev/dl)"
 
@@ -48,20 +74,19 @@ def main() -> int:
     if not wanted:
         parser.error("name a tool, or give --all")
     missing = 0
-    for name in wanted:
-        try:
-            print(provide(name))
-        except MissingToolError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            missing = 1
+    with ThreadPoolExecutor(BUILDS) as builders:
+        for name, building in [(name, builders.submit(provide, name)) for name in wanted]:
+            try:
+                print(building.result(), flush=True)
+            except MissingToolError as error:
+                print(f"{name}: {error}", file=sys.stderr)
+                missing = 1
     return missing
 
 
 def names() -> list[str]:
     """List every tool."""
-    folders = [
-        path.parent.name for kind in ("go.mod", "package.json") for path in TOOLS.glob(f"*/{kind}")
-    ]
+    folders = [path.parent.name for pin in PINS for path in TOOLS.glob(f"*/{pin}")]
     return sorted([*PACKAGES, *folders])
 
 
@@ -72,10 +97,15 @@ def provide(name: str) -> Path:
     """
     if name in PACKAGES:
         return _packaged(name)
-    if (TOOLS / name / "go.mod").is_file():
-        return _built(name)
-    if (TOOLS / name / "package.json").is_file():
-        return _installed(name)
+    builders = {
+        "go.mod": _go_program,
+        "package.json": _node_folder,
+        "pom.xml": _java_program,
+        "requirements.txt": _python_program,
+    }
+    for pin, builder in builders.items():
+        if (TOOLS / name / pin).is_file():
+            return builder(name)
     message = f"{name!r} is no tool of the tests: they are {', '.join(names())}"
     raise MissingToolError(message)
 
@@ -85,11 +115,17 @@ def require(program: str, hint: str) -> str:
 
     :raises MissingToolError: if it is not on the PATH
     """
-    path = shutil.which(program)
+    path = _which(program)
     if path is None:
         message = f"{program} is missing: {hint}"
         raise MissingToolError(message)
     return path
+
+
+def cache() -> Path:
+    """Answer with the folder that keeps what was built."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "bascule"
 
 
 def cached(kind: str, program: str, sources: Iterable[Path]) -> Path:
@@ -97,8 +133,7 @@ def cached(kind: str, program: str, sources: Iterable[Path]) -> Path:
     digest = hashlib.sha256()
     for source in sorted(sources):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "bascule" / f"{kind}-{digest.hexdigest()[:16]}"
+    folder = cache() / f"{kind}-{digest.hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / program
 
@@ -140,12 +175,41 @@ def build_go(go: str, folder: Path, package: str, target: Path) -> None:
         program.replace(target)
 
 
-def _built(name: str) -> Path:
+def _which(program: str) -> str | None:
+    # Debian puts daemons where only root's PATH leads.
+    return shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
+
+
+@contextmanager
+def _fresh(target: Path) -> Iterator[Path]:
+    """Give a folder to fill, which becomes ``target`` if all goes well.
+
+    What was broken off leaves nothing that looks finished.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent) as parent:
+        fresh = Path(parent) / target.name
+        fresh.mkdir()
+        yield fresh
+        fresh.rename(target)
+
+
+def _linked(name: str, program: Path) -> Path:
+    """Link a program by its name where the tests' servers are looked for."""
+    place = cache() / "bin"
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place) as fresh:
+        link = Path(fresh) / name
+        link.symlink_to(program)
+        link.replace(place / name)
+    return program
+
+
+def _go_program(name: str) -> Path:
     folder = TOOLS / name
     own = list(folder.glob("*.go"))
     target = cached(f"tools/{name}", name, [*own, folder / "go.mod", folder / "go.sum"])
     if target.exists():
-        return target
+        return _linked(name, target)
     go = require("go", GO_HINT)
     pinned = re.search(r"^tool (\S+)$", (folder / "go.mod").read_text(), re.MULTILINE)
     package = "." if own or pinned is None else pinned[1]
@@ -155,10 +219,10 @@ def _built(name: str) -> Path:
         reason = str(error).strip().rpartition("\n")[2]
         message = f"it could not be built from {folder.relative_to(ROOT)}: {reason}"
         raise MissingToolError(message) from error
-    return target
+    return _linked(name, target)
 
 
-def _installed(name: str) -> Path:
+def _node_folder(name: str) -> Path:
     """Answer with the folder of a Node program and of the packages that it needs."""
     folder = TOOLS / name
     own = [*folder.glob("*.mjs"), folder / "package.json", folder / "package-lock.json"]
@@ -167,10 +231,7 @@ def _installed(name: str) -> Path:
         return target
     require("node", NODE_HINT)
     npm = require("npm", NODE_HINT)
-    # Renamed at the end: an installation that was broken off leaves nothing that looks finished.
-    with tempfile.TemporaryDirectory(dir=target.parent) as parent:
-        fresh = Path(parent) / name
-        fresh.mkdir()
+    with _fresh(target) as fresh:
         for source in own:
             shutil.copy(source, fresh)
         try:
@@ -178,20 +239,93 @@ def _installed(name: str) -> Path:
         except RuntimeError as error:
             message = f"npm cannot install it: {error}"
             raise MissingToolError(message) from error
-        fresh.rename(target)
     return target
+
+
+def _java_program(name: str) -> Path:
+    folder = TOOLS / name
+    own = [folder / "pom.xml", folder / "Main.java"]
+    target = cached(f"tools/{name}", name, own)
+    program = target / name
+    if program.exists():
+        return _linked(name, program)
+    maven, compiler = str(_packaged("mvn")), str(_packaged("javac"))
+    with _fresh(target) as fresh:
+        try:
+            run(
+                [
+                    maven,
+                    "-q",
+                    "-B",
+                    "-f",
+                    str(own[0]),
+                    COPY_LIBRARIES,
+                    f"-DoutputDirectory={fresh}/lib",
+                ]
+            )
+            run([compiler, "-cp", f"{fresh}/lib/*", "-d", f"{fresh}/own", str(own[1])])
+        except RuntimeError as error:
+            message = f"it cannot be built with Maven: {error}"
+            raise MissingToolError(message) from error
+        _write_script(fresh / name, f'java $JAVA_OPTIONS -cp "{target}/own:{target}/lib/*" Main')
+    return _linked(name, program)
+
+
+def _python_program(name: str) -> Path:
+    pins = TOOLS / name / "requirements.txt"
+    target = cached(f"tools/{name}", name, [pins])
+    program = target / "run"
+    if program.exists():
+        return _linked(name, program)
+    with _fresh(target) as fresh:
+        try:
+            run([sys.executable, "-m", "venv", str(fresh)])
+            run([f"{fresh}/bin/python", "-m", "pip", "install", "-q", "-r", str(pins)])
+        except RuntimeError as error:
+            message = f"pip cannot install it: {error}"
+            raise MissingToolError(message) from error
+        # The script that pip wrote names the Python of the folder that it was installed in.
+        _write_script(fresh / "run", f'"{target}/bin/python" "{target}/bin/{name}"')
+    return _linked(name, program)
+
+
+def _write_script(path: Path, command: str) -> None:
+    path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    path.chmod(0o755)
 
 
 def _packaged(program: str) -> Path:
     package = PACKAGES[program]
-    if not shutil.which(program) and os.geteuid() == 0 and shutil.which("apt-get"):
-        quiet = ["apt-get", "-qq"]
-        try:
-            run([*quiet, "update"])
-            run([*quiet, "install", "-y", package], DEBIAN_FRONTEND="noninteractive")
-        except RuntimeError as error:
-            raise MissingToolError(str(error)) from error
+    with _APT:
+        if not _which(program) and os.geteuid() == 0 and shutil.which("apt-get"):
+            quiet = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
+            install = [*quiet, "install", "-y", "--no-install-recommends", package]
+            try:
+                run([*quiet, "update"])
+                with _no_services():
+                    run(install, DEBIAN_FRONTEND="noninteractive")
+            except RuntimeError as error:
+                raise MissingToolError(str(error)) from error
     return Path(require(program, f"`apt-get install {package}`, as root"))
+
+
+@contextmanager
+def _no_services() -> Iterator[None]:
+    """Forbid Debian to start the services that it installs.
+
+    https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt
+    """
+    policy = Path("/usr/sbin/policy-rc.d")
+    if policy.exists():
+        # The machine has a policy of its own.
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink()
 
 
 if __name__ == "__main__":

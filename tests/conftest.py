@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tests.certificates import Certificates, issue
 
+pytest_plugins = ("tests.servers",)
+
 # Machines that run tests are busy: time says nothing about an example.
 _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", _PATIENT, max_examples=100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from scripts.provision import MissingToolError, provide
@@ -21,7 +22,11 @@ def tool(name: str) -> Path:
     try:
         return provide(name)
     except MissingToolError as error:
-        reason = f"needs {name}: {error}"
+        lacking(f"needs {name}: {error}")
+
+
+def lacking(reason: str) -> NoReturn:
+    """Skip the test that needs what is not there, or fail it where suites must not be left out."""
     if REQUIRED:
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
