@@ -7,7 +7,7 @@ import ssl
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import anyio
 
@@ -15,7 +15,7 @@ from bascule._tasks import owned_tasks
 from bascule.errors import ClosedError, ConfigurationError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
     import coredis
@@ -63,7 +63,8 @@ class RedisClient:
     def __init__(self, url: str, *, timeout: float = 5.0, connections: int = 16) -> None:
         self._timeout = timeout
         self._connections = connections
-        self.address, self._url, self._options = _read(url)
+        self._server = _read(url)
+        self.address = self._server.address
         try:
             import coredis  # noqa: F401
         except ImportError as error:
@@ -132,15 +133,16 @@ class RedisClient:
         import coredis
         from coredis.retry import NoRetryPolicy
 
-        client: coredis.Redis[bytes] = coredis.Redis.from_url(
-            self._url,
-            decode_components=True,
+        client: coredis.Redis[bytes] = coredis.Redis(
+            connection_pool=_pool(
+                self._server,
+                max_connections=self._connections,
+                connect_timeout=self._timeout,
+                decode_responses=False,
+            ),
             decode_responses=False,
             verify_version=False,
             retry_policy=NoRetryPolicy(),
-            max_connections=self._connections,
-            connect_timeout=self._timeout,
-            **self._options,
         )
         async with client:
             self._client = client
@@ -172,35 +174,107 @@ class RedisClient:
             raise StoreUnavailableError(f"Redis {self.address} refused: {error}") from error
 
 
-def _read(url: str) -> tuple[str, str, dict[str, Any]]:
-    """Give what to call the server, without any secret, the URL without options, and the options."""
+@dataclass(frozen=True)
+class _Server:
+    """What a URL says.
+
+    :ivar path: of a Unix socket; empty for host and port
+    """
+
+    host: str
+    port: int
+    path: str
+    username: str | None
+    password: str | None
+    db: int
+    context: ssl.SSLContext | None
+
+    @property
+    def address(self) -> str:
+        """What to call it, without any secret."""
+        return self.path or f"{self.host}:{self.port}"
+
+
+def _read(url: str) -> _Server:
     try:
         parts = urlsplit(url)
-        address = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+        port = parts.port or 6379
         given = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        options: dict[str, Any] = {"db": int(given["db"])} if "db" in given else {}
+        is_unix = parts.scheme == "unix"
+        db = int(given.get("db") or ("" if is_unix else parts.path.strip("/")) or 0)
     except ValueError as error:
         raise ConfigurationError(_unreadable("it is malformed")) from error
-    if parts.scheme not in _SCHEMES or not (
-        parts.path if parts.scheme == "unix" else parts.hostname
-    ):
+    if parts.scheme not in _SCHEMES or not (parts.path if is_unix else parts.hostname):
         raise ConfigurationError(_unreadable("it names no server"))
     unknown = sorted(set(given) - _OPTIONS)
     if unknown:
         raise ConfigurationError(_unreadable(f"it has {unknown}, which mean nothing here"))
-    ca, certificate, key = (given.get(name) for name in _TLS_OPTIONS)
-    if parts.scheme == "rediss":
-        try:
-            context = ssl.create_default_context(cafile=ca)
-            if certificate is not None:
-                context.load_cert_chain(certificate, key)
-        except OSError as error:
-            why = f"its certificates cannot be read ({error})"
-            raise ConfigurationError(_unreadable(why)) from error
-        options["ssl_context"] = context
-    elif ca or certificate or key:
+    if parts.scheme != "rediss" and set(given) & set(_TLS_OPTIONS):
         raise ConfigurationError(_unreadable("certificates are for rediss://"))
-    return address, url.partition("?")[0], options
+    return _Server(
+        unquote(parts.hostname or ""),
+        port,
+        unquote(parts.path) if is_unix else "",
+        None if parts.username is None else unquote(parts.username) or None,
+        None if parts.password is None else unquote(parts.password),
+        db,
+        _tls(given) if parts.scheme == "rediss" else None,
+    )
+
+
+def _tls(given: Mapping[str, str]) -> ssl.SSLContext:
+    ca, certificate, key = (given.get(name) for name in _TLS_OPTIONS)
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        if certificate is not None:
+            context.load_cert_chain(certificate, key)
+    except OSError as error:
+        why = f"its certificates cannot be read ({error})"
+        raise ConfigurationError(_unreadable(why)) from error
+    return context
+
+
+def _pool(server: _Server, **settings: Any) -> Any:
+    from anyio import TASK_STATUS_IGNORED
+    from coredis import ConnectionPool
+    from coredis.connection import (
+        TCPConnection,
+        TCPLocation,
+        UnixDomainSocketConnection,
+        UnixDomainSocketLocation,
+    )
+
+    location: Any
+    kind: Any
+    if server.path:
+        location, kind = UnixDomainSocketLocation(server.path), UnixDomainSocketConnection
+    else:
+        location, kind = TCPLocation(server.host, server.port), TCPConnection
+
+    class Connection(kind):  # type: ignore[misc]
+        """Closes its queues when it could not connect, too, which the library forgets."""
+
+        async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+            try:
+                await super().run(task_status=task_status)
+            finally:
+                for queue in (
+                    *(self._write_buffer_in, self._write_buffer_out),
+                    *(self._push_message_buffer_in, self._push_message_buffer_out),
+                    *(self._streamed_message_buffer_in, self._streamed_message_buffer_out),
+                ):
+                    queue.close()
+
+    if server.context is not None:
+        settings["ssl_context"] = server.context
+    return ConnectionPool(
+        connection_class=Connection,
+        location=location,
+        username=server.username,
+        password=server.password,
+        db=server.db,
+        **settings,
+    )
 
 
 def _unreadable(why: str) -> str:

@@ -113,12 +113,12 @@ class Subscription:
             except Exception as error:
                 failures += 1
                 last = failures >= self.redelivery.attempts
-                _logger.exception(
-                    "%s could not handle %s %s (attempt %d)",
-                    self.name,
-                    event.topic.name,
-                    event.id,
-                    failures,
+                # Once with its traceback: the further attempts will hardly tell more.
+                _logger.log(
+                    logging.ERROR if failures == 1 or last else logging.WARNING,
+                    "%s could not handle %s %s, attempt %d: %s",
+                    *(self.name, event.topic.name, event.id, failures, error),
+                    exc_info=error if failures == 1 else None,
                 )
                 if last and await put_aside(event, failures, error):
                     self.stats.dead_lettered += 1

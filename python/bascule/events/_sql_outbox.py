@@ -11,7 +11,7 @@ from bascule.events._outbox import LeaseLostError, OutboxClaim
 from bascule.sql import database_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from bascule.events._event import Event, Topic
     from bascule.sql import Database
@@ -167,6 +167,12 @@ class SqlOutbox:
                 self._extend(connection, shard, token, now, now)
 
         await self._database.write(work)
+
+    async def pending(self, limit: int) -> Sequence[tuple[int, Event[Any]]]:
+        """Give the oldest events that wait, with their numbers, and leave them where they are."""
+        query = self._oldest.limit(limit)
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return [(row.number, self._topics[row.topic].decode(row.event)) for row in rows]
 
     async def backlog(self) -> tuple[int, float]:
         """Tell what waits. See :class:`OutboxStore`."""
