@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import anyio
 
 from bascule._tasks import owned_tasks
-from bascule.errors import BasculeError, ConfigurationError, StoreUnavailableError
+from bascule.errors import (
+    BasculeError,
+    CommitUnknownError,
+    ConfigurationError,
+    RejectedError,
+    TransportError,
+)
 from bascule.events._delivery import Redelivery
 from bascule.events._stats import OutboxStats
 
@@ -77,6 +83,10 @@ class OutboxStore(Protocol):
 
     async def backlog(self) -> tuple[int, float]:
         """Tell how many events wait, and for how many seconds the oldest of them has."""
+
+
+# The bus or the database is away, or another relay was quicker: no fault to show a traceback of.
+_EXPECTED = (TransportError, RejectedError, CommitUnknownError, LeaseLostError, TimeoutError)
 
 
 class OutboxRelay:
@@ -208,7 +218,7 @@ class OutboxRelay:
             self.stats.pending, self.stats.oldest = await self._store.backlog()
 
     def _report(self, error: Exception, failures: int) -> None:
-        expected = isinstance(error, StoreUnavailableError | LeaseLostError | TimeoutError)
+        expected = isinstance(error, _EXPECTED)
         _logger.log(
             logging.WARNING if expected else logging.ERROR,
             "%s could not be published, attempt %d: %s",

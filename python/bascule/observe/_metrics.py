@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from bascule.observe._event_metrics import EventStats, collect_events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
@@ -45,6 +47,19 @@ class AttemptCounters(Protocol):
     def tokens(self) -> float:
         """What is left of the budget for retries."""
         ...
+
+
+class DatabaseStats(Protocol):
+    """What ``Database.stats`` is."""
+
+    name: str
+    size: int
+    in_use: int
+    waiting: int
+    timeouts: int
+    reruns: int
+    lost: int
+    unknown: int
 
 
 @dataclass(slots=True)
@@ -84,46 +99,6 @@ class HttpStats(Protocol):
         ...
 
 
-class EventRow(NamedTuple):
-    """One number of a bus or an outbox.
-
-    :ivar metric: one of the names in :data:`EVENT_METRICS`
-    :ivar labels: values of its labels
-    """
-
-    metric: str
-    labels: tuple[str, ...]
-    value: float
-
-
-class EventStats(Protocol):
-    """What buses and outbox relays count."""
-
-    def rows(self) -> Iterable[EventRow]:
-        """Return each number with its metric's name and labels."""
-        ...
-
-
-_SUBSCRIBER = ("topic", "subscriber")
-
-#: Kind, labels and meaning of each metric of events. Topics and subscribers are named in code: few.
-EVENT_METRICS: Mapping[str, tuple[Literal["counter", "gauge"], tuple[str, ...], str]] = {
-    "events_published": ("counter", ("topic",), "Events that the bus has taken"),
-    "events_handled": ("counter", _SUBSCRIBER, "Events handled"),
-    "events_retried": ("counter", _SUBSCRIBER, "Calls of a handler after one that had raised"),
-    "events_dead_lettered": (
-        "counter",
-        _SUBSCRIBER,
-        "Events put aside, since their handler kept raising or nobody could read them",
-    ),
-    "events_lag": ("gauge", _SUBSCRIBER, "Events published and not handled yet"),
-    "events_lag_seconds": ("gauge", _SUBSCRIBER, "Age of the oldest event not handled yet"),
-    "outbox_relayed": ("counter", ("outbox",), "Events moved from an outbox to the bus"),
-    "outbox_pending": ("gauge", ("outbox",), "Events that wait in an outbox"),
-    "outbox_oldest_seconds": ("gauge", ("outbox",), "Age of the oldest event in an outbox"),
-}
-
-
 class Metrics:
     """Collects what servers, channels, breakers and gateways count, and renders it for Prometheus.
 
@@ -142,6 +117,7 @@ class Metrics:
         self._breakers: list[Callable[[], Iterable[tuple[str, str]]]] = []
         self._attempts: dict[str, list[AttemptCounters]] = {}
         self._http: list[HttpStats] = []
+        self._databases: list[DatabaseStats] = []
         self._events: list[EventStats] = []
         self.registry.register(self)
 
@@ -178,6 +154,13 @@ class Metrics:
         """Render a gateway's requests, its limits' decisions and the tokens that it refused."""
         self._http.append(stats)
 
+    def add_database(self, stats: DatabaseStats) -> None:
+        """Render ``database_connections`` and what happened to transactions.
+
+        :param stats: ``Database.stats``
+        """
+        self._databases.append(stats)
+
     def add_events(self, stats: EventStats) -> None:
         """Render what a bus (``events_*``) or an outbox relay (``outbox_*``) counts.
 
@@ -202,7 +185,8 @@ class Metrics:
         yield from self._collect_attempts()
         yield from self._collect_breakers()
         yield from self._collect_http()
-        yield from self._collect_events()
+        yield from self._collect_databases()
+        yield from collect_events(self._events)
 
     def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
@@ -311,28 +295,33 @@ class Metrics:
         yield decisions
         yield refused
 
-    def _collect_events(self) -> Iterable[Metric]:
+    def _collect_databases(self) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
-        sums: dict[str, dict[tuple[str, ...], float]] = {}
-        for stats in self._events:
-            for metric, labels, value in stats.rows():
-                known = sums.setdefault(metric, {})
-                # Counters of several parts of this process add up; what they all look at does not.
-                together = known.get(labels, 0) + value
-                known[labels] = (
-                    together
-                    if EVENT_METRICS[metric][0] == "counter"
-                    else max(known.get(labels, value), value)
-                )
-        for metric, samples in sums.items():
-            kind, names, meaning = EVENT_METRICS[metric]
-            family = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(
-                metric, meaning, labels=names
-            )
-            for labels, value in samples.items():
-                family.add_metric(labels, value)
-            yield family
+        connections = GaugeMetricFamily(
+            "database_connections",
+            "Connections of the pool: size is how many there may be, in_use how many work; "
+            "waiting is how many transactions wait for one",
+            labels=("database", "state"),
+        )
+        troubles = CounterMetricFamily(
+            "database_transaction_troubles",
+            "timeout: no connection became free; rerun: run again after a deadlock or a lost connection; "
+            "lost: the connection broke; unknown: it broke during COMMIT",
+            labels=("database", "kind"),
+        )
+        totals: dict[tuple[str, str], int] = {}
+        for stats in self._databases:
+            for state in ("size", "in_use", "waiting", "timeouts", "reruns", "lost", "unknown"):
+                key = (stats.name, state)
+                totals[key] = totals.get(key, 0) + getattr(stats, state)
+        for (name, state), count in totals.items():
+            if state in {"size", "in_use", "waiting"}:
+                connections.add_metric((name, state), count)
+            else:
+                troubles.add_metric((name, state.removesuffix("s")), count)
+        yield connections
+        yield troubles
 
 
 class _Row:

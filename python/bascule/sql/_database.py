@@ -2,44 +2,58 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+import random
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 import sqlalchemy as sa
 
-from bascule.errors import ConfigurationError
+from bascule.errors import CommitUnknownError, ConfigurationError, DatabaseUnavailableError
+from bascule.sql._dialects import Fault, Timeouts, create_engine, fault_of, read_url, shown
+from bascule.sql._stats import DatabaseStats
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from types import TracebackType
 
 __all__ = ["Database"]
 
 ResultT = TypeVar("ResultT")
 
-#: The drivers that are meant where a URL names none.
-_DRIVERS = {
-    "mysql": "mysql+pymysql",
-    "mariadb": "mysql+pymysql",
-    "postgresql": "postgresql+psycopg",
-}
+#: Seconds before a transaction is run again, doubled each time, of which a random part is waited.
+_PAUSE = 0.02
 
 
 class Database:
     """A pool of connections and as many worker threads as it has connections.
 
-    Use it with ``async with``, from one event loop. Cancelling waits for the transaction under way,
-    so its outcome is always known.
+    Use it with ``async with``, from one event loop. Nothing connects before the first transaction, unless
+    there are tables to create.
 
-    :param url: ``sqlite:///path/to/file``, ``mysql://user:password@host:3306/name`` or
+    A transaction is a function of a connection. **It may be run more than once**: after a deadlock, a lock
+    that was waited for in vain, or a connection that broke before COMMIT, it is rolled back and run again,
+    so it must have no effect but on the database, and must not commit by itself. An error that it raises
+    rolls it back and is passed on.
+
+    Cancelling waits for the attempt under way, so its outcome is always known; the time that this can take
+    is bounded by the time-outs.
+
+    :param url: ``sqlite:///path/to/file``, ``mysql://user:password@host:3306/name``, ``mariadb://...`` or
         ``postgresql://...``; any other URL that SQLAlchemy takes
     :param metadata: tables to create if they are missing; None if migrations make them
     :param pool_size: transactions at a time; SQLite writes one at a time whatever this is
+    :param pool_timeout: seconds to wait for one of them to end
     :param connect_timeout: seconds that connecting may take
-    :param lock_timeout: seconds to wait for somebody else's lock
-    :raises ConfigurationError: if the URL cannot be read
+    :param statement_timeout: seconds that a statement may take; on SQLite, a transaction; on MySQL (not
+        MariaDB) only what reads is bounded by the server
+    :param lock_timeout: seconds to wait for somebody else's lock; MySQL and MariaDB round it up
+    :param attempts: how often a transaction is run at most, and not once more after ``statement_timeout``
+    :raises ConfigurationError: if the URL cannot be read, its driver is not installed, or a number cannot
+        work
+    :ivar name: the database as messages and metrics show it, without user and password
+    :ivar dialect: ``sqlite``, ``mysql`` (MariaDB too) or ``postgresql``
+    :ivar stats: what happened to its transactions
     """
 
     def __init__(
@@ -48,33 +62,45 @@ class Database:
         metadata: sa.MetaData | None = None,
         *,
         pool_size: int = 4,
+        pool_timeout: float = 5.0,
         connect_timeout: float = 5.0,
+        statement_timeout: float = 30.0,
         lock_timeout: float = 5.0,
+        attempts: int = 4,
     ) -> None:
-        self.url = _read(url)
-        self.dialect = self.url.get_backend_name()
+        if pool_size < 1 or attempts < 1:
+            raise ConfigurationError("pool_size and attempts must be 1 or more")
+        if min(connect_timeout, statement_timeout, lock_timeout) <= 0.0:
+            raise ConfigurationError(
+                "connect_timeout, statement_timeout and lock_timeout must be more than 0 s"
+            )
+        parsed = read_url(url)
+        self.name = shown(parsed)
+        self.dialect = parsed.get_backend_name()
         is_sqlite = self.dialect == "sqlite"
-        self._engine = sa.create_engine(
-            self.url,
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_pre_ping=not is_sqlite,
-            connect_args=_connect_args(self.dialect, connect_timeout, lock_timeout),
-        )
-        self._writer = self._engine
-        if is_sqlite:
-            sa.event.listen(self._engine, "connect", _configure_sqlite)
-            sa.event.listen(self._engine, "begin", _begin_sqlite)
-            self._writer = self._engine.execution_options(immediate=True)
-            # Writers queue here, in order, rather than in SQLite, whose waiters sleep and poll.
-            self._readers = anyio.CapacityLimiter(max(1, pool_size - 1))
-            self._writers = anyio.CapacityLimiter(1)
-        else:
-            self._readers = self._writers = anyio.CapacityLimiter(pool_size)
+        # SQLite's writers queue here, in order, rather than in SQLite, whose waiters sleep and poll.
+        readers = max(1, pool_size - 1) if is_sqlite else pool_size
+        connections = readers + is_sqlite
+        self.stats = DatabaseStats(self.name, connections)
+        timeouts = Timeouts(connect_timeout, statement_timeout, lock_timeout)
+        self._engine = create_engine(parsed, connections, timeouts)
+        self._writer = self._engine.execution_options(immediate=True)
+        self._reading = anyio.Semaphore(readers, fast_acquire=True)
+        self._writing = anyio.Semaphore(1, fast_acquire=True) if is_sqlite else self._reading
+        self._threads = anyio.CapacityLimiter(connections)
+        self._pool_timeout = pool_timeout
+        self._attempts = attempts
+        self._patience = statement_timeout
         self._metadata = metadata
 
+    def __repr__(self) -> str:
+        return f"<Database {self.name}>"
+
     async def __aenter__(self) -> Self:
-        """Create missing tables, if the database was given any."""
+        """Create missing tables, if the database was given any.
+
+        :raises DatabaseUnavailableError: if it was, and cannot be reached
+        """
         if self._metadata is not None:
             await self.write(self._metadata.create_all)
         return self
@@ -86,59 +112,128 @@ class Database:
         traceback: TracebackType | None,
     ) -> None:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._engine.dispose)
+            await anyio.to_thread.run_sync(self._engine.dispose, limiter=self._threads)
 
     async def read(self, work: Callable[[sa.Connection], ResultT]) -> ResultT:
-        """Run a function that only reads, in one transaction."""
-        return await anyio.to_thread.run_sync(_run, self._engine, work, limiter=self._readers)
+        """Run a function that only reads, in one transaction.
+
+        :param work: may be run more than once
+        :raises DatabaseUnavailableError: if it could not be run to its end
+        """
+        return await self._transact(work, self._engine, self._reading, writes=False)
 
     async def write(self, work: Callable[[sa.Connection], ResultT]) -> ResultT:
-        """Run a function in one transaction; commit, or roll back if it raises."""
-        return await anyio.to_thread.run_sync(_run, self._writer, work, limiter=self._writers)
+        """Run a function in one transaction; commit, or roll back if it raises.
+
+        :param work: may be run more than once, of which one run at most is kept
+        :raises DatabaseUnavailableError: if nothing of it was kept
+        :raises CommitUnknownError: if the connection broke during COMMIT
+        """
+        return await self._transact(work, self._writer, self._writing, writes=True)
+
+    async def ping(self) -> None:
+        """Ask the database whether it is there.
+
+        :raises DatabaseUnavailableError: if it is not
+        """
+        await self.read(lambda connection: connection.scalar(sa.select(1)))
+
+    async def _transact(
+        self,
+        work: Callable[[sa.Connection], ResultT],
+        engine: sa.Engine,
+        permits: anyio.Semaphore,
+        *,
+        writes: bool,
+    ) -> ResultT:
+        attempt, latest = 1, anyio.current_time() + self._patience
+        while True:
+            try:
+                return await self._attempt(work, engine, permits, writes)
+            except _RerunError as error:
+                self.stats.lost += error.fault is Fault.LOST
+                if attempt == self._attempts or anyio.current_time() > latest:
+                    raise DatabaseUnavailableError(
+                        self.name,
+                        error.fault.value,
+                        f"given up after {attempt} attempts: {error.__cause__}",
+                    ) from error.__cause__
+            self.stats.reruns += 1
+            # The permit is free meanwhile: whoever held the lock may need it.
+            await anyio.sleep(random.uniform(0.0, _PAUSE * 2**attempt))  # noqa: S311 - no secret
+            attempt += 1
+
+    async def _attempt(
+        self,
+        work: Callable[[sa.Connection], ResultT],
+        engine: sa.Engine,
+        permits: anyio.Semaphore,
+        writes: bool,
+    ) -> ResultT:
+        try:
+            permits.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._wait(permits)
+        self.stats.in_use += 1
+        try:
+            return await anyio.to_thread.run_sync(
+                self._run, engine, work, writes, limiter=self._threads
+            )
+        except CommitUnknownError:
+            self.stats.unknown += 1
+            raise
+        finally:
+            self.stats.in_use -= 1
+            permits.release()
+
+    async def _wait(self, permits: anyio.Semaphore) -> None:
+        self.stats.waiting += 1
+        try:
+            with anyio.fail_after(self._pool_timeout):
+                await permits.acquire()
+        except TimeoutError:
+            self.stats.timeouts += 1
+            raise DatabaseUnavailableError(
+                self.name,
+                "exhausted",
+                f"no connection became free within {self._pool_timeout:g} s; {self.stats.in_use} are in use",
+            ) from None
+        finally:
+            self.stats.waiting -= 1
+
+    def _run(
+        self, engine: sa.Engine, work: Callable[[sa.Connection], ResultT], writes: bool
+    ) -> ResultT:
+        """Run one attempt, in a worker thread."""
+        try:
+            connection = engine.connect()
+        except sa.exc.DBAPIError as error:
+            if fault_of(self.dialect, error) is Fault.CONTENDED:
+                raise _RerunError(Fault.CONTENDED) from error
+            raise DatabaseUnavailableError(
+                self.name, "unreachable", f"no connection can be made: {error.orig}"
+            ) from error
+        committing = False
+        try:
+            with connection, connection.begin():
+                result = work(connection)
+                committing = True
+            return result
+        except sa.exc.DBAPIError as error:
+            fault = fault_of(self.dialect, error)
+            if fault is None:
+                raise
+            # To read has no outcome that could be unknown.
+            if fault is Fault.LOST and committing and writes:
+                raise CommitUnknownError(self.name) from error
+            if fault is Fault.SLOW:
+                raise DatabaseUnavailableError(self.name, fault.value, str(error.orig)) from error
+            raise _RerunError(fault) from error
 
 
-def _read(url: str | sa.URL) -> sa.URL:
-    try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError as error:
-        raise ConfigurationError(
-            "the database's URL cannot be read: it looks like sqlite:///file or mysql://user:password@host/name"
-        ) from error
-    return parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+class _RerunError(Exception):
+    """The transaction was rolled back for no fault of its own."""
 
-
-def _connect_args(dialect: str, connect_timeout: float, lock_timeout: float) -> Mapping[str, Any]:
-    match dialect:
-        case "sqlite":
-            return {"timeout": lock_timeout}
-        case "mysql":
-            return {
-                "connect_timeout": max(1, round(connect_timeout)),
-                "charset": "utf8mb4",
-                # InnoDB's default takes locks on gaps, which makes writers of different rows wait.
-                "init_command": "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED,"
-                f" innodb_lock_wait_timeout = {max(1, round(lock_timeout))}",
-            }
-        case "postgresql":
-            return {"connect_timeout": max(1, round(connect_timeout))}
-        case _:
-            return {}
-
-
-def _run(engine: sa.Engine, work: Callable[[sa.Connection], ResultT]) -> ResultT:
-    with engine.begin() as connection:
-        return work(connection)
-
-
-def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # The driver must not begin transactions by itself: it would do so at the first write, when a
-    # reader may no longer become the writer.
-    connection.isolation_level = None
-    # A commit survives the end of the process; one that must survive a power cut needs FULL.
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    immediate = connection.get_execution_options().get("immediate")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault)
+        self.fault = fault
