@@ -164,12 +164,12 @@ class RedisClient:
 
         try:
             yield
+        except TimeoutError as error:
+            raise StoreUnavailableError(f"Redis {self.address} did not answer in time") from error
         except (Unreachable, OSError) as error:
             raise StoreUnavailableError(
                 f"Redis {self.address} cannot be reached: {error}"
             ) from error
-        except TimeoutError as error:
-            raise StoreUnavailableError(f"Redis {self.address} did not answer in time") from error
         except RedisError as error:
             raise StoreUnavailableError(f"Redis {self.address} refused: {error}") from error
 

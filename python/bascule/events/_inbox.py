@@ -78,6 +78,20 @@ class SqlInbox:
         :param effect: runs in a worker thread within the transaction; it may be run again if that fails
         """
 
+        def one_by_one(connection: sa.Connection, events: Sequence[Event[PayloadT]]) -> None:
+            for event in events:
+                effect(connection, event)
+
+        return self.batch_handler(one_by_one)
+
+    def batch_handler(
+        self, effect: Callable[[sa.Connection, Sequence[Event[PayloadT]]], None]
+    ) -> BatchHandler[PayloadT]:
+        """Make a handler as :meth:`handler` does, for an effect that several events have together.
+
+        :param effect: gets those events that have had none
+        """
+
         async def handle(events: Sequence[Event[PayloadT]]) -> None:
             await self.once(events, effect)
 
@@ -86,20 +100,21 @@ class SqlInbox:
     async def once(
         self,
         events: Sequence[Event[PayloadT]],
-        effect: Callable[[sa.Connection, Event[PayloadT]], None],
+        effect: Callable[[sa.Connection, Sequence[Event[PayloadT]]], None],
     ) -> int:
-        """Have the effect of those events that have had none, in one transaction, in order.
+        """Have the effect of those events that have had none, in one transaction.
 
         Cancelling waits for the transaction under way.
 
-        :return: how many were new
+        :param effect: gets them in their order; not called if there are none
+        :return: how many there were
         :raises Exception: what ``effect`` raised; no event is marked and none had an effect
         """
 
         def work(connection: sa.Connection) -> int:
             fresh = self._mark(connection, events)
-            for event in fresh:
-                effect(connection, event)
+            if fresh:
+                effect(connection, fresh)
             return len(fresh)
 
         for _ in range(_RACES):

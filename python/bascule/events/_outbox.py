@@ -174,8 +174,8 @@ class OutboxRelay:
             self._wanted = anyio.Event()
             closing = self._closing
             try:
-                await self._drain()
                 await self._look()
+                await self._drain()
             except Exception as error:  # noqa: BLE001 - each is tried again
                 failures += 1
                 self._report(error, failures)
