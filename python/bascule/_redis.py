@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -15,11 +15,10 @@ from bascule._tasks import owned_tasks
 from bascule.errors import ClosedError, ConfigurationError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
-    import coredis
-    from anyio.abc import TaskStatus
+    from anyio.abc import TaskGroup, TaskStatus
 
 __all__ = ["RedisClient", "RedisScript", "RedisValue"]
 
@@ -47,41 +46,39 @@ class RedisScript:
 
 
 class RedisClient:
-    """A pool of connections to one Redis. Use it with ``async with``, from one event loop.
+    """Connections to one Redis. Use it with ``async with``, from one event loop.
 
     It needs no server to be entered, and none to stay: a command fails while there is none, and the
-    next one connects anew.
+    next one connects anew. Commands of all tasks share one connection, which nobody waits for.
+    Cancelling a command does not take it back: it may be carried out all the same.
 
     :param url: ``redis://user:password@host:6379/0``; ``rediss://`` for TLS, whose certificate must be
         good for the host, with ``?ssl_ca_certs=``, ``ssl_certfile=`` and ``ssl_keyfile=`` where needed;
         or ``unix:///path/to/socket?db=0``. What the user's name and password hold may be %-escaped
-    :param timeout: seconds that a command may take, connecting and waiting for a connection included
-    :param connections: the most that are open at once
+    :param timeout: seconds that connecting may take, and a command
     :raises ConfigurationError: if the URL cannot be read, or coredis is not installed
     """
 
-    def __init__(self, url: str, *, timeout: float = 5.0, connections: int = 16) -> None:
-        self._timeout = timeout
-        self._connections = connections
+    def __init__(self, url: str, *, timeout: float = 5.0) -> None:
         self._server = _read(url)
         self.address = self._server.address
+        self.timeout = timeout
         try:
             import coredis  # noqa: F401
         except ImportError as error:
             raise ConfigurationError(
                 "Redis needs the library coredis: pip install 'bascule[redis]'"
             ) from error
-        self._client: coredis.Redis[bytes] | None = None
-        self._leaving = anyio.Event()
+        self._tasks: TaskGroup | None = None
+        self._link: RedisLink | None = None
+        self._attempt: _Attempt | None = None
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._leaving = anyio.Event()
         async with AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(owned_tasks())
-            stack.callback(self._leaving.set)
-            # The library's own task group lives in a task of its own: it would wrap what our body raises.
-            await tasks.start(self._hold, name=f"redis {self.address}")
+            stack.callback(tasks.cancel_scope.cancel)
+            self._tasks = tasks
             self._stack = stack.pop_all()
         return self
 
@@ -91,6 +88,7 @@ class RedisClient:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._tasks = None
         await self._stack.__aexit__(exc_type, exc, traceback)
 
     async def run(
@@ -108,54 +106,77 @@ class RedisClient:
         """
         from coredis.exceptions import NoScriptError
 
-        client = self._open()
-        with self._reported(), anyio.fail_after(self._timeout if timeout is None else timeout):
+        with self._reported(), anyio.fail_after(self.timeout if timeout is None else timeout):
+            link = await self._shared()
             try:
-                return await client.evalsha(script.sha, keys=keys, args=arguments)
+                return await link.ask("EVALSHA", script.sha, len(keys), *keys, *arguments)
             except NoScriptError:
-                return await client.eval(script.text, keys=keys, args=arguments)
+                return await link.ask("EVAL", script.text, len(keys), *keys, *arguments)
 
-    async def call(self, command: str, *arguments: RedisValue, timeout: float | None = None) -> Any:
-        """Send one command and give its answer as the server gave it.
+    async def call(self, command: str, *arguments: RedisValue) -> Any:
+        """Send one command, which must not block, and give its answer as the server gave it.
 
-        :param timeout: seconds; None for the client's own
         :raises StoreUnavailableError: if it failed; it may have been carried out all the same
         """
-        from coredis.response._callbacks import NoopCallback
+        with self._reported(), anyio.fail_after(self.timeout):
+            link = await self._shared()
+            return await link.ask(command, *arguments)
 
-        client = self._open()
-        with self._reported(), anyio.fail_after(self._timeout if timeout is None else timeout):
-            return await client.create_request(
-                command.encode(), *arguments, callback=NoopCallback[Any]()
-            )
+    @asynccontextmanager
+    async def apart(self) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+        """Connect apart, for commands that block: give what sends one and waits for its answer.
 
-    async def _hold(self, *, task_status: TaskStatus[None]) -> None:
-        import coredis
-        from coredis.retry import NoRetryPolicy
+        :raises StoreUnavailableError: if that fails, also from within
+        """
+        with self._reported():
+            async with owned_tasks() as tasks:
+                attempt = _Attempt()
+                await self._connect(tasks, attempt)
+                yield attempt.result().ask
+                tasks.cancel_scope.cancel()
 
-        client: coredis.Redis[bytes] = coredis.Redis(
-            connection_pool=_pool(
-                self._server,
-                max_connections=self._connections,
-                connect_timeout=self._timeout,
-                decode_responses=False,
-            ),
-            decode_responses=False,
-            verify_version=False,
-            retry_policy=NoRetryPolicy(),
-        )
-        async with client:
-            self._client = client
-            try:
-                task_status.started()
-                await self._leaving.wait()
-            finally:
-                self._client = None
+    def warm(self) -> None:
+        """Connect in the background, if there is no connection: the next command need not wait for it."""
+        if self._tasks is not None and self._attempt is None and not self._connected:
+            self._attempt = _Attempt()
+            self._tasks.start_soon(self._reconnect, self._attempt, name=f"redis {self.address}")
 
-    def _open(self) -> coredis.Redis[bytes]:
-        if self._client is None:
+    @property
+    def _connected(self) -> bool:
+        return self._link is not None and self._link.usable
+
+    async def _shared(self) -> RedisLink:
+        if self._tasks is None:
             raise ClosedError(f"Redis {self.address} is not open: use it within its 'async with'")
-        return self._client
+        if self._link is not None and self._link.usable:
+            return self._link
+        # In a task of its own: whoever is cancelled while it waits takes nobody's connection away.
+        self.warm()
+        attempt = self._attempt
+        assert attempt is not None  # noqa: S101 (made by warm, since there is no connection)
+        await attempt.done.wait()
+        return attempt.result()
+
+    async def _reconnect(self, attempt: _Attempt) -> None:
+        assert self._tasks is not None  # noqa: S101 (this is one of them)
+        try:
+            await self._connect(self._tasks, attempt)
+            self._link = attempt.link
+        finally:
+            self._attempt = None
+            attempt.done.set()
+
+    async def _connect(self, tasks: TaskGroup, attempt: _Attempt) -> None:
+        from coredis.exceptions import RedisError
+
+        link = RedisLink(self._server, self.timeout)
+        try:
+            with anyio.fail_after(self.timeout):
+                await tasks.start(link.hold, name=f"connection to redis {self.address}")
+        except (RedisError, OSError) as error:
+            attempt.error = error
+        else:
+            attempt.link = link
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
@@ -164,7 +185,11 @@ class RedisClient:
 
         try:
             yield
+        except StoreUnavailableError:
+            raise
         except TimeoutError as error:
+            if self._link is not None:
+                self._link.suspect()
             raise StoreUnavailableError(f"Redis {self.address} did not answer in time") from error
         except (Unreachable, OSError) as error:
             raise StoreUnavailableError(
@@ -172,6 +197,59 @@ class RedisClient:
             ) from error
         except RedisError as error:
             raise StoreUnavailableError(f"Redis {self.address} refused: {error}") from error
+
+
+class RedisLink:
+    """One connection while it lasts."""
+
+    def __init__(self, server: _Server, timeout: float) -> None:
+        self._connection = _connection(server, timeout)
+        self._timeout = timeout
+        self._heard = anyio.current_time()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is open, as far as anybody knows."""
+        return bool(self._connection.usable)
+
+    async def hold(self, *, task_status: TaskStatus[None]) -> None:
+        """Connect and keep what was connected until it breaks."""
+        connection = self._connection
+        try:
+            await connection.run(task_status=task_status)
+        finally:
+            # The library forgets its queues when it could not connect.
+            for queue in (
+                *(connection._write_buffer_in, connection._write_buffer_out),
+                *(connection._push_message_buffer_in, connection._push_message_buffer_out),
+                *(connection._streamed_message_buffer_in, connection._streamed_message_buffer_out),
+            ):
+                queue.close()
+
+    async def ask(self, command: str, *arguments: RedisValue) -> Any:
+        """Send a command and wait for its answer, without any limit of time."""
+        answer = await self._connection.create_request(command.encode(), *arguments)
+        self._heard = anyio.current_time()
+        return answer
+
+    def suspect(self) -> None:
+        """Close it if nothing came for so long that it must be dead, though nobody has said so."""
+        if anyio.current_time() - self._heard > self._timeout:
+            self._connection.invalidate()
+
+
+class _Attempt:
+    """To connect, for all that wait for it."""
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.link: RedisLink | None = None
+        self.error: Exception | None = None
+
+    def result(self) -> RedisLink:
+        if self.link is not None:
+            return self.link
+        raise self.error or OSError("the attempt to connect was given up")
 
 
 @dataclass(frozen=True)
@@ -234,9 +312,7 @@ def _tls(given: Mapping[str, str]) -> ssl.SSLContext:
     return context
 
 
-def _pool(server: _Server, **settings: Any) -> Any:
-    from anyio import TASK_STATUS_IGNORED
-    from coredis import ConnectionPool
+def _connection(server: _Server, timeout: float) -> Any:
     from coredis.connection import (
         TCPConnection,
         TCPLocation,
@@ -244,37 +320,17 @@ def _pool(server: _Server, **settings: Any) -> Any:
         UnixDomainSocketLocation,
     )
 
-    location: Any
-    kind: Any
+    settings: dict[str, Any] = {
+        "username": server.username,
+        "password": server.password,
+        "db": server.db,
+        "connect_timeout": timeout,
+        "decode_responses": False,
+    }
     if server.path:
-        location, kind = UnixDomainSocketLocation(server.path), UnixDomainSocketConnection
-    else:
-        location, kind = TCPLocation(server.host, server.port), TCPConnection
-
-    class Connection(kind):  # type: ignore[misc]
-        """Closes its queues when it could not connect, too, which the library forgets."""
-
-        async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-            try:
-                await super().run(task_status=task_status)
-            finally:
-                for queue in (
-                    *(self._write_buffer_in, self._write_buffer_out),
-                    *(self._push_message_buffer_in, self._push_message_buffer_out),
-                    *(self._streamed_message_buffer_in, self._streamed_message_buffer_out),
-                ):
-                    queue.close()
-
-    if server.context is not None:
-        settings["ssl_context"] = server.context
-    return ConnectionPool(
-        connection_class=Connection,
-        location=location,
-        username=server.username,
-        password=server.password,
-        db=server.db,
-        **settings,
-    )
+        return UnixDomainSocketConnection(UnixDomainSocketLocation(server.path), **settings)
+    location = TCPLocation(server.host, server.port)
+    return TCPConnection(location, ssl_context=server.context, **settings)
 
 
 def _unreadable(why: str) -> str:

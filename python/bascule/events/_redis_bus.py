@@ -20,7 +20,7 @@ from bascule.events._redis_scripts import DISCARD, PUBLISH, REVIVE, SURVEY
 from bascule.events._stats import BusStats
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
 
     from anyio.abc import TaskGroup
@@ -39,6 +39,7 @@ _logger = logging.getLogger("bascule.events")
 _SINGLES = 20
 _BELLS = 64
 _BLOCK = 5.0
+_AGAIN = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class RedisEventBus:
         if not (0 <= retention < math.inf and 0 <= grace < math.inf):
             raise ConfigurationError("RedisEventBus's retention and grace must be 0 s or more")
         self.stats = BusStats()
-        self._client = RedisClient(url, timeout=timeout, connections=64)
+        self._client = RedisClient(url, timeout=timeout)
         self._partitions = partitions
         self._lease = lease
         self._retention = retention
@@ -311,40 +312,33 @@ class RedisEventBus:
 
     async def _listen(self, keys: TopicKeys) -> None:
         """Wake members when somebody has published."""
-        last: str | None = None
-        members = self._members[keys.topic]
         while True:
             try:
-                if last is None:
-                    newest = await self._client.call("XREVRANGE", keys.bell, "+", "-", "COUNT", 1)
-                    last = newest[0][0].decode() if newest else "0-0"
-                    rung: list[Any] = []
-                else:
-                    rung = await self._ring(keys, last)
+                async with self._client.apart() as ask:
+                    await self._listen_to(keys, ask)
             except StoreUnavailableError:
-                last = None
-                await anyio.sleep(0.2)
-                continue
-            if rung:
-                last = rung[-1][0].decode()
-            # Without a word, and when some may have been missed, everybody looks.
+                await anyio.sleep(_AGAIN)
+
+    async def _listen_to(self, keys: TopicKeys, ask: Callable[..., Awaitable[Any]]) -> None:
+        newest = await ask("XREVRANGE", keys.bell, "+", "-", "COUNT", 1)
+        last = newest[0][0] if newest else b"0-0"
+        rung: Sequence[Any] = ()
+        while True:
+            # At first, without a word, and when some may have been missed, everybody looks.
             numbers: set[int | None] = {None}
             if 0 < len(rung) < _BELLS:
                 numbers = {int(number) for _, fields in rung for number in fields[1].split(b",")}
-            for member in members.values():
+            for member in self._members[keys.topic].values():
                 for number in numbers:
                     member.ring(number)
-
-    async def _ring(self, keys: TopicKeys, last: str) -> list[Any]:
-        block = round(_BLOCK * 1000)
-        answer = await self._client.call(
-            *("XREAD", "COUNT", _BELLS, "BLOCK", block, "STREAMS", keys.bell, last),
-            timeout=_BLOCK * 2,
-        )
-        if not answer:
-            return []
-        entries: list[Any] = next(iter(answer.values()))
-        return entries
+            with anyio.fail_after(_BLOCK + self._client.timeout):
+                block = round(_BLOCK * 1000)
+                answer = await ask(
+                    *("XREAD", "COUNT", _BELLS, "BLOCK", block, "STREAMS", keys.bell, last)
+                )
+            rung = next(iter(answer.values())) if answer else ()
+            if rung:
+                last = rung[-1][0]
 
     async def _survey(self) -> None:
         while True:
