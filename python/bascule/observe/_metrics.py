@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from bascule.observe._event_metrics import EventStats, collect_events
 from bascule.observe._samples import families
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class Metrics:
         self._samples: list[Callable[[], Iterable[Sample]]] = []
         self._discovery: list[DiscoveryStats] = []
         self._databases: list[DatabaseStats] = []
+        self._events: list[EventStats] = []
         self.registry.register(self)
 
     def add_calls(
@@ -196,6 +198,13 @@ class Metrics:
         """
         self._databases.append(stats)
 
+    def add_events(self, stats: EventStats) -> None:
+        """Render what a bus (``events_*``) or an outbox relay (``outbox_*``) counts.
+
+        :param stats: ``bus.stats`` or ``relay.stats``
+        """
+        self._events.append(stats)
+
     def render(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -216,6 +225,7 @@ class Metrics:
         yield from families(each for samples in self._samples for each in samples())
         yield from self._collect_discovery()
         yield from self._collect_databases()
+        yield from collect_events(self._events)
 
     def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
