@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod abuse;
+mod arrivals;
 mod calls;
 mod credit;
 mod fuzz;
