@@ -50,6 +50,8 @@ struct Peer {
     most_held: usize,
     whole: usize,
     refused: usize,
+    /// Messages that were not taken, if they are not taken at once.
+    untaken: Option<Vec<(u32, usize)>>,
 }
 
 impl Peer {
@@ -72,6 +74,7 @@ impl Peer {
             most_held: 0,
             whole: 0,
             refused: 0,
+            untaken: None,
         };
         peer.sends(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat());
         peer.sends(&frame(SETTINGS, ACK, 0, b""));
@@ -108,7 +111,11 @@ impl Peer {
                     self.server.respond(stream, reply, none(), none(), NOW);
                 }
                 ServerEvent::Message { stream, data } => {
-                    self.server.consume(stream, grpc::PREFIX + data.len());
+                    let size = grpc::PREFIX + data.len();
+                    match &mut self.untaken {
+                        None => self.server.consume(stream, size),
+                        Some(untaken) => untaken.push((stream, size)),
+                    }
                 }
                 ServerEvent::Reset { stream } => self.server.handler_ended(stream),
                 ServerEvent::Closed { error } => panic!("the connection broke: {error:?}"),
@@ -200,6 +207,28 @@ impl Peer {
     fn resets(&mut self, stream: u32) {
         self.uploads.remove(&stream);
         self.sends(&frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+    }
+
+    /// The server's application takes a message.
+    fn takes(&mut self, n: usize) {
+        if let Some(untaken) = &mut self.untaken
+            && !untaken.is_empty()
+        {
+            let (stream, size) = untaken.remove(n % untaken.len());
+            self.server.consume(stream, size);
+            self.sends(&[]);
+        }
+    }
+
+    /// Sends in turns, until nothing more may be sent but the last byte of each.
+    fn sends_all_but_last(&mut self, padding: u8) {
+        let mut any = true;
+        while std::mem::take(&mut any) {
+            for stream in self.uploads.keys().copied().collect::<Vec<_>>() {
+                let size = self.uploads[&stream].rest.len() - 1;
+                any |= size > 0 && self.uploads(stream, size, padding);
+            }
+        }
     }
 
     /// Sends whatever may be sent, in turns, until nothing may.
@@ -419,4 +448,91 @@ fn a_compressed_request_is_held_as_it_came() {
     peer.sends(&frame(HEADERS, END_HEADERS, 3, &fields));
     peer.sends(&frame(DATA, 0, 3, &[&packed[..], &packed].concat()));
     assert_eq!((peer.refused, peer.server.incomplete()), (1, 0));
+}
+
+#[test]
+fn the_oldest_goes_on_however_low_the_limit() {
+    let mut peer = Peer::new(ServerLimits {
+        max_incomplete: STREAM_WINDOW,
+        ..limits()
+    });
+    for _ in 0..STREAMS {
+        peer.opens(UNARY, MESSAGE);
+    }
+    peer.sends_all();
+    assert_eq!((peer.whole, peer.server.incomplete()), (STREAMS, 0));
+    assert!(peer.most_held <= MESSAGE + STREAMS * STREAM_WINDOW);
+}
+
+/// What has padding (RFC 9113, 6.1), taken by an application that takes its time.
+#[derive(Clone, Debug)]
+enum Padded {
+    Opens(u32, usize),
+    Uploads(usize, usize, u8),
+    Takes(usize),
+    Resets(usize),
+}
+
+fn padded() -> impl Strategy<Value = Padded> {
+    let which = || 0..STREAMS;
+    let method = prop::sample::select(vec![UNARY, CLIENT_STREAM, CLIENT_STREAM]);
+    prop_oneof![
+        2 => (method, 0..STREAM_WINDOW).prop_map(|(method, size)| Padded::Opens(method, size)),
+        5 => (which(), 300..FRAME, any::<u8>())
+            .prop_map(|(n, size, padding)| Padded::Uploads(n, size, padding)),
+        2 => which().prop_map(Padded::Takes),
+        1 => which().prop_map(Padded::Resets),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn credit_is_conserved_over_padding(
+        steps in prop::collection::vec(padded(), 0..100),
+        padding in any::<u8>(),
+    ) {
+        let mut peer = Peer::new(limits());
+        peer.untaken = Some(Vec::new());
+        for step in &steps {
+            match *step {
+                Padded::Opens(method, size) => peer.opens(method, size),
+                Padded::Uploads(n, size, padding) => {
+                    if let Some(stream) = peer.nth(n) {
+                        peer.uploads(stream, size, padding);
+                    }
+                }
+                Padded::Takes(n) => peer.takes(n),
+                Padded::Resets(n) => {
+                    if let Some(stream) = peer.nth(n) {
+                        peer.resets(stream);
+                    }
+                }
+            }
+        }
+        for stream in peer.uploads.keys().copied().collect::<Vec<_>>() {
+            peer.resets(stream);
+        }
+        // h2 announces credit in lots: filling what is announced brings out the
+        // rest. The first time by padded frames, whose padding comes back at once.
+        for padding in [padding, 0] {
+            while peer.untaken.as_ref().is_some_and(|untaken| !untaken.is_empty()) {
+                peer.takes(0);
+            }
+            for _ in 0..CONNECTION_WINDOW / STREAM_WINDOW {
+                peer.opens(CLIENT_STREAM, 0);
+                let upload = peer.uploads.get_mut(&(peer.next - 2)).unwrap();
+                let piece = grpc::frame(&[7; 1024 - grpc::PREFIX]);
+                // One byte is left, so that the stream does not end.
+                upload.rest = [piece.repeat(STREAM_WINDOW / 1024), vec![0]].concat();
+            }
+            peer.sends_all_but_last(padding);
+            let left: usize = peer.uploads.values().map(|upload| upload.rest.len() - 1).sum();
+            if padding == 0 {
+                prop_assert_eq!((left, peer.window), (0, 0));
+            }
+            for stream in peer.uploads.keys().copied().collect::<Vec<_>>() {
+                peer.resets(stream);
+            }
+        }
+    }
 }
