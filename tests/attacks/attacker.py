@@ -229,7 +229,7 @@ async def attack(
     *,
     opens: bool = True,
     reads: bool = True,
-    costs: int = 16 << 20,
+    costs: int = 8 << 20,
 ) -> AsyncIterator[Scene]:
     """A server under attack. Afterwards, all that the attack has cost is given back.
 
@@ -266,6 +266,6 @@ async def attack(
             assert len(probe.failed) <= probe.served / 100, probe.failed[:3]
             assert service.most_running <= limits.max_streams
             assert grown < costs, f"{grown} bytes more"
-            with anyio.fail_after(10):
+            with anyio.fail_after(1):
                 while service.running or living_tasks(server) > baseline:
                     await anyio.lowlevel.checkpoint()
