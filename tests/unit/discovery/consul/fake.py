@@ -40,11 +40,11 @@ class Reply:
     breaks_after: int | None = None
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Nobody listens."""
 
 
-class Dead(Exception):
+class DeadError(Exception):
     """The connection broke before there was an answer."""
 
 
@@ -121,8 +121,8 @@ class FakeConsul:
     async def answer(self, target: str) -> Reply:
         """Answer a request.
 
-        :raises Refused: if nobody listens
-        :raises Dead: if the connection breaks
+        :raises RefusedError: if nobody listens
+        :raises DeadError: if the connection breaks
         """
         parts = urlsplit(target)
         query = parse_qs(parts.query)
@@ -137,7 +137,7 @@ class FakeConsul:
             finally:
                 self.blocked -= 1
             if self.fault in {"hang", "restart", "dropped"}:
-                raise Dead  # as keepalive finds out, or a reset tells
+                raise DeadError  # as keepalive finds out, or a reset tells
         if self.fault is not None:
             return await self._misbehave(self.fault, parts.path, index)
         return self._reply(self._content(parts.path), self.index)
@@ -187,7 +187,7 @@ class FakeConsul:
                 self.index += 1
                 return self._reply([], self.index)
             case "restart":
-                raise Refused
+                raise RefusedError
             case "stale":
                 return self._reply([], self.index, x_consul_lastcontact="3600000")
             case "flap":
@@ -198,7 +198,7 @@ class FakeConsul:
                 return good
             case "dropped":
                 if self._turn % 2:
-                    raise Dead
+                    raise DeadError
                 return Reply(200, good.headers, good.body, breaks_after=len(good.body) // 2)
         raise AssertionError(fault)
 
@@ -212,9 +212,9 @@ class Transport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
             reply = await self.consul.answer(request.url.raw_path.decode())
-        except Refused as error:
+        except RefusedError as error:
             raise httpx.ConnectError("connection refused") from error
-        except Dead as error:
+        except DeadError as error:
             raise httpx.ReadError("connection reset") from error
         return httpx.Response(reply.status, headers=reply.headers, stream=_Stream(reply))
 
@@ -239,7 +239,7 @@ async def listening(consul: FakeConsul, port: int = 0) -> AsyncIterator[str]:
 
         async def serve(stream: anyio.abc.SocketStream) -> None:
             async with stream:
-                with suppress(anyio.BrokenResourceError, anyio.EndOfStream, Dead, Refused):
+                with suppress(anyio.BrokenResourceError, anyio.EndOfStream, DeadError, RefusedError):
                     await _converse(consul, stream)
 
         tasks.start_soon(listener.serve, serve)
