@@ -11,12 +11,12 @@ import anyio
 from bascule.app import owned_tasks
 from bascule.discovery import Endpoint, MemoryRegistry
 from bascule.errors import Status
-from bascule.events import MemoryEventBus, OutboxRelay
+from bascule.events import MemoryEventBus, OutboxRelay, RedisEventBus, SqlOutbox
 from bascule.resilience import BreakerSettings
 from bascule.rpc import Channel, HealthService, ReflectionService, Server, ServerInterceptor
-from bascule.saga import MemorySagaLog, SagaCoordinator
+from bascule.saga import SagaClientInterceptor, SagaCoordinator, SagaWorker, SqlSagaLog
+from bascule.sql import Database
 from bascule_shop._caller import current_caller
-from bascule_shop._database import Database, Outbox
 from bascule_shop._descriptors import descriptor_set
 from bascule_shop._faults import fault
 from bascule_shop._generated.payment.services import PaymentServiceStub
@@ -164,9 +164,11 @@ class Shop:
     :param breaker: for each call between services
     :param provider: who moves the money; None for a simulated one
     :param hasher: of passwords; None for argon2id with its library's parameters
+    :param events: URL of a Redis that its events go through; None to keep them in this process
     :param grace: seconds that calls in progress have to finish when the shop closes
     :ivar servers: the services by short name
     :ivar bus: where ``user.created`` and ``order.created`` are published
+    :ivar sagas: runs the order service's sagas
     :ivar channels: the order service's channels by short name of the service called
     """
 
@@ -179,12 +181,12 @@ class Shop:
         breaker: BreakerSettings | None = None,
         provider: PaymentProvider | None = None,
         hasher: PasswordHasher | None = None,
+        events: str | None = None,
         grace: float = 10.0,
     ) -> None:
         self.registry = registry or MemoryRegistry()
         self.provider: PaymentProvider = provider or SimulatedProvider()
-        self.bus = MemoryEventBus()
-        self.sagas = SagaCoordinator(MemorySagaLog())
+        self.bus = MemoryEventBus() if events is None else RedisEventBus(events)
         self.servers: dict[str, ShopServer] = {}
         self.channels: dict[str, Channel] = {}
         self._data = Path(data)
@@ -214,6 +216,8 @@ class Shop:
                 )
                 await self.start(name)
                 stack.push_async_callback(server.stop)
+            # Orders that the last process left go on now that the other services answer.
+            await stack.enter_async_context(SagaWorker(self.sagas, self._orders.saga))
             self._stack = stack.pop_all()
         return self
 
@@ -240,7 +244,7 @@ class Shop:
 
     async def _open_services(self, stack: AsyncExitStack) -> dict[str, Servable]:
         users = await self._database(stack, "user", user_tables.METADATA)
-        user_outbox = Outbox(users, user_tables.OUTBOX, USER_CREATED)
+        user_outbox = SqlOutbox(users, USER_CREATED, name="user")
         user_relay = await stack.enter_async_context(OutboxRelay(user_outbox, self.bus))
         user_store = SqlUserStore(users, user_outbox)
         await user_store.seed(USERS)
@@ -252,27 +256,35 @@ class Shop:
         payments = await self._database(stack, "payment", payment_tables.METADATA)
 
         orders = await self._database(stack, "order", order_tables.METADATA)
-        order_outbox = Outbox(orders, order_tables.OUTBOX, ORDER_CREATED)
+        order_outbox = SqlOutbox(orders, ORDER_CREATED, name="order")
         order_relay = await stack.enter_async_context(OutboxRelay(order_outbox, self.bus))
+        self.sagas = SagaCoordinator(SqlSagaLog(orders, order_tables.SAGAS))
+        self._orders = OrderService(
+            SqlOrderStore(orders, order_outbox),
+            UserServiceStub(await self._channel(stack, "user")),
+            ProductServiceStub(await self._channel(stack, "product")),
+            PaymentServiceStub(await self._channel(stack, "payment")),
+            coordinator=self.sagas,
+            notify=order_relay.notify,
+            caller=current_caller,
+        )
         return {
             "user": UserService(user_store, notify=user_relay.notify, hasher=self._hasher),
             "product": ProductService(product_store),
             "payment": PaymentService(SqlPaymentStore(payments), self.provider),
-            "order": OrderService(
-                SqlOrderStore(orders, order_outbox),
-                UserServiceStub(await self._channel(stack, "user")),
-                ProductServiceStub(await self._channel(stack, "product")),
-                PaymentServiceStub(await self._channel(stack, "payment")),
-                coordinator=self.sagas,
-                notify=order_relay.notify,
-                caller=current_caller,
-            ),
+            "order": self._orders,
         }
 
     async def _database(self, stack: AsyncExitStack, name: str, metadata: sa.MetaData) -> Database:
-        return await stack.enter_async_context(Database(self._data / f"{name}.db", metadata))
+        url = f"sqlite:///{self._data / name}.db"
+        return await stack.enter_async_context(Database(url, metadata))
 
     async def _channel(self, stack: AsyncExitStack, name: str) -> Channel:
-        channel = Channel(target(name), registry=self.registry, breaker=self._breaker)
+        channel = Channel(
+            target(name),
+            registry=self.registry,
+            breaker=self._breaker,
+            interceptors=[SagaClientInterceptor()],
+        )
         self.channels[name] = await stack.enter_async_context(channel)
         return channel

@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from bascule.observe._event_metrics import EventStats, collect_events
+from bascule.observe._samples import families
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
+
+    from bascule.observe._samples import Sample
 
 #: Statistics of one method: service, method, calls by status, calls by bucket, sum of seconds.
 CallRow = tuple[str, str, list[tuple[str, int]], list[int], float]
@@ -45,6 +50,19 @@ class AttemptCounters(Protocol):
     def tokens(self) -> float:
         """What is left of the budget for retries."""
         ...
+
+
+class DatabaseStats(Protocol):
+    """What ``Database.stats`` is."""
+
+    name: str
+    size: int
+    in_use: int
+    waiting: int
+    timeouts: int
+    reruns: int
+    lost: int
+    unknown: int
 
 
 @dataclass(slots=True)
@@ -123,7 +141,10 @@ class Metrics:
         self._breakers: list[Callable[[], Iterable[tuple[str, str]]]] = []
         self._attempts: dict[str, list[AttemptCounters]] = {}
         self._http: list[HttpStats] = []
+        self._samples: list[Callable[[], Iterable[Sample]]] = []
         self._discovery: list[DiscoveryStats] = []
+        self._databases: list[DatabaseStats] = []
+        self._events: list[EventStats] = []
         self.registry.register(self)
 
     def add_calls(
@@ -159,9 +180,30 @@ class Metrics:
         """Render a gateway's requests, its limits' decisions and the tokens that it refused."""
         self._http.append(stats)
 
+    def add_samples(self, samples: Callable[[], Iterable[Sample]]) -> None:
+        """Render single values.
+
+        :param samples: tells them at the time of the scrape
+        """
+        self._samples.append(samples)
+
     def add_discovery(self, stats: DiscoveryStats) -> None:
         """Render ``discovery_list_age_seconds`` and ``discovery_errors_total`` of watched services."""
         self._discovery.append(stats)
+
+    def add_database(self, stats: DatabaseStats) -> None:
+        """Render ``database_connections`` and what happened to transactions.
+
+        :param stats: ``Database.stats``
+        """
+        self._databases.append(stats)
+
+    def add_events(self, stats: EventStats) -> None:
+        """Render what a bus (``events_*``) or an outbox relay (``outbox_*``) counts.
+
+        :param stats: ``bus.stats`` or ``relay.stats``
+        """
+        self._events.append(stats)
 
     def render(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""
@@ -180,7 +222,10 @@ class Metrics:
         yield from self._collect_attempts()
         yield from self._collect_breakers()
         yield from self._collect_http()
+        yield from families(each for samples in self._samples for each in samples())
         yield from self._collect_discovery()
+        yield from self._collect_databases()
+        yield from collect_events(self._events)
 
     def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
@@ -309,6 +354,34 @@ class Metrics:
                 errors.add_metric((row.service, kind), count)
         yield age
         yield errors
+
+    def _collect_databases(self) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        connections = GaugeMetricFamily(
+            "database_connections",
+            "Connections of the pool: size is how many there may be, in_use how many work; "
+            "waiting is how many transactions wait for one",
+            labels=("database", "state"),
+        )
+        troubles = CounterMetricFamily(
+            "database_transaction_troubles",
+            "timeout: no connection became free; rerun: run again after a deadlock or a lost connection; "
+            "lost: the connection broke; unknown: it broke during COMMIT",
+            labels=("database", "kind"),
+        )
+        totals: dict[tuple[str, str], int] = {}
+        for stats in self._databases:
+            for state in ("size", "in_use", "waiting", "timeouts", "reruns", "lost", "unknown"):
+                key = (stats.name, state)
+                totals[key] = totals.get(key, 0) + getattr(stats, state)
+        for (name, state), count in totals.items():
+            if state in {"size", "in_use", "waiting"}:
+                connections.add_metric((name, state), count)
+            else:
+                troubles.add_metric((name, state.removesuffix("s")), count)
+        yield connections
+        yield troubles
 
 
 def _merged_discovery(sources: Iterable[DiscoveryStats]) -> Iterable[DiscoveryRow]:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy as sa
 
-from bascule_shop._database import from_micros, to_micros
+from bascule.sql import from_micros, to_micros
 from bascule_shop._generated.payment import Payment, PaymentState
 from bascule_shop._generated.shop import Money
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from bascule_shop._database import Database
+    from bascule.sql import Database
 
 __all__ = ["METADATA", "PaymentStore", "SqlPaymentStore", "StoredPayment"]
 

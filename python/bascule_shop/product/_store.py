@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import sqlalchemy as sa
 
-from bascule_shop._database import from_micros, to_micros
+from bascule.sql import from_micros, to_micros
 from bascule_shop._generated.product import Item, Product, Reservation, ReservationState
 from bascule_shop._generated.shop import Money
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from bascule_shop._database import Database
+    from bascule.sql import Database
 
 __all__ = ["METADATA", "OutOfStockError", "ProductStore", "SqlProductStore"]
 
