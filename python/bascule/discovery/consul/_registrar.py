@@ -66,7 +66,8 @@ class ConsulRegistration:
     state: RegistrationState = RegistrationState.UNKNOWN
     problem: str | None = "it has not been registered yet"
     registered: int = 0
-    _in_maintenance: str | None = None
+    _reason: str | None = None
+    _told: str | None = None
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
     @property
@@ -82,12 +83,10 @@ class ConsulRegistration:
     async def maintenance(self, enable: bool, *, reason: str = "") -> None:
         """Have resolvers leave it out, or not any more. An agent that forgets is told again.
 
-        :raises ConsulError: if the agent is away or refuses
+        :raises ConsulError: if the agent is away or refuses; it is told when it knows the instance
         """
-        self._in_maintenance = (reason or "for no reason given") if enable else None
-        await self.client.agent.maintenance(self.id, enable, reason=self._in_maintenance)
-        if self.problem is None:
-            self._tell(None)
+        self._reason = (reason or "for no reason given") if enable else None
+        await self.attempt()
 
     async def attempt(self, *, anew: bool = False) -> None:
         """Register it if the agent does not know it as it is.
@@ -99,9 +98,12 @@ class ConsulRegistration:
             if known is None or not self.definition.is_as(known):
                 await self.client.agent.register(self.definition)
                 self.registered += 1
-                if self._in_maintenance is not None:
-                    reason = self._in_maintenance
-                    await self.client.agent.maintenance(self.id, True, reason=reason)
+                self._told = None
+            if self._told != self._reason:
+                reason = self._reason
+                enable = reason is not None
+                await self.client.agent.maintenance(self.id, enable, reason=reason)
+                self._told = reason
         except ConsulError as error:
             self._tell(str(error))
             raise
@@ -126,7 +128,7 @@ class ConsulRegistration:
         self.state = RegistrationState.UNKNOWN
         if problem is None:
             self.state = RegistrationState.REGISTERED
-            if self._in_maintenance is not None:
+            if self._told is not None:
                 self.state = RegistrationState.MAINTENANCE
         self._changed.set()
         self._changed = anyio.Event()

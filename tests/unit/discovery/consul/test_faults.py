@@ -35,7 +35,7 @@ class Watching:
 
     def __init__(self) -> None:
         self.states: list[tuple[float, ResolverState]] = []
-        self.stats = ConsulStats()
+        self.stats = ConsulStats(clock=anyio.current_time)
 
     def addresses(self) -> set[str]:
         return {each.address for _, state in self.states[-1:] for each in state.endpoints}
