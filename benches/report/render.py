@@ -182,7 +182,9 @@ def _target(target: Row) -> list[str]:
             f"{target['value']:.2f}x",
             mark,
         ]
-    return [name, f"{sign} {readable(target['limit'], 'B')}", readable(target["value"], "B"), mark]
+    unit = target.get("unit", "B")
+    limit, value = readable(target["limit"], unit), readable(target["value"], unit)
+    return [name, f"{sign} {limit}", value, mark]
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from bascule._tasks import owned_tasks
+from bascule._tasks import finish, owned_tasks
 from bascule.discovery.consul._agent import (
     Check,
     GrpcCheck,
@@ -33,6 +33,9 @@ __all__ = ["ConsulRegistrar", "ConsulRegistration", "RegistrationState"]
 
 #: Seconds that the first attempt may take, and deregistering.
 FIRST, LAST = 3.0, 5.0
+
+#: Seconds until the agent has done a request that was sent.
+OVERTAKEN = 0.5
 
 #: Seconds after which an attempt that failed is repeated, at the most; it begins with 1 s.
 MOST_PAUSE = 10.0
@@ -68,6 +71,7 @@ class ConsulRegistration:
     registered: int = 0
     _reason: str | None = None
     _told: str | None = None
+    _cut: bool = False
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
     @property
@@ -96,7 +100,9 @@ class ConsulRegistration:
         try:
             known = None if anew else await self.client.agent.service(self.id)
             if known is None or not self.definition.is_as(known):
+                self._cut = True
                 await self.client.agent.register(self.definition)
+                self._cut = False
                 self.registered += 1
                 self._told = None
             if self._told != self._reason:
@@ -111,17 +117,24 @@ class ConsulRegistration:
 
     async def deregister(self) -> None:
         """Remove it, in a few seconds even if cancelled; an agent that is away has to notice by itself."""
-        with anyio.move_on_after(LAST, shield=True):
-            for _ in range(3):
-                try:
-                    await self.client.agent.deregister(self.id)
-                except ConsulError as error:
-                    if not error.retryable:
-                        break
-                    await anyio.sleep(jitter(0.2, 0.5))
-                else:
-                    break
-        self.state, self.problem = RegistrationState.DEREGISTERED, "it is deregistered"
+        try:
+            await finish(self._deregister, LAST)
+        finally:
+            self.state, self.problem = RegistrationState.DEREGISTERED, "it is deregistered"
+
+    async def _deregister(self) -> None:
+        if self._cut:
+            # The agent may still be about to do what was given up.
+            await anyio.sleep(OVERTAKEN)
+        for _ in range(3):
+            try:
+                await self.client.agent.deregister(self.id)
+            except ConsulError as error:
+                if not error.retryable:
+                    return
+                await anyio.sleep(jitter(0.2, 0.5))
+            else:
+                return
 
     def _tell(self, problem: str | None) -> None:
         self.problem = problem
