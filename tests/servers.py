@@ -35,13 +35,18 @@ MONGO = [NxMongoServer, MongoJavaServer, *([MongoServer] if shutil.which("mongod
 S = TypeVar("S", bound=LocalServer)
 
 
-@contextmanager
-def running(kind: type[S], **settings: Any) -> Iterator[S]:
-    """Run a server, or do without the test for want of its program."""
+def need(kind: type[LocalServer]) -> None:
+    """Do without the test if a server's program is not to be found."""
     try:
         kind.find()
     except MissingProgramError as error:
         lacking(str(error))
+
+
+@contextmanager
+def running(kind: type[S], **settings: Any) -> Iterator[S]:
+    """Run a server, or do without the test for want of its program."""
+    need(kind)
     with kind(**settings) as server:
         yield server
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 import ssl
-from http.client import HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, ClassVar
-from urllib.request import urlopen
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from bascule.testing.servers._http import get
 from bascule.testing.servers._server import LocalServer
 
 if TYPE_CHECKING:
@@ -45,8 +44,8 @@ class EtcdServer(LocalServer):
         ]
 
     def _answers(self) -> bool:
-        with urlopen(f"{self.url}/health", timeout=5.0) as answer:  # noqa: S310 - on loopback
-            return bool(json.loads(answer.read()) == {"health": "true"})
+        # It answers with an error as long as there is no leader.
+        return get(self.port, "/health") is not None
 
 
 class KubeApiServer(LocalServer):
@@ -95,20 +94,9 @@ class KubeApiServer(LocalServer):
 
     def _prepare(self) -> None:
         key = generate_private_key(SECP256R1()).private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+            Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
         )
         (self.data / "accounts.key").write_bytes(key)
-        (self.data / "tokens.csv").write_text(f"{self.token},admin,admin,system:masters\n")
-        cluster = {"server": self.url, "certificate-authority": str(self.certificate)}
-        kubeconfig = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "test", "cluster": cluster}],
-            "users": [{"name": "admin", "user": {"token": self.token}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
-            "current-context": "test",
-        }
-        self.kubeconfig.write_text(json.dumps(kubeconfig))
 
     def start(self) -> None:
         """Start it and its etcd, see :meth:`LocalServer.start`."""
@@ -131,6 +119,17 @@ class KubeApiServer(LocalServer):
         self.etcd.close()
 
     def _command(self, program: Path) -> list[str]:
+        (self.data / "tokens.csv").write_text(f"{self.token},admin,admin,system:masters\n")
+        cluster = {"server": self.url, "certificate-authority": str(self.certificate)}
+        kubeconfig = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": "admin", "user": {"token": self.token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
+            "current-context": "test",
+        }
+        self.kubeconfig.write_text(json.dumps(kubeconfig))
         return [
             str(program),
             f"--etcd-servers={self.etcd.url}",
@@ -152,17 +151,7 @@ class KubeApiServer(LocalServer):
         if not self.certificate.exists():
             return False
         trust = ssl.create_default_context(cafile=self.certificate)
-        connection = HTTPSConnection("127.0.0.1", self.port, timeout=5.0, context=trust)
-        try:
-            # Ready, and with the namespace that objects go to.
-            for path in ("/readyz", "/api/v1/namespaces/default"):
-                connection.request("GET", path, headers={"Authorization": f"Bearer {self.token}"})
-                answer = connection.getresponse()
-                answer.read()
-                if answer.status != 200:
-                    return False
-            return True
-        except HTTPException:
-            return False
-        finally:
-            connection.close()
+        headers = {"Authorization": f"Bearer {self.token}"}
+        # The namespace that objects go to by default is made after it has become ready.
+        paths = ("/readyz", "/api/v1/namespaces/default")
+        return all(get(self.port, path, headers, trust) is not None for path in paths)

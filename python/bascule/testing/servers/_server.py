@@ -34,7 +34,12 @@ TAIL = 15
 
 #: Waits for the end of whoever holds the other end of its input, then ends the group of processes
 #: $1 and removes the folder $2. ``prctl(PR_SET_PDEATHSIG)`` would do it when the *thread* ends.
-WATCH = 'read -r _; kill -KILL "-$1" 2>/dev/null; [ -z "$2" ] || rm -rf -- "$2"'
+#: A server inside of that folder may still be writing when the first attempt is made.
+WATCH = """
+read -r _
+kill -KILL "-$1"
+[ -z "$2" ] || rm -rf -- "$2" || { sleep 1; rm -rf -- "$2"; }
+"""
 
 
 class LocalServer(ABC):
@@ -207,7 +212,12 @@ class LocalServer(ABC):
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.data.exists():
             self.data.mkdir()
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                # Prepared by halves, it would be taken for prepared the next time.
+                self.wipe()
+                raise
         with self.log.open("ab") as log:
             written = log.tell()
             # A group of its own: what it starts is ended with it, and Ctrl-C is for us to handle.

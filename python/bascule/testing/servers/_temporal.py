@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, ClassVar
 
+from bascule.testing.servers._http import get
 from bascule.testing.servers._server import LocalServer
 
 if TYPE_CHECKING:
@@ -33,12 +32,4 @@ class TemporalServer(LocalServer):
         ]
 
     def _answers(self) -> bool:
-        connection = HTTPConnection("127.0.0.1", self.ports[1], timeout=5.0)
-        try:
-            connection.request("GET", f"/api/v1/namespaces/{self.namespace}")
-            answer = connection.getresponse()
-            return answer.status == 200 and "namespaceInfo" in json.loads(answer.read())
-        except HTTPException:
-            return False
-        finally:
-            connection.close()
+        return get(self.ports[1], f"/api/v1/namespaces/{self.namespace}") is not None
