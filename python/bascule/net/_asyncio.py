@@ -223,10 +223,16 @@ class _Handshake(asyncio.Protocol):
 @functools.cache
 def _scope_type() -> type[anyio.CancelScope]:
     """The scope of anyio for asyncio, without its timer; only a running loop can name it."""
+    base = type(anyio.CancelScope())
 
-    class Scope(type(anyio.CancelScope())):  # type: ignore[misc]
+    class Scope(base):  # type: ignore[misc, valid-type]
+        # Should anyio rename what is named here, every scope has its timer again: slower, not wrong.
+        __slots__ = ()
+        # The bare slot, as there is no timer to set.
+        deadline = getattr(base, "_deadline", base.deadline)
+
         def _timeout(self) -> None:
-            """Arm nothing. Should anyio rename this, every scope has its timer again: slower, not wrong."""
+            """Arm nothing."""
 
     return Scope
 
@@ -243,14 +249,14 @@ class _InContext:
     def __await__(self) -> Generator[Any, Any, None]:
         run = contextvars.copy_context().run
         coroutine = run(self._job.start, self._scope)
-        send, throw = coroutine.send, coroutine.throw
+        send = coroutine.send
         try:
             waited = run(send, None)
             while True:
                 try:
                     yield waited
                 except BaseException as error:  # noqa: BLE001 - whatever the loop throws in
-                    waited = run(throw, error)
+                    waited = run(coroutine.throw, error)
                 else:
                     waited = run(send, None)
         except StopIteration:
