@@ -17,6 +17,12 @@ pub const PREFIX: usize = 5;
 /// The flag of a compressed message.
 pub(crate) const COMPRESSED: u8 = 1;
 
+// Names that are parsed once and not for each call.
+pub(crate) static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) static ENCODING: HeaderName = HeaderName::from_static(compress::ENCODING);
+
 /// Status codes that the wire itself produces.
 #[allow(missing_docs)]
 pub mod code {
