@@ -29,6 +29,12 @@ LINGER = 0.5
 #: A flush that gave this much may have left more behind.
 FULL_FLUSH = 200 * 1024
 
+#: Bytes asked for in one read. From 128 KiB on glibc maps pages for each, which costs three reads.
+FULL_READ = 64 * 1024
+
+#: What is asked for once a read was full, and :func:`bascule.net._malloc.keep_freed_memory` called.
+LARGE_READ = 256 * 1024
+
 
 class Machine(Protocol):
     """A sans-IO connection. Times are nanoseconds of :meth:`Driver.now_ns`."""

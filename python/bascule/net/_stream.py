@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from bascule.net._link import FULL_FLUSH, LINGER, Driver, Future, Link, Machine, Session
+from bascule.net._link import FULL_FLUSH, FULL_READ, LINGER, Driver, Future, Link, Machine, Session
+from bascule.net._malloc import keep_freed_memory
 
 if TYPE_CHECKING:
     import ssl
@@ -97,6 +98,8 @@ class StreamLink:
                 data = await receive()
                 if not data:
                     break
+                if len(data) >= FULL_READ:
+                    keep_freed_memory()
                 events = machine.receive(data, now_ns())
                 if events:
                     session.handle_events(events)
@@ -126,6 +129,8 @@ class StreamLink:
                 if events:
                     session.handle_events(events)
                 if data:
+                    if len(data) >= FULL_FLUSH:
+                        keep_freed_memory()
                     self.blocked = 1
                     await self._send(data)
                     self.blocked = 0

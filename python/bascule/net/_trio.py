@@ -13,6 +13,7 @@ import trio
 from bascule.errors import TransportError
 from bascule.net._address import format_peer, parse_address
 from bascule.net._jobs import MOST_PARKED, do_jobs
+from bascule.net._link import FULL_READ, LARGE_READ
 from bascule.net._memory import connect_memory, listen_memory
 from bascule.net._stream import StreamLink
 from bascule.net._unix import UnixSocket
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from bascule.net._link import Future, Job, Link, Listener, Machine, Session, Timer
 
     Attach = Callable[[Link], tuple[Machine, Session]]
-
-#: Bytes asked for in one read.
-READ_SIZE = 64 * 1024
 
 #: Errors that mean: this connection is over.
 LOST = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -286,7 +284,7 @@ class TrioDriver:
             raise TimeoutError(message) from error
 
         async def receive() -> bytes:
-            return bytes(await stream.receive_some(READ_SIZE))
+            return bytes(await stream.receive_some(FULL_READ))
 
         # trio's stream has the inquiries of ssl.SSLObject (getpeercert, selected_alpn_protocol).
         tls_object = cast("ssl.SSLObject", stream)
@@ -318,14 +316,19 @@ def _raw(
     """
     raw = stdlib_socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
     raw.setblocking(False)
+    size = FULL_READ
 
     async def receive() -> bytes:
+        nonlocal size
         while True:
             await trio.lowlevel.wait_readable(raw)
             try:
-                return raw.recv(READ_SIZE)
+                data = raw.recv(size)
             except BlockingIOError:
                 continue
+            if len(data) == size:
+                size = LARGE_READ
+            return data
 
     async def send(data: bytes) -> None:
         left = memoryview(data)

@@ -46,11 +46,8 @@ class ServerCall(CallContext):
     """One call from its first event to its status."""
 
     queue: MessageQueue
-    reply: bytes | None = None
-    error: GRPCError | None = None
     gone = False
     headers_sent = False
-    scope: anyio.CancelScope | None = None
     writable: Future[None] | None = None
 
     def __init__(
@@ -62,12 +59,22 @@ class ServerCall(CallContext):
         timeout_ns: int | None,
         request: bytes | None,
     ) -> None:
-        super().__init__(binding.path, session.link.peer, headers, session.link.tls)
+        # What the base class does: calling it is as dear as all that is done here.
+        link = session.link
+        self.method = binding.path
+        self.peer = link.peer
+        self._headers = headers
+        self._tls = link.tls
         self.session = session
         self.stream = stream
         self.binding = binding
         self.timeout_ns = timeout_ns
         self.request = b"" if request is None else request
+        # Of what most calls set later: were these missing in the first calls of a class, Python
+        # would keep the attributes of all that follow in a dictionary each.
+        self.scope: anyio.CancelScope | None = None
+        self.reply: bytes | None = None
+        self.error: GRPCError | None = None
         if timeout_ns is not None:
             self.deadline = (session.driver.now_ns() + timeout_ns) / 1e9
         if not (binding.unary_request and binding.unary_reply):
