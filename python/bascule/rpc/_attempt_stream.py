@@ -195,6 +195,7 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
         self._nursery = Nursery()
         super().__init__(channel, method, context, (*interceptors, self._nursery), config)
         self.channel = channel
+        self._replay = None  # its attempts have their own
         #: Messages that an attempt may still have to send; None once there are none.
         self.kept: list[bytes] | None = []
         self._kept_size = 0
