@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from bascule.net._link import FULL_FLUSH, LINGER, Driver, Future, Link, Machine, Session
+from bascule.net._link import (
+    FULL_FLUSH,
+    LINGER,
+    AnySocket,
+    Driver,
+    Future,
+    Link,
+    Machine,
+    Session,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -38,6 +47,7 @@ class StreamLink:
     ) -> None:
         self.peer = peer
         self.tls = tls
+        self.sock: AnySocket | None = None
         self._driver = driver
         self._receive = receive
         self._send = send
