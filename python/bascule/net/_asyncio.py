@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
-    from bascule.net._link import Future, Job, Link, Listener, Machine, Session, Timer
+    from bascule.net._link import AnySocket, Future, Job, Link, Listener, Machine, Session, Timer
 
     Attach = Callable[[Link], tuple[Machine, Session]]
 
@@ -47,6 +47,7 @@ class AsyncioLink(asyncio.Protocol):
         self.driver = driver
         self.peer = "unknown"
         self.tls: ssl.SSLObject | None = None
+        self.sock: AnySocket | None = None
         self.blocked = 0
         self._attach = attach
         self._loop = driver.loop
@@ -64,7 +65,7 @@ class AsyncioLink(asyncio.Protocol):
             return
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         self._read_at_most(FULL_READ)
-        sock = transport.get_extra_info("socket")
+        sock = self.sock = transport.get_extra_info("socket")
         self.peer = format_peer(sock.family, transport.get_extra_info("peername"))
         self.tls = transport.get_extra_info("ssl_object")
         self.machine, self._session = self._attach(self)

@@ -66,6 +66,14 @@ class Session(Protocol):
         ...
 
 
+class AnySocket(Protocol):
+    """What the sockets of either loop have in common, as far as it is needed."""
+
+    @property
+    def family(self) -> int: ...
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+
+
 class Link(Protocol):
     """One connection's socket."""
 
@@ -73,6 +81,8 @@ class Link(Protocol):
     peer: str
     #: The TLS connection, if the link has one.
     tls: ssl.SSLObject | None
+    #: What carries it; None if that is no socket.
+    sock: AnySocket | None
     #: 0 while the peer takes what is sent; otherwise a count of the ticks since it stopped.
     blocked: int
 

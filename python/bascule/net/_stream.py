@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from bascule.net._link import FULL_FLUSH, FULL_READ, LINGER, Driver, Future, Link, Machine, Session
+from bascule.net._link import (
+    FULL_FLUSH,
+    FULL_READ,
+    LINGER,
+    AnySocket,
+    Driver,
+    Future,
+    Link,
+    Machine,
+    Session,
+)
 from bascule.net._malloc import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -39,6 +49,7 @@ class StreamLink:
     ) -> None:
         self.peer = peer
         self.tls = tls
+        self.sock: AnySocket | None = None
         self._driver = driver
         self._receive = receive
         self._send = send

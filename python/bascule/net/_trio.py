@@ -268,7 +268,9 @@ class TrioDriver:
         peer = format_peer(sock.family, sock.getpeername())
         if tls is None:
             raw = _raw(sock)
-            return StreamLink(self, peer, *raw[:3], LOST, send_now=raw[3], send_eof=raw[4])
+            link = StreamLink(self, peer, *raw[:3], LOST, send_now=raw[3], send_eof=raw[4])
+            link.sock = raw[5]
+            return link
         stream = trio.SSLStream(
             trio.SocketStream(sock),
             tls,
@@ -288,7 +290,9 @@ class TrioDriver:
 
         # trio's stream has the inquiries of ssl.SSLObject (getpeercert, selected_alpn_protocol).
         tls_object = cast("ssl.SSLObject", stream)
-        return StreamLink(self, peer, receive, stream.send_all, sock.close, LOST, tls_object)
+        link = StreamLink(self, peer, receive, stream.send_all, sock.close, LOST, tls_object)
+        link.sock = sock
+        return link
 
 
 def _reason(error: BaseException) -> str:
@@ -308,8 +312,9 @@ def _raw(
     Callable[[], None],
     Callable[[bytes], int],
     Callable[[], None],
+    stdlib_socket.socket,
 ]:
-    """Receive, send, close, send at once and send the end, one level below trio's socket.
+    """Receive, send, close, send at once and send the end, and the socket, one level below trio's socket.
 
     Its methods try before they wait, and let the loop turn once more when they need not wait. Here
     the reader waits first, which is its checkpoint, and the writer parks between its batches.
@@ -354,4 +359,4 @@ def _raw(
     def send_eof() -> None:
         raw.shutdown(stdlib_socket.SHUT_WR)
 
-    return receive, send, close, send_now, send_eof
+    return receive, send, close, send_now, send_eof, raw

@@ -11,6 +11,7 @@ from grpclib.exceptions import GRPCError, ProtocolError
 
 from bascule import _core
 from bascule.errors import DecodeError, RejectedError, RpcError, Status
+from bascule.net._user_timeout import give_up_after
 from bascule.rpc._compression import ACCEPT_ENCODING
 from bascule.rpc._context import CallContext, _current, pairs
 from bascule.rpc._details import DETAILS_KEY, encode_details
@@ -238,6 +239,8 @@ class ServerSession:
         self.machine = _core.ServerConnection(server.config, driver.now_ns(), alpn)
         self.driver = driver
         self.link = link
+        if server.keepalive is not None:
+            give_up_after(link, server.keepalive.timeout)
         self.calls: dict[int, ServerCall] = {}
         self._bindings = server.bindings
         self._json_bindings = server.json_bindings
