@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from bascule._redis import RedisScript
+from bascule.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,8 @@ class AnswerStore(Protocol):
         """Give the answer, or mark the key if it is free.
 
         :param fingerprint: of the request
-        :param token: what :meth:`keep` and :meth:`release` must know; unique
+        :param token: what :meth:`keep` and :meth:`release` must know; unique. A key that is marked
+            with it is ours: to ask again after a failure does no harm
         :param hold: seconds until the mark of a crashed gateway ends
         """
 
@@ -103,7 +105,9 @@ class MemoryAnswers:
             return Held.OURS
         if entry.fingerprint != fingerprint:
             return Held.OTHER
-        return entry.answer or Held.IN_FLIGHT
+        if entry.answer is not None:
+            return entry.answer
+        return Held.OURS if entry.token == token else Held.IN_FLIGHT
 
     async def keep(self, key: str, token: str, answer: Answer, ttl: float) -> None:
         """Keep an answer. See :class:`AnswerStore`."""
@@ -186,4 +190,8 @@ class RedisAnswers:
 
     async def _run(self, script: RedisScript, key: str, *arguments: str | bytes | int) -> Any:
         name = f"bascule:idempotency:{key}"
-        return await self._redis.run(script, [name], arguments, timeout=self._timeout)
+        try:
+            return await self._redis.run(script, [name], arguments, timeout=self._timeout)
+        except StoreUnavailableError:
+            # Once more: the first command after a restart meets the old connection.
+            return await self._redis.run(script, [name], arguments, timeout=self._timeout)

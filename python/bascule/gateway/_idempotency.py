@@ -135,7 +135,7 @@ class Idempotency:
                 # Whoever sent it may be gone: the answer is for its next attempt.
                 with anyio.CancelScope(shield=True):
                     response = await self._execute(exchange, endpoint, key, token)
-                return response
+                return response  # noqa: RET504 (a scope may swallow what it cancels)
 
     async def _execute(
         self, exchange: Exchange, endpoint: Endpoint, key: str, token: str
