@@ -350,11 +350,16 @@ class ServerConfig:
         pings_without_calls: bool = False,
         max_age_ns: int | None = None,
         max_age_grace_ns: int = ...,
+        max_incomplete: int = 16_777_216,
+        max_incomplete_of_all: int = ...,
     ) -> ServerConfig:
         """
         :param keepalive: time and timeout in nanoseconds, and whether to ping without calls
         :raises ValueError: if the compression is unknown
         """
+    @property
+    def incomplete(self) -> int:
+        """Bytes that are held of requests that are not whole, by all connections."""
 
 @final
 class WebConfig:

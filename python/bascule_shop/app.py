@@ -14,7 +14,7 @@ from bascule.errors import Status
 from bascule.events import MemoryEventBus, OutboxRelay, RedisEventBus, SqlOutbox
 from bascule.resilience import BreakerSettings
 from bascule.rpc import Channel, HealthService, ReflectionService, Server, ServerInterceptor
-from bascule.saga import MemorySagaLog, SagaCoordinator
+from bascule.saga import SagaClientInterceptor, SagaCoordinator, SagaWorker, SqlSagaLog
 from bascule.sql import Database
 from bascule_shop._caller import current_caller
 from bascule_shop._descriptors import descriptor_set
@@ -168,6 +168,7 @@ class Shop:
     :param grace: seconds that calls in progress have to finish when the shop closes
     :ivar servers: the services by short name
     :ivar bus: where ``user.created`` and ``order.created`` are published
+    :ivar sagas: runs the order service's sagas
     :ivar channels: the order service's channels by short name of the service called
     """
 
@@ -186,7 +187,6 @@ class Shop:
         self.registry = registry or MemoryRegistry()
         self.provider: PaymentProvider = provider or SimulatedProvider()
         self.bus = MemoryEventBus() if events is None else RedisEventBus(events)
-        self.sagas = SagaCoordinator(MemorySagaLog())
         self.servers: dict[str, ShopServer] = {}
         self.channels: dict[str, Channel] = {}
         self._data = Path(data)
@@ -216,6 +216,8 @@ class Shop:
                 )
                 await self.start(name)
                 stack.push_async_callback(server.stop)
+            # Orders that the last process left go on now that the other services answer.
+            await stack.enter_async_context(SagaWorker(self.sagas, self._orders.saga))
             self._stack = stack.pop_all()
         return self
 
@@ -256,19 +258,21 @@ class Shop:
         orders = await self._database(stack, "order", order_tables.METADATA)
         order_outbox = SqlOutbox(orders, ORDER_CREATED, name="order")
         order_relay = await stack.enter_async_context(OutboxRelay(order_outbox, self.bus))
+        self.sagas = SagaCoordinator(SqlSagaLog(orders, order_tables.SAGAS))
+        self._orders = OrderService(
+            SqlOrderStore(orders, order_outbox),
+            UserServiceStub(await self._channel(stack, "user")),
+            ProductServiceStub(await self._channel(stack, "product")),
+            PaymentServiceStub(await self._channel(stack, "payment")),
+            coordinator=self.sagas,
+            notify=order_relay.notify,
+            caller=current_caller,
+        )
         return {
             "user": UserService(user_store, notify=user_relay.notify, hasher=self._hasher),
             "product": ProductService(product_store),
             "payment": PaymentService(SqlPaymentStore(payments), self.provider),
-            "order": OrderService(
-                SqlOrderStore(orders, order_outbox),
-                UserServiceStub(await self._channel(stack, "user")),
-                ProductServiceStub(await self._channel(stack, "product")),
-                PaymentServiceStub(await self._channel(stack, "payment")),
-                coordinator=self.sagas,
-                notify=order_relay.notify,
-                caller=current_caller,
-            ),
+            "order": self._orders,
         }
 
     async def _database(self, stack: AsyncExitStack, name: str, metadata: sa.MetaData) -> Database:
@@ -276,6 +280,11 @@ class Shop:
         return await stack.enter_async_context(Database(url, metadata))
 
     async def _channel(self, stack: AsyncExitStack, name: str) -> Channel:
-        channel = Channel(target(name), registry=self.registry, breaker=self._breaker)
+        channel = Channel(
+            target(name),
+            registry=self.registry,
+            breaker=self._breaker,
+            interceptors=[SagaClientInterceptor()],
+        )
         self.channels[name] = await stack.enter_async_context(channel)
         return channel

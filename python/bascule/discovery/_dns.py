@@ -14,6 +14,7 @@ import anyio
 
 from bascule.discovery._dns_config import choose_config
 from bascule.discovery._endpoint import Endpoint, ResolverState
+from bascule.discovery._usable import is_usable
 from bascule.errors import ConfigurationError, TransportError
 from bascule.net import Address, parse_address
 
@@ -285,10 +286,8 @@ def _is_address(text: str) -> bool:
 def _usable(name: str, addresses: Iterable[str]) -> list[str]:
     usable = []
     for text in addresses:
-        address = ipaddress.ip_address(text)
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        if mapped.is_link_local or mapped.is_multicast or mapped.is_unspecified:
-            logger.warning("%s resolves to %s: no service is called there", name, text)
-        else:
+        if is_usable(text):
             usable.append(text)
+        else:
+            logger.warning("%s resolves to %s: no service is called there", name, text)
     return usable

@@ -267,11 +267,13 @@ class Pool:
         """Take what the resolver says."""
         if isinstance(said, ResolverState):
             endpoints, document = said.endpoints, said.service_config
+            outdated = said.problem and f"{self.target}: {said.problem}"
         else:
-            endpoints, document = said, None
-        self._updated_ns = self._driver.now_ns()
-        problem = self._take_config(document)
-        if problem is not None and not self._resolved:
+            endpoints, document, outdated = said, None, None
+        if outdated is None:
+            self._updated_ns = self._driver.now_ns()
+        problem = self._take_config(document) or outdated
+        if problem is not None and not self._resolved and (problem != outdated or not endpoints):
             # gRFC A21: without a config that was valid before, the channel does not work.
             self._unresolved = problem
         else:

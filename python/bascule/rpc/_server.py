@@ -61,7 +61,13 @@ class ServerLimits:
     :param max_connection_age: a connection takes no new calls from then on, give or take a tenth;
         clients make another one. ``math.inf`` for no limit
     :param max_connection_age_grace: its calls then have so long to end before they are cancelled
-    :raises ConfigurationError: if ``max_connections`` or ``max_calls`` is less than 1
+    :param max_incomplete: bytes of requests that are not whole yet, held by a connection. Beyond
+        half of it, only the oldest requests that fit into the other half get flow-control credit;
+        the rest waits for its turn with what its window let through (256 KiB)
+    :param max_incomplete_of_all: the same for all connections; beyond it, calls whose requests
+        are larger than 16 KiB are refused by RESOURCE_EXHAUSTED
+    :raises ConfigurationError: if ``max_connections``, ``max_calls`` or one of the last two is
+        less than 1
     """
 
     max_streams: int = 100
@@ -79,14 +85,15 @@ class ServerLimits:
     blocked_timeout: float = 60.0
     max_connections: int = 10_000
     max_calls: int | None = None
+    max_incomplete: int = 16 * 1024 * 1024
+    max_incomplete_of_all: int = 512 * 1024 * 1024
 
     def __post_init__(self) -> None:
-        if self.max_connections < 1 or (self.max_calls is not None and self.max_calls < 1):
-            message = (
-                f"max_connections {self.max_connections!r}, max_calls {self.max_calls!r}: "
-                "a server needs room for 1 at least"
-            )
-            raise ConfigurationError(message)
+        for name in ("max_connections", "max_calls", "max_incomplete", "max_incomplete_of_all"):
+            most = getattr(self, name)
+            if most is not None and most < 1:
+                message = f"{name} {most!r}: a server needs room for 1 at least"
+                raise ConfigurationError(message)
 
 
 class Server:
@@ -177,6 +184,8 @@ class Server:
             pings_without_calls=limits.pings_without_calls,
             max_age_ns=nanoseconds(limits.max_connection_age),
             max_age_grace_ns=nanoseconds(limits.max_connection_age_grace),
+            max_incomplete=limits.max_incomplete,
+            max_incomplete_of_all=limits.max_incomplete_of_all,
         )
         context = None if tls is None else tls.context(protocols)
         addresses = (listen,) if isinstance(listen, str) else tuple(listen)

@@ -1,5 +1,6 @@
 //! The server's side of an HTTP/2 connection that carries gRPC, plain HTTP or both.
 
+pub(crate) mod arrivals;
 mod config;
 mod lifetime;
 mod patience;
@@ -7,6 +8,7 @@ mod requests;
 mod stream;
 mod web;
 
+use self::arrivals::Arrivals;
 pub use self::config::{ServerConfig, ServerLimits};
 use self::lifetime::Lifetime;
 use self::stream::{Kind, Phase, Sending, Stream, grpc_headers};
@@ -119,6 +121,11 @@ pub struct ServerConnection {
     lifetime: Lifetime,
     /// The client was told which encodings are taken: once is enough.
     advertised: bool,
+    arrivals: Arc<Arrivals>,
+    /// Whether credit was kept from anybody.
+    is_rationing: bool,
+    /// What the connection's window was widened by for it.
+    widened: usize,
 }
 
 impl ServerConnection {
@@ -147,6 +154,7 @@ impl ServerConnection {
         let resets = Bucket::new(limits.floods.resets, now);
         let lifetime = Lifetime::new(&config, now);
         let mut this = Self {
+            arrivals: Arrivals::new(&config),
             config,
             pipe,
             state,
@@ -163,6 +171,8 @@ impl ServerConnection {
             leaving: false,
             lifetime,
             advertised: false,
+            is_rationing: false,
+            widened: 0,
         };
         this.drive();
         this
@@ -484,6 +494,7 @@ impl ServerConnection {
                         self.progress(stream);
                     }
                     self.woken = woken;
+                    let progressed = self.ration() || progressed;
                     match self.pipe.resume(std::mem::take(&mut self.messages)) {
                         Ok(resumed) if !resumed && !progressed => return,
                         Ok(_) => {}

@@ -50,12 +50,14 @@ class Answer(Generic[T]):
     """What Consul said.
 
     :ivar index: for the next blocking query; None if it came without one
-    :ivar known_leader: whether the server that answered has a leader
+    :ivar last_contact: seconds since the server that answered heard of its leader; only stale answers
+        have more than 0. (``X-Consul-KnownLeader`` is of no use: it is false for whatever comes
+        from Consul's streaming backend, as issue 9776 of hashicorp/consul says)
     """
 
     value: T
     index: int | None
-    known_leader: bool = True
+    last_contact: float = 0.0
 
 
 class Http:
@@ -218,12 +220,11 @@ class Http:
 
 
 def _answer(named: str, value: T, headers: httpx.Headers) -> Answer[T]:
-    text = headers.get("x-consul-index")
+    index, contact = headers.get("x-consul-index"), headers.get("x-consul-lastcontact")
     try:
-        index = None if text is None else int(text)
+        return Answer(value, None if index is None else int(index), int(contact or 0) / 1000)
     except ValueError as error:
-        raise ConsulAnswerError(named, f"its index is {text[:40]!r}") from error
-    return Answer(value, index, headers.get("x-consul-knownleader") != "false")
+        raise ConsulAnswerError(named, f"its index {index!r:.40} or {contact!r:.40}") from error
 
 
 def _reason(error: Exception) -> str:
