@@ -127,6 +127,14 @@ class HttpStats(Protocol):
         """Return (limit, ``admitted`` or ``rejected``, count) of each limit."""
         ...
 
+    def degraded(self) -> Iterable[tuple[str, int]]:
+        """Return (limit, decisions made without the others' counts)."""
+        ...
+
+    def idempotent(self) -> Iterable[tuple[str, int]]:
+        """Return (outcome, requests with an idempotency key)."""
+        ...
+
     def refused_tokens(self) -> Iterable[tuple[str, int]]:
         """Return (reason, count)."""
         ...
@@ -360,6 +368,17 @@ class Metrics:
         refused = CounterMetricFamily(
             "auth_refused", "Bearer tokens refused by the gateway", labels=("reason",)
         )
+        degraded = CounterMetricFamily(
+            "rate_limit_degraded",
+            "Decisions of a shared rate limit while Redis was away",
+            labels=("limit",),
+        )
+        idempotent = CounterMetricFamily(
+            "idempotent_requests",
+            "Requests with an idempotency key: executed, replayed, in_flight, mismatched, or the "
+            "store was away: unavailable if refused for that, unprotected if not",
+            labels=("outcome",),
+        )
         for stats in self._http:
             for row in stats.snapshot():
                 for status, count in row.statuses.items():
@@ -371,10 +390,16 @@ class Metrics:
                 decisions.add_metric((limit, outcome), count)
             for reason, count in stats.refused_tokens():
                 refused.add_metric((reason,), count)
+            for limit, count in stats.degraded():
+                degraded.add_metric((limit,), count)
+            for outcome, count in stats.idempotent():
+                idempotent.add_metric((outcome,), count)
         yield requests
         yield duration
         yield decisions
         yield refused
+        yield degraded
+        yield idempotent
 
     def _collect_discovery(self) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
