@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -54,6 +55,9 @@ class ProductStore(Protocol):
 
     async def release(self, reservation_id: str, moment: datetime) -> Reservation:
         """Give a reservation back, once. An unknown one is remembered as released."""
+
+    async def seed(self, products: Sequence[Product]) -> None:
+        """Add products, if there is no product at all."""
 
 
 METADATA = sa.MetaData()
@@ -155,7 +159,9 @@ class SqlProductStore:
             if connection.scalar(sa.select(_PRODUCTS.c.id).limit(1)) is None:
                 connection.execute(sa.insert(_PRODUCTS), [_to_row(item) for item in products])
 
-        await self._database.write(work)
+        # Another process may be seeding too: one of them has its way.
+        with suppress(sa.exc.IntegrityError):
+            await self._database.write(work)
 
 
 def _take(connection: sa.Connection, item: Item) -> bool:

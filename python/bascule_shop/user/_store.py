@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy as sa
@@ -92,7 +93,9 @@ class SqlUserStore:
             if connection.scalar(sa.select(_USERS.c.id).limit(1)) is None:
                 connection.execute(sa.insert(_USERS), [_to_row(user, "!") for user in users])
 
-        await self._database.write(work)
+        # Another process may be seeding too: one of them has its way.
+        with suppress(sa.exc.IntegrityError):
+            await self._database.write(work)
 
 
 def _to_row(user: User, password_hash: str) -> dict[str, Any]:
