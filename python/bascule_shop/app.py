@@ -11,7 +11,7 @@ import anyio
 from bascule.app import owned_tasks
 from bascule.discovery import Endpoint, MemoryRegistry
 from bascule.errors import Status
-from bascule.events import MemoryEventBus, OutboxRelay
+from bascule.events import MemoryEventBus, OutboxRelay, RedisEventBus, SqlOutbox
 from bascule.resilience import BreakerSettings
 from bascule.rpc import Channel, HealthService, ReflectionService, Server, ServerInterceptor
 from bascule.saga import MemorySagaLog, SagaCoordinator
@@ -22,7 +22,6 @@ from bascule_shop._faults import fault
 from bascule_shop._generated.payment.services import PaymentServiceStub
 from bascule_shop._generated.product.services import ProductServiceStub
 from bascule_shop._generated.user.services import UserServiceStub
-from bascule_shop._outbox import Outbox
 from bascule_shop._seed import PRODUCTS, SOLD_OUT, USERS
 from bascule_shop.order import ORDER_CREATED, OrderService, SqlOrderStore
 from bascule_shop.order import _store as order_tables
@@ -165,6 +164,7 @@ class Shop:
     :param breaker: for each call between services
     :param provider: who moves the money; None for a simulated one
     :param hasher: of passwords; None for argon2id with its library's parameters
+    :param events: URL of a Redis that its events go through; None to keep them in this process
     :param grace: seconds that calls in progress have to finish when the shop closes
     :ivar servers: the services by short name
     :ivar bus: where ``user.created`` and ``order.created`` are published
@@ -180,11 +180,12 @@ class Shop:
         breaker: BreakerSettings | None = None,
         provider: PaymentProvider | None = None,
         hasher: PasswordHasher | None = None,
+        events: str | None = None,
         grace: float = 10.0,
     ) -> None:
         self.registry = registry or MemoryRegistry()
         self.provider: PaymentProvider = provider or SimulatedProvider()
-        self.bus = MemoryEventBus()
+        self.bus = MemoryEventBus() if events is None else RedisEventBus(events)
         self.sagas = SagaCoordinator(MemorySagaLog())
         self.servers: dict[str, ShopServer] = {}
         self.channels: dict[str, Channel] = {}
@@ -241,7 +242,7 @@ class Shop:
 
     async def _open_services(self, stack: AsyncExitStack) -> dict[str, Servable]:
         users = await self._database(stack, "user", user_tables.METADATA)
-        user_outbox = Outbox(users, user_tables.OUTBOX, USER_CREATED)
+        user_outbox = SqlOutbox(users, USER_CREATED, name="user")
         user_relay = await stack.enter_async_context(OutboxRelay(user_outbox, self.bus))
         user_store = SqlUserStore(users, user_outbox)
         await user_store.seed(USERS)
@@ -253,7 +254,7 @@ class Shop:
         payments = await self._database(stack, "payment", payment_tables.METADATA)
 
         orders = await self._database(stack, "order", order_tables.METADATA)
-        order_outbox = Outbox(orders, order_tables.OUTBOX, ORDER_CREATED)
+        order_outbox = SqlOutbox(orders, ORDER_CREATED, name="order")
         order_relay = await stack.enter_async_context(OutboxRelay(order_outbox, self.bus))
         return {
             "user": UserService(user_store, notify=user_relay.notify, hasher=self._hasher),

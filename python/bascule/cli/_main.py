@@ -10,6 +10,7 @@ import anyio
 import typer
 
 from bascule.cli._call import call
+from bascule.cli._serve import serve
 
 __all__ = ["app"]
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 
 
 app.command()(call)
+app.command()(serve)
 
 
 class Backend(StrEnum):

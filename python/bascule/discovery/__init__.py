@@ -6,4 +6,7 @@ from bascule.discovery._endpoint import RefreshableResolver as RefreshableResolv
 from bascule.discovery._endpoint import Resolver as Resolver
 from bascule.discovery._endpoint import ResolverState as ResolverState
 from bascule.discovery._memory import MemoryRegistry as MemoryRegistry
+from bascule.discovery._registrar import Registered as Registered
+from bascule.discovery._registrar import Registrar as Registrar
+from bascule.discovery._registrar import Registration as Registration
 from bascule.discovery._static import StaticResolver as StaticResolver

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import anyio
 
+from bascule.discovery._endpoint import Endpoint
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from bascule.discovery._endpoint import Endpoint, Resolver
+    from bascule.discovery._endpoint import Resolver
+    from bascule.discovery._registrar import Registered, Registration
 
 __all__ = ["MemoryRegistry"]
 
@@ -45,6 +48,16 @@ class MemoryRegistry:
         before = self._services.get(service, ())
         self._set(service, tuple(e for e in before if e.address != endpoint.address))
 
+    @asynccontextmanager
+    async def registered(self, registration: Registration) -> AsyncIterator[Registered]:
+        """As a :class:`Registrar`: the instance is known from entering to leaving."""
+        endpoint = Endpoint(registration.address, registration.weight, registration.metadata)
+        self.register(registration.service, endpoint)
+        try:
+            yield _Known()
+        finally:
+            self.deregister(registration.service, endpoint)
+
     def endpoints(self, service: str) -> tuple[Endpoint, ...]:
         """The instances now."""
         return self._services.get(service, ())
@@ -62,6 +75,10 @@ class MemoryRegistry:
             self._services.pop(service, None)
         for changed in self._watchers.get(service, ()):
             changed.set()
+
+
+class _Known:
+    problem = None
 
 
 class _MemoryResolver:

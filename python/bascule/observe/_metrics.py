@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from bascule.observe._event_metrics import EventStats, collect_events
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -92,6 +94,14 @@ class HttpStats(Protocol):
         """Return (limit, ``admitted`` or ``rejected``, count) of each limit."""
         ...
 
+    def degraded(self) -> Iterable[tuple[str, int]]:
+        """Return (limit, decisions made without the others' counts)."""
+        ...
+
+    def idempotent(self) -> Iterable[tuple[str, int]]:
+        """Return (outcome, requests with an idempotency key)."""
+        ...
+
     def refused_tokens(self) -> Iterable[tuple[str, int]]:
         """Return (reason, count)."""
         ...
@@ -116,6 +126,7 @@ class Metrics:
         self._attempts: dict[str, list[AttemptCounters]] = {}
         self._http: list[HttpStats] = []
         self._databases: list[DatabaseStats] = []
+        self._events: list[EventStats] = []
         self.registry.register(self)
 
     def add_calls(
@@ -158,6 +169,13 @@ class Metrics:
         """
         self._databases.append(stats)
 
+    def add_events(self, stats: EventStats) -> None:
+        """Render what a bus (``events_*``) or an outbox relay (``outbox_*``) counts.
+
+        :param stats: ``bus.stats`` or ``relay.stats``
+        """
+        self._events.append(stats)
+
     def render(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -176,6 +194,7 @@ class Metrics:
         yield from self._collect_breakers()
         yield from self._collect_http()
         yield from self._collect_databases()
+        yield from collect_events(self._events)
 
     def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
@@ -268,6 +287,17 @@ class Metrics:
         refused = CounterMetricFamily(
             "auth_refused", "Bearer tokens refused by the gateway", labels=("reason",)
         )
+        degraded = CounterMetricFamily(
+            "rate_limit_degraded",
+            "Decisions of a shared rate limit while Redis was away",
+            labels=("limit",),
+        )
+        idempotent = CounterMetricFamily(
+            "idempotent_requests",
+            "Requests with an idempotency key: executed, replayed, in_flight, mismatched, or the "
+            "store was away: unavailable if refused for that, unprotected if not",
+            labels=("outcome",),
+        )
         for stats in self._http:
             for row in stats.snapshot():
                 for status, count in row.statuses.items():
@@ -279,10 +309,16 @@ class Metrics:
                 decisions.add_metric((limit, outcome), count)
             for reason, count in stats.refused_tokens():
                 refused.add_metric((reason,), count)
+            for limit, count in stats.degraded():
+                degraded.add_metric((limit,), count)
+            for outcome, count in stats.idempotent():
+                idempotent.add_metric((outcome,), count)
         yield requests
         yield duration
         yield decisions
         yield refused
+        yield degraded
+        yield idempotent
 
     def _collect_databases(self) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily

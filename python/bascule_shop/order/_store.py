@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import sqlalchemy as sa
 
+from bascule.events import outbox_tables
 from bascule.sql import from_micros, to_micros
 from bascule_shop._generated.order import Order, OrderLine, OrderStatus
 from bascule_shop._generated.shop import Money
-from bascule_shop._outbox import Outbox, outbox_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bascule.events import Event
+    from bascule.events import Event, SqlOutbox
     from bascule.sql import Database
 
-__all__ = ["METADATA", "OUTBOX", "KeyTakenError", "OrderStore", "SqlOrderStore", "StoredOrder"]
+__all__ = ["METADATA", "KeyTakenError", "OrderStore", "SqlOrderStore", "StoredOrder"]
 
 
 class KeyTakenError(Exception):
@@ -69,7 +69,7 @@ class OrderStore(Protocol):
 
 
 METADATA = sa.MetaData()
-OUTBOX = outbox_table(METADATA)
+outbox_tables(METADATA)
 _ORDERS = sa.Table(
     "orders",
     METADATA,
@@ -90,7 +90,7 @@ _ORDERS = sa.Table(
 class SqlOrderStore:
     """Orders in SQL."""
 
-    def __init__(self, database: Database, outbox: Outbox) -> None:
+    def __init__(self, database: Database, outbox: SqlOutbox) -> None:
         self._database = database
         self._outbox = outbox
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy as sa
 
+from bascule.events import outbox_tables
 from bascule.sql import from_micros, to_micros
 from bascule_shop._generated.user import User
-from bascule_shop._outbox import Outbox, outbox_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bascule.events import Event
+    from bascule.events import Event, SqlOutbox
     from bascule.sql import Database
 
-__all__ = ["METADATA", "OUTBOX", "EmailTakenError", "SqlUserStore", "UserStore"]
+__all__ = ["METADATA", "EmailTakenError", "SqlUserStore", "UserStore"]
 
 
 class EmailTakenError(Exception):
@@ -41,7 +41,7 @@ class UserStore(Protocol):
 
 
 METADATA = sa.MetaData()
-OUTBOX = outbox_table(METADATA)
+outbox_tables(METADATA)
 _USERS = sa.Table(
     "users",
     METADATA,
@@ -56,7 +56,7 @@ _USERS = sa.Table(
 class SqlUserStore:
     """Users in SQL."""
 
-    def __init__(self, database: Database, outbox: Outbox) -> None:
+    def __init__(self, database: Database, outbox: SqlOutbox) -> None:
         self._database = database
         self._outbox = outbox
 
