@@ -44,6 +44,9 @@ PACKAGES = {
     "redis-server": "redis-server",
 }
 
+#: Whether Debian may start a service is asked here.
+POLICY = Path("/usr/sbin/policy-rc.d")
+
 #: What pins a tool of each kind.
 PINS = ("go.mod", "package.json", "pom.xml", "requirements.txt")
 
@@ -315,17 +318,16 @@ def _no_services() -> Iterator[None]:
 
     https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt
     """
-    policy = Path("/usr/sbin/policy-rc.d")
-    if policy.exists():
+    if POLICY.exists():
         # The machine has a policy of its own.
         yield
         return
-    policy.write_text("#!/bin/sh\nexit 101\n")
-    policy.chmod(0o755)
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.chmod(0o755)
     try:
         yield
     finally:
-        policy.unlink()
+        POLICY.unlink()
 
 
 if __name__ == "__main__":

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import base64
+import signal
+import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import anyio
+import coredis
 import httpx
 import psutil
 import pymongo
 import pymysql
 import pytest
-from tests.servers import running
+from tests.certificates import Certificates
+from tests.servers import need, running
 
+from bascule.net import ServerTLS
 from bascule.testing.servers import (
     ConsulServer,
     EtcdServer,
@@ -33,18 +42,23 @@ class RedisClient:
         self.server = server
 
     def write(self, value: str) -> None:
-        assert self.server._ask(f"SET key {value}\r\n".encode()) == b"+OK\r\n"
+        async def put() -> None:
+            async with coredis.Redis.from_url(self.server.url) as client:
+                assert await client.set("key", value)
+
+        anyio.run(put)
 
     def read(self) -> str | None:
-        size, value, *_ = self.server._ask(b"GET key\r\n").split(b"\r\n")
-        return None if size == b"$-1" else value.decode()
+        async def get() -> str | None:
+            async with coredis.Redis.from_url(self.server.url, decode_responses=True) as client:
+                return await client.get("key")
+
+        return anyio.run(get)
 
 
 class MariaDBClient:
     def __init__(self, server: MariaDBServer) -> None:
         self.server = server
-        assert server.fresh_database("kept") == server.url("kept")
-        self._run("CREATE TABLE pairs (value TEXT)")
 
     def _run(self, statement: str, *values: str) -> str | None:
         login = {"user": self.server.user, "password": self.server.password, "database": "kept"}
@@ -56,6 +70,8 @@ class MariaDBClient:
         return row and row[0]
 
     def write(self, value: str) -> None:
+        assert self.server.fresh_database("kept") == self.server.url("kept")
+        self._run("CREATE TABLE pairs (value TEXT)")
         self._run("INSERT INTO pairs VALUES (%s)", value)
 
     def read(self) -> str | None:
@@ -66,15 +82,19 @@ class ConsulClient:
     def __init__(self, server: ConsulServer) -> None:
         self.server = server
 
+    def _call(self, method: str, path: str, **body: Any) -> httpx.Response:
+        headers = {"X-Consul-Token": self.server.token} if self.server.token else {}
+        url = f"{self.server.url}/v1/{path}"
+        return httpx.request(method, url, headers=headers, **body).raise_for_status()
+
     def write(self, value: str) -> None:
-        assert httpx.put(f"{self.server.url}/v1/kv/config/key", content=value).json() is True
+        assert self._call("PUT", "kv/config/key", content=value).json() is True
         service = {"Name": "orders", "ID": "orders-1", "Port": 1, "Tags": [value]}
-        url = f"{self.server.url}/v1/agent/service/register"
-        assert httpx.put(url, json=service).status_code == 200
+        self._call("PUT", "agent/service/register", json=service)
 
     def read(self) -> str:
-        (found,) = httpx.get(f"{self.server.url}/v1/agent/services").json().values()
-        value = httpx.get(f"{self.server.url}/v1/kv/config/key?raw").text
+        (found,) = self._call("GET", "agent/services").json().values()
+        value = self._call("GET", "kv/config/key?raw").text
         assert found["Tags"] == [value]
         return value
 
@@ -174,6 +194,28 @@ def test_what_it_acknowledged_outlives_a_restart(
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "client", "settings"),
+    [
+        (RedisServer, RedisClient, {}),
+        (MariaDBServer, MariaDBClient, {}),
+        (ConsulServer, ConsulClient, {"acl": True}),
+        (KubeApiServer, KubeClient, {}),
+    ],
+    ids=["redis", "mariadb", "consul", "kube"],
+)
+def test_a_folder_that_was_kept_can_be_served_again(
+    kind: type[LocalServer], client: Callable, settings: dict, tmp_path: Path
+):
+    for number in range(2):
+        with running(kind, folder=tmp_path / "kept", **settings) as server:
+            user = client(server)
+            if number:
+                assert user.read() == "kept"
+            else:
+                user.write("kept")
+
+
 def test_a_redis_that_need_not_be_durable_is_empty_after_a_crash():
     with running(RedisServer, durable=False) as server:
         user = RedisClient(server)
@@ -191,11 +233,27 @@ def test_each_test_has_an_empty_redis(redis_url: str, redis_server: RedisServer)
     assert redis_url == f"redis://127.0.0.1:{redis_server.port}/0"
 
 
+def test_a_redis_with_a_password_refuses_who_does_not_give_it():
+    with running(RedisServer, password="secret") as server:
+        user = RedisClient(server)
+        user.write("kept")
+        server.kill()
+        server.start()
+        assert user.read() == "kept"
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(b"GET key\r\n")
+            assert connection.recv(64).startswith(b"-NOAUTH")
+
+
 def test_a_database_is_fresh_each_time(mariadb_server: MariaDBServer):
-    MariaDBClient(mariadb_server).write("gone")
     user = MariaDBClient(mariadb_server)
-    assert user.read() is None
+    user.write("gone")
+    mariadb_server.fresh_database("kept")
+    with pytest.raises(pymysql.err.ProgrammingError, match="pairs' doesn't exist"):
+        user.read()
     mariadb_server.drop_database("kept")
+    with pytest.raises(pymysql.err.OperationalError, match="Unknown database"):
+        user.read()
 
 
 @pytest.mark.parametrize("name", ["a`; DROP DATABASE mysql", "", "é"])
@@ -211,6 +269,20 @@ def test_a_consul_with_acl_refuses_who_has_no_token():
         assert server.token
         allowed = {"X-Consul-Token": server.token}
         assert httpx.put(url, content="x", headers=allowed).json() is True
+
+
+@pytest.mark.parametrize("mutual", [False, True], ids=["server", "mutual"])
+def test_a_consul_with_tls_shows_its_certificate(certificates: Certificates, mutual: bool):
+    client_ca = certificates.ca if mutual else None
+    tls = ServerTLS(certificates.certificate, certificates.key, client_ca)
+    with running(ConsulServer, tls=tls) as server:
+        assert server.url == f"https://127.0.0.1:{server.port}"
+        trust = ssl.create_default_context(cafile=certificates.ca)
+        if mutual:
+            with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
+                httpx.get(f"{server.url}/v1/status/leader", verify=trust)
+            trust.load_cert_chain(certificates.certificate, certificates.key)
+        assert httpx.get(f"{server.url}/v1/status/leader", verify=trust).json()
 
 
 def test_kubernetes_refuses_what_is_no_valid_object(kube_server: KubeApiServer):
@@ -245,3 +317,18 @@ def test_both_kinds_update_a_document_on_a_condition(
         stock.insert_one({"_id": "cup", "left": 1})
         take = ({"_id": "cup", "left": {"$gte": 1}}, {"$inc": {"left": -1}})
         assert [stock.update_one(*take).modified_count for _ in range(2)] == [1, 0]
+
+
+def test_by_hand_they_run_until_a_signal_comes(tmp_path: Path):
+    need(RedisServer)
+    script = Path(__file__).parents[2] / "scripts/servers.py"
+    command = [sys.executable, str(script), "redis", "--keep", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        name, url = process.stdout.readline().split()
+        assert name == "redis"
+        with socket.create_connection(("127.0.0.1", int(url.split(":")[2].partition("/")[0]))):
+            process.send_signal(signal.SIGINT)
+        assert process.wait(10.0) == 0
+        assert process.stdout.read() == "Ctrl-C stops them.\n"
+    assert (tmp_path / "redis/data").is_dir()

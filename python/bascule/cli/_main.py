@@ -10,6 +10,7 @@ import anyio
 import typer
 
 from bascule.cli._call import call
+from bascule.cli._saga import saga
 from bascule.cli._serve import serve
 
 __all__ = ["app"]
@@ -24,6 +25,7 @@ app = typer.Typer(
 
 app.command()(call)
 app.command()(serve)
+app.add_typer(saga, name="saga")
 
 
 class Backend(StrEnum):

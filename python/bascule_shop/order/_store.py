@@ -9,7 +9,8 @@ import msgspec
 import sqlalchemy as sa
 
 from bascule.events import outbox_tables
-from bascule.sql import from_micros, to_micros
+from bascule.saga import saga_tables
+from bascule.sql import EXACT_TEXT, from_micros, to_micros
 from bascule_shop._generated.order import Order, OrderLine, OrderStatus
 from bascule_shop._generated.shop import Money
 
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
     from bascule.events import Event, SqlOutbox
     from bascule.sql import Database
 
-__all__ = ["METADATA", "KeyTakenError", "OrderStore", "SqlOrderStore", "StoredOrder"]
+__all__ = [
+    "METADATA",
+    "SAGAS",
+    "KeyTakenError",
+    "OrderStore",
+    "SqlOrderStore",
+    "StoredOrder",
+]
 
 
 class KeyTakenError(Exception):
@@ -70,6 +78,7 @@ class OrderStore(Protocol):
 
 METADATA = sa.MetaData()
 outbox_tables(METADATA)
+SAGAS = saga_tables(METADATA)
 _ORDERS = sa.Table(
     "orders",
     METADATA,
@@ -83,7 +92,8 @@ _ORDERS = sa.Table(
     sa.Column("idempotency_key", sa.String(128)),
     sa.Column("fingerprint", sa.LargeBinary, nullable=False),
     sa.Column("failure", sa.LargeBinary),
-    sa.UniqueConstraint("user_id", "idempotency_key"),
+    sa.UniqueConstraint("user_id", "idempotency_key", name="uq_orders_key"),
+    **EXACT_TEXT,
 )
 
 

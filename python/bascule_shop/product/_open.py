@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
     from bascule_shop.product._store import ProductStore
 
-__all__ = ["open_product_store"]
+__all__ = ["is_mongo", "open_product_store"]
+
+
+def is_mongo(url: str) -> bool:
+    """Tell whether a URL is that of a MongoDB."""
+    return url.startswith(("mongodb:", "mongodb+srv:"))
 
 
 @asynccontextmanager
@@ -23,7 +28,7 @@ async def open_product_store(url: str) -> AsyncIterator[ProductStore]:
     :param url: ``sqlite:///file``, ``mysql://...``, ``mariadb://...`` or ``mongodb://...``
     :raises ConfigurationError: if the URL cannot be used
     """
-    if url.startswith(("mongodb:", "mongodb+srv:")):
+    if is_mongo(url):
         from bascule_shop._mongo import MongoDatabase
         from bascule_shop.product._mongo import MongoProductStore
 

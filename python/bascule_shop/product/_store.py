@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import sqlalchemy as sa
 
-from bascule.sql import from_micros, to_micros
+from bascule.sql import EXACT_TEXT, from_micros, to_micros
 from bascule_shop._generated.product import Item, Product, Reservation, ReservationState
 from bascule_shop._generated.shop import Money
 
@@ -69,7 +69,9 @@ _PRODUCTS = sa.Table(
     sa.Column("description", sa.String(1000), nullable=False),
     sa.Column("currency", sa.String(3), nullable=False),
     sa.Column("price_minor", sa.BigInteger, nullable=False),
-    sa.Column("stock", sa.Integer, sa.CheckConstraint("stock >= 0"), nullable=False),
+    sa.Column("stock", sa.Integer, nullable=False),
+    sa.CheckConstraint("stock >= 0", name="ck_products_stock"),
+    **EXACT_TEXT,
 )
 _RESERVATIONS = sa.Table(
     "reservations",
@@ -78,6 +80,7 @@ _RESERVATIONS = sa.Table(
     sa.Column("state", sa.Integer, nullable=False),
     sa.Column("items", sa.LargeBinary, nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
+    **EXACT_TEXT,
 )
 
 

@@ -94,20 +94,9 @@ class KubeApiServer(LocalServer):
 
     def _prepare(self) -> None:
         key = generate_private_key(SECP256R1()).private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+            Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
         )
         (self.data / "accounts.key").write_bytes(key)
-        (self.data / "tokens.csv").write_text(f"{self.token},admin,admin,system:masters\n")
-        cluster = {"server": self.url, "certificate-authority": str(self.certificate)}
-        kubeconfig = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "test", "cluster": cluster}],
-            "users": [{"name": "admin", "user": {"token": self.token}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
-            "current-context": "test",
-        }
-        self.kubeconfig.write_text(json.dumps(kubeconfig))
 
     def start(self) -> None:
         """Start it and its etcd, see :meth:`LocalServer.start`."""
@@ -130,6 +119,17 @@ class KubeApiServer(LocalServer):
         self.etcd.close()
 
     def _command(self, program: Path) -> list[str]:
+        (self.data / "tokens.csv").write_text(f"{self.token},admin,admin,system:masters\n")
+        cluster = {"server": self.url, "certificate-authority": str(self.certificate)}
+        kubeconfig = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": "admin", "user": {"token": self.token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
+            "current-context": "test",
+        }
+        self.kubeconfig.write_text(json.dumps(kubeconfig))
         return [
             str(program),
             f"--etcd-servers={self.etcd.url}",

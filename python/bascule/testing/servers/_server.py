@@ -34,7 +34,12 @@ TAIL = 15
 
 #: Waits for the end of whoever holds the other end of its input, then ends the group of processes
 #: $1 and removes the folder $2. ``prctl(PR_SET_PDEATHSIG)`` would do it when the *thread* ends.
-WATCH = 'read -r _; kill -KILL "-$1" 2>/dev/null; [ -z "$2" ] || rm -rf -- "$2"'
+#: A server inside of that folder may still be writing when the first attempt is made.
+WATCH = """
+read -r _
+kill -KILL "-$1"
+[ -z "$2" ] || rm -rf -- "$2" || { sleep 1; rm -rf -- "$2"; }
+"""
 
 
 class LocalServer(ABC):
