@@ -11,12 +11,15 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from bascule.observe._event_metrics import EventStats, collect_events
+from bascule.observe._samples import families
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
+
+    from bascule.observe._samples import Sample
 
 #: Statistics of one method: service, method, calls by status, calls by bucket, sum of seconds.
 CallRow = tuple[str, str, list[tuple[str, int]], list[int], float]
@@ -60,6 +63,36 @@ class DatabaseStats(Protocol):
     reruns: int
     lost: int
     unknown: int
+
+
+class StepTimes(Protocol):
+    """Durations of the attempts at one step of a saga."""
+
+    buckets: list[int]
+    seconds: float
+
+
+class SagaStats(Protocol):
+    """What ``SagaCoordinator.stats`` is. See :class:`bascule.saga.SagaStats`."""
+
+    outcomes: dict[tuple[str, str], int]
+    active: dict[str, int]
+    lease_losses: dict[str, int]
+
+    @property
+    def bounds(self) -> Sequence[float]:
+        """Upper bounds of the buckets in seconds, without infinity."""
+        ...
+
+    @property
+    def steps(self) -> Mapping[tuple[str, str, str, str], StepTimes]:
+        """Attempts by saga, step, ``action`` or ``undo``, and ``ok`` or ``failed``."""
+        ...
+
+    @property
+    def unfinished(self) -> Mapping[tuple[str, str], int]:
+        """Unfinished runs in the log by saga and state."""
+        ...
 
 
 @dataclass(slots=True)
@@ -107,6 +140,27 @@ class HttpStats(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class DiscoveryRow:
+    """What is known of one service that clients look for.
+
+    :ivar age: seconds since the registry said so last; None if it never did
+    :ivar errors: questions that failed, by kind
+    """
+
+    service: str
+    age: float | None
+    errors: dict[str, int]
+
+
+class DiscoveryStats(Protocol):
+    """Watched services as a resolver's package counts them; their number is bounded."""
+
+    def snapshot(self) -> Iterable[DiscoveryRow]:
+        """Return a row a service."""
+        ...
+
+
 class Metrics:
     """Collects what servers, channels, breakers and gateways count, and renders it for Prometheus.
 
@@ -125,8 +179,11 @@ class Metrics:
         self._breakers: list[Callable[[], Iterable[tuple[str, str]]]] = []
         self._attempts: dict[str, list[AttemptCounters]] = {}
         self._http: list[HttpStats] = []
+        self._samples: list[Callable[[], Iterable[Sample]]] = []
+        self._discovery: list[DiscoveryStats] = []
         self._databases: list[DatabaseStats] = []
         self._events: list[EventStats] = []
+        self._sagas: list[SagaStats] = []
         self.registry.register(self)
 
     def add_calls(
@@ -162,6 +219,17 @@ class Metrics:
         """Render a gateway's requests, its limits' decisions and the tokens that it refused."""
         self._http.append(stats)
 
+    def add_samples(self, samples: Callable[[], Iterable[Sample]]) -> None:
+        """Render single values.
+
+        :param samples: tells them at the time of the scrape
+        """
+        self._samples.append(samples)
+
+    def add_discovery(self, stats: DiscoveryStats) -> None:
+        """Render ``discovery_list_age_seconds`` and ``discovery_errors_total`` of watched services."""
+        self._discovery.append(stats)
+
     def add_database(self, stats: DatabaseStats) -> None:
         """Render ``database_connections`` and what happened to transactions.
 
@@ -175,6 +243,16 @@ class Metrics:
         :param stats: ``bus.stats`` or ``relay.stats``
         """
         self._events.append(stats)
+
+    def add_sagas(self, stats: SagaStats) -> None:
+        """Render a coordinator's runs and steps, and what its log holds unfinished.
+
+        ``saga_unfinished`` comes from the log: it is the same in every process that has a worker, and
+        0 in those that have none. Take the largest, not the sum.
+
+        :param stats: ``SagaCoordinator.stats``
+        """
+        self._sagas.append(stats)
 
     def render(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""
@@ -193,8 +271,11 @@ class Metrics:
         yield from self._collect_attempts()
         yield from self._collect_breakers()
         yield from self._collect_http()
+        yield from families(each for samples in self._samples for each in samples())
+        yield from self._collect_discovery()
         yield from self._collect_databases()
         yield from collect_events(self._events)
+        yield from self._collect_sagas()
 
     def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
@@ -320,6 +401,70 @@ class Metrics:
         yield degraded
         yield idempotent
 
+    def _collect_discovery(self) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        age = GaugeMetricFamily(
+            "discovery_list_age_seconds",
+            "Seconds since the registry confirmed the list of instances that is used",
+            labels=("service",),
+        )
+        errors = CounterMetricFamily(
+            "discovery_errors",
+            "Questions for a service's instances that failed",
+            labels=("service", "kind"),
+        )
+        for row in _merged_discovery(self._discovery):
+            if row.age is not None:
+                age.add_metric((row.service,), row.age)
+            for kind, count in row.errors.items():
+                errors.add_metric((row.service, kind), count)
+        yield age
+        yield errors
+
+    def _collect_sagas(self) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+        )
+
+        runs = CounterMetricFamily(
+            "saga_runs",
+            "Runs that this process ended or left: completed, undone, parked or interrupted",
+            labels=("saga", "outcome"),
+        )
+        active = GaugeMetricFamily("saga_active", "Runs that this process is at", labels=("saga",))
+        unfinished = GaugeMetricFamily(
+            "saga_unfinished",
+            "Unfinished runs in the log: running, undoing or parked",
+            labels=("saga", "state"),
+        )
+        losses = CounterMetricFamily(
+            "saga_lease_losses", "Runs that another worker took over", labels=("saga",)
+        )
+        attempts = HistogramMetricFamily(
+            "saga_step_duration_seconds",
+            "Duration of attempts to do (action) or undo (undo) a step",
+            labels=("saga", "step", "op", "outcome"),
+        )
+        for stats in self._sagas:
+            for (saga, outcome), count in stats.outcomes.items():
+                runs.add_metric((saga, outcome), count)
+            for saga, count in stats.active.items():
+                active.add_metric((saga,), count)
+            for (saga, state), count in stats.unfinished.items():
+                unfinished.add_metric((saga, str(state)), count)
+            for saga, count in stats.lease_losses.items():
+                losses.add_metric((saga,), count)
+            for labels, times in stats.steps.items():
+                attempts.add_metric(labels, _cumulative(stats.bounds, times.buckets), times.seconds)
+        yield runs
+        yield active
+        yield unfinished
+        yield losses
+        yield attempts
+
     def _collect_databases(self) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
@@ -347,6 +492,18 @@ class Metrics:
                 troubles.add_metric((name, state.removesuffix("s")), count)
         yield connections
         yield troubles
+
+
+def _merged_discovery(sources: Iterable[DiscoveryStats]) -> Iterable[DiscoveryRow]:
+    """A service that two sources know shows its older list."""
+    rows: dict[str, DiscoveryRow] = {}
+    for row in (each for stats in sources for each in stats.snapshot()):
+        merged = rows.setdefault(row.service, DiscoveryRow(row.service, None, {}))
+        if row.age is not None:
+            merged.age = row.age if merged.age is None else max(merged.age, row.age)
+        for kind, count in row.errors.items():
+            merged.errors[kind] = merged.errors.get(kind, 0) + count
+    return rows.values()
 
 
 class _Row:

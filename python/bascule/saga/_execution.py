@@ -418,7 +418,8 @@ def _require_apart(step: str, changes: Mapping[str, Any], changed: dict[str, str
 _LEVELS = {
     SagaEvent.STARTED: logging.INFO,
     SagaEvent.RETRYING: logging.WARNING,
-    SagaEvent.FAILED: logging.WARNING,
+    # A step that says no, such as a card that is declined, is an answer: its caller is told.
+    SagaEvent.FAILED: logging.INFO,
     SagaEvent.PARKED: logging.ERROR,
     SagaEvent.COMPLETED: logging.INFO,
     SagaEvent.UNDONE: logging.INFO,

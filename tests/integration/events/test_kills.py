@@ -7,14 +7,13 @@ import multiprocessing
 import os
 import random
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import pytest
 import sqlalchemy as sa
-from tests.integration.events.workers import EFFECTS, METADATA, MOVED, Moved, consume, relay
+from tests.integration.events.workers import EFFECTS, LEASE, METADATA, MOVED, Moved, consume, relay
 
 from bascule._redis import RedisClient
 from bascule.events import RedisEventBus, SqlOutbox
@@ -31,6 +30,9 @@ EVENTS = 100_000
 KEYS = 1_000
 BATCH = 500
 SECONDS = 110.0
+#: How far they are, cheap to ask: numbers are given in order.
+RELAYED = sa.text("SELECT MIN(number) FROM outbox")
+HANDLED = sa.text("SELECT MAX(number) FROM effects")
 
 
 class Crew:
@@ -42,7 +44,7 @@ class Crew:
     def __init__(self, redis: str, database: str, seed: int) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(
-            ["tests.integration.events.workers", "coredis", "pymysql", "trio"]
+            ["tests.integration.events.workers", "coredis.connection", "pymysql", "trio"]
         )
         self._random = random.Random(seed)
         self._arguments = (redis, database)
@@ -54,19 +56,14 @@ class Crew:
             (consume, "asyncio"),
         ]
         self._processes: list[Any] = []
-        self._over = threading.Event()
-        self._killer = threading.Thread(target=self._kill_now_and_then)
         self.kills = {relay: 0, consume: 0}
         self.pauses = 0
 
     def __enter__(self) -> Self:
         self._processes = [self._start(place) for place in range(len(self._jobs))]
-        self._killer.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._over.set()
-        self._killer.join()
         for process in self._processes:
             process.kill()
             process.join()
@@ -77,21 +74,30 @@ class Crew:
         process.start()
         return process
 
-    def _kill_now_and_then(self) -> None:
-        while not self._over.wait(self._random.uniform(0.1, 0.7)):
-            place = self._random.randrange(len(self._jobs))
-            process = self._processes[place]
-            if self._random.random() < 0.15:
-                # Past its lease: it goes on as if nothing had happened, and must be fenced.
-                os.kill(process.pid, signal.SIGSTOP)
-                self._over.wait(1.5)
-                os.kill(process.pid, signal.SIGCONT)
-                self.pauses += 1
-                continue
-            process.kill()
-            process.join()
-            self.kills[self._jobs[place][0]] += 1
-            self._processes[place] = self._start(place)
+    async def disturb(self, url: str, job: Callable[..., None], progress: sa.TextClause) -> None:
+        """Kill or stop one of those with a job each time that some more has got done, however long it took."""
+        places = [place for place, (one, _) in enumerate(self._jobs) if one is job]
+        async with Database(url, pool_size=1) as database:
+            following = 0
+            while True:
+                done = await database.read(lambda connection: connection.scalar(progress) or 0)
+                if done < following:
+                    await anyio.sleep(0.02)
+                    continue
+                following = done + self._random.randrange(1_000, 5_000)
+                place = self._random.choice(places)
+                process = self._processes[place]
+                if self._random.random() < 0.15:
+                    # Past its lease: then it goes on as if nothing had happened, and must be fenced.
+                    os.kill(process.pid, signal.SIGSTOP)
+                    await anyio.sleep(LEASE * 1.5)
+                    os.kill(process.pid, signal.SIGCONT)
+                    self.pauses += 1
+                    continue
+                process.kill()
+                process.join()
+                self.kills[job] += 1
+                self._processes[place] = self._start(place)
 
 
 async def store_all(url: str) -> None:
@@ -129,9 +135,13 @@ def test_each_event_has_its_effect_once_and_in_order(
         async with Database(mariadb_url, METADATA):
             pass
         with Crew(own_redis.url, mariadb_url, seed) as crew:
-            await store_all(mariadb_url)
-            stored = time.monotonic() - begun
-            count = await count_effects(mariadb_url, begun + SECONDS)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(crew.disturb, mariadb_url, relay, RELAYED)
+                tasks.start_soon(crew.disturb, mariadb_url, consume, HANDLED)
+                await store_all(mariadb_url)
+                stored = time.monotonic() - begun
+                count = await count_effects(mariadb_url, begun + SECONDS)
+                tasks.cancel_scope.cancel()
             handled = time.monotonic() - begun
         _logger.info(
             "seed %d: stored in %.1f s, handled in %.1f s, %.0f/s; killed %d relays and %d consumers,"

@@ -23,7 +23,7 @@ from bascule.sql import Database
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["EFFECTS", "METADATA", "MOVED", "Moved", "consume", "relay"]
+__all__ = ["EFFECTS", "LEASE", "METADATA", "MOVED", "Moved", "consume", "relay"]
 
 
 class Moved(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ EFFECTS = sa.Table(
     sa.Column("step", sa.Integer, nullable=False),
 )
 
-_LEASE = 1.0
+LEASE = 2.0
 
 
 def relay(backend: str, redis: str, database: str) -> None:
@@ -52,8 +52,8 @@ def relay(backend: str, redis: str, database: str) -> None:
     async def run() -> None:
         async with (
             Database(database, pool_size=2) as db,
-            RedisEventBus(redis, lease=_LEASE) as bus,
-            OutboxRelay(SqlOutbox(db, MOVED), bus, lease=_LEASE, poll=0.1, retry=0.05),
+            RedisEventBus(redis, lease=LEASE) as bus,
+            OutboxRelay(SqlOutbox(db, MOVED), bus, lease=LEASE, poll=0.1, retry=0.05),
         ):
             await anyio.sleep_forever()
 
@@ -70,7 +70,7 @@ def consume(backend: str, redis: str, database: str) -> None:
     async def run() -> None:
         async with (
             Database(database, pool_size=4) as db,
-            RedisEventBus(redis, lease=_LEASE) as bus,
+            RedisEventBus(redis, lease=LEASE) as bus,
         ):
             handler = SqlInbox(db, "board").batch_handler(effect)
             bus.subscribe_batches(MOVED, handler, name="board", size=200)
