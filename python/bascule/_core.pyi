@@ -141,11 +141,13 @@ class CallPolicy:
         now_ns: int,
         hash: int | None = None,  # noqa: A002
         key: str | None = None,
+        avoid: Sequence[int] | None = None,
     ) -> tuple[int, int, int, int]:
         """Return ``(verdict, endpoint, permit, retry_after_ns)``.
 
         ``ring_hash`` and ``maglev`` send calls with the same ``hash``, 64 bits, to the same
-        endpoint; ``key`` says whose limit the call counts against.
+        endpoint; ``key`` says whose limit the call counts against. Endpoints to ``avoid`` are
+        passed over if there are others.
 
         The verdict is 0 admitted, 1 rate-limited, 2 all breakers open, 3 no endpoint ready.
         ``retry_after_ns`` is -1 if unknown. Only an admitted call takes from the limit.

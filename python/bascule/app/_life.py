@@ -11,6 +11,7 @@ import anyio
 from bascule.app._app import App, AppStatus, Phase
 from bascule.app._operations import operations_server
 from bascule.app._resource import Resources
+from bascule.config import Config
 from bascule.discovery import Registration
 from bascule.errors import ClosedError, ConfigurationError
 from bascule.net import parse_address
@@ -133,7 +134,9 @@ class Life:
         """Load the configuration, open the resources and serve; the stack goes the same way back."""
         app = self.app
         if app.config is not None:
-            await stack.enter_async_context(app.config)
+            config = await stack.enter_async_context(app.config)
+            if isinstance(config, Config):
+                app.metrics.add_samples(config.samples)
             logger.info("configuration is loaded", extra={"app": app.name})
         operations = _given(app.operations)
         if operations is not None:

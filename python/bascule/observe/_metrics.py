@@ -14,7 +14,7 @@ from bascule.observe._event_metrics import EventStats, collect_events
 from bascule.observe._samples import families
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
@@ -63,6 +63,36 @@ class DatabaseStats(Protocol):
     reruns: int
     lost: int
     unknown: int
+
+
+class StepTimes(Protocol):
+    """Durations of the attempts at one step of a saga."""
+
+    buckets: list[int]
+    seconds: float
+
+
+class SagaStats(Protocol):
+    """What ``SagaCoordinator.stats`` is. See :class:`bascule.saga.SagaStats`."""
+
+    outcomes: dict[tuple[str, str], int]
+    active: dict[str, int]
+    lease_losses: dict[str, int]
+
+    @property
+    def bounds(self) -> Sequence[float]:
+        """Upper bounds of the buckets in seconds, without infinity."""
+        ...
+
+    @property
+    def steps(self) -> Mapping[tuple[str, str, str, str], StepTimes]:
+        """Attempts by saga, step, ``action`` or ``undo``, and ``ok`` or ``failed``."""
+        ...
+
+    @property
+    def unfinished(self) -> Mapping[tuple[str, str], int]:
+        """Unfinished runs in the log by saga and state."""
+        ...
 
 
 @dataclass(slots=True)
@@ -153,6 +183,7 @@ class Metrics:
         self._discovery: list[DiscoveryStats] = []
         self._databases: list[DatabaseStats] = []
         self._events: list[EventStats] = []
+        self._sagas: list[SagaStats] = []
         self.registry.register(self)
 
     def add_calls(
@@ -213,6 +244,16 @@ class Metrics:
         """
         self._events.append(stats)
 
+    def add_sagas(self, stats: SagaStats) -> None:
+        """Render a coordinator's runs and steps, and what its log holds unfinished.
+
+        ``saga_unfinished`` comes from the log: it is the same in every process that has a worker, and
+        0 in those that have none. Take the largest, not the sum.
+
+        :param stats: ``SagaCoordinator.stats``
+        """
+        self._sagas.append(stats)
+
     def render(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -234,6 +275,7 @@ class Metrics:
         yield from self._collect_discovery()
         yield from self._collect_databases()
         yield from collect_events(self._events)
+        yield from self._collect_sagas()
 
     def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
@@ -379,6 +421,49 @@ class Metrics:
                 errors.add_metric((row.service, kind), count)
         yield age
         yield errors
+
+    def _collect_sagas(self) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+        )
+
+        runs = CounterMetricFamily(
+            "saga_runs",
+            "Runs that this process ended or left: completed, undone, parked or interrupted",
+            labels=("saga", "outcome"),
+        )
+        active = GaugeMetricFamily("saga_active", "Runs that this process is at", labels=("saga",))
+        unfinished = GaugeMetricFamily(
+            "saga_unfinished",
+            "Unfinished runs in the log: running, undoing or parked",
+            labels=("saga", "state"),
+        )
+        losses = CounterMetricFamily(
+            "saga_lease_losses", "Runs that another worker took over", labels=("saga",)
+        )
+        attempts = HistogramMetricFamily(
+            "saga_step_duration_seconds",
+            "Duration of attempts to do (action) or undo (undo) a step",
+            labels=("saga", "step", "op", "outcome"),
+        )
+        for stats in self._sagas:
+            for (saga, outcome), count in stats.outcomes.items():
+                runs.add_metric((saga, outcome), count)
+            for saga, count in stats.active.items():
+                active.add_metric((saga,), count)
+            for (saga, state), count in stats.unfinished.items():
+                unfinished.add_metric((saga, str(state)), count)
+            for saga, count in stats.lease_losses.items():
+                losses.add_metric((saga,), count)
+            for labels, times in stats.steps.items():
+                attempts.add_metric(labels, _cumulative(stats.bounds, times.buckets), times.seconds)
+        yield runs
+        yield active
+        yield unfinished
+        yield losses
+        yield attempts
 
     def _collect_databases(self) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily

@@ -53,7 +53,8 @@ class ServerLimits:
     :param max_connections: connections at once; more are closed as soon as they are accepted
     :param max_calls: calls at once over all connections; more are refused before their handler
         starts, by RESOURCE_EXHAUSTED and a time to come back (``grpc-retry-pushback-ms``)
-    :param keepalive: pings that find dead clients; None for none
+    :param keepalive: pings that find dead clients; None for none. Its timeout is also how long the
+        system waits for an acknowledgement of what was sent (TCP_USER_TIMEOUT, on Linux)
     :param min_ping_interval: a client that pings more often, three times, is cut off; what it is
         sent makes its pings forgiven
     :param pings_without_calls: whether that interval holds for a client without calls too;
@@ -140,6 +141,7 @@ class Server:
         self.bindings: list[Binding] = []
         #: The same methods for calls whose messages are JSON.
         self.json_bindings: list[Binding] = []
+        self.keepalive = limits.keepalive
         self._services = tuple(services)
         max_send_message = limits.max_send_message
         if max_send_message is None:

@@ -6,6 +6,10 @@ from bascule.saga._barrier import SqlBarrier as SqlBarrier
 from bascule.saga._call import SagaCall as SagaCall
 from bascule.saga._call import SagaClientInterceptor as SagaClientInterceptor
 from bascule.saga._call import saga_call as saga_call
+from bascule.saga._check import CheckReport as CheckReport
+from bascule.saga._check import SagaCheck as SagaCheck
+from bascule.saga._check import Violation as Violation
+from bascule.saga._check import check_saga as check_saga
 from bascule.saga._coordinator import SagaCoordinator as SagaCoordinator
 from bascule.saga._definition import Action as Action
 from bascule.saga._definition import Compensation as Compensation

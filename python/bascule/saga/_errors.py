@@ -29,6 +29,9 @@ class SagaError(BasculeError):
         super().__init__(saga_id, *details)
         self.saga_id = saga_id
 
+    def __str__(self) -> str:
+        return f"saga {self.saga_id!r}: {', '.join(map(str, self.args[1:]))}"
+
 
 class DuplicateSagaError(SagaError):
     """A saga of this id, or one with this idempotency key, has been started before.

@@ -6,10 +6,10 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from bascule.saga._records import SagaState
 
-    from bascule.saga._records import SagaState
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["SagaStats", "StepTimes"]
 
@@ -52,7 +52,7 @@ class SagaStats:
         self.active: dict[str, int] = {}
         self.steps: dict[tuple[str, str, str, str], StepTimes] = {}
         self.lease_losses: dict[str, int] = {}
-        self.unfinished: Mapping[tuple[str, SagaState], int] = {}
+        self.unfinished: dict[tuple[str, str], int] = {}
 
     def ended(self, saga: str, outcome: str) -> None:
         """Count a run that this process is no longer at."""
@@ -70,6 +70,12 @@ class SagaStats:
         if times is None:
             times = self.steps[key] = StepTimes()
         times.add(seconds)
+
+    def counted(self, sagas: Iterable[str], found: Mapping[tuple[str, SagaState], int]) -> None:
+        """Note how many runs of some sagas are unfinished. What is 0 is told, too."""
+        for saga in sagas:
+            for state in (SagaState.RUNNING, SagaState.UNDOING, SagaState.PARKED):
+                self.unfinished[saga, state.value] = found.get((saga, state), 0)
 
     def lost(self, saga: str) -> None:
         """Count a lease that was lost."""

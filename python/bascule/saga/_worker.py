@@ -140,6 +140,6 @@ class SagaWorker:
             return
         self._tidied = now
         log = self._coordinator.log
-        self._coordinator.stats.unfinished = await log.count()
+        self._coordinator.stats.counted(self._sagas, await log.count())
         if self._keep is not None:
             await log.forget(log.now() - self._keep)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from bascule.events import outbox_tables
 from bascule.saga import saga_tables
-from bascule.sql import from_micros, to_micros
+from bascule.sql import EXACT_TEXT, from_micros, to_micros
 from bascule_shop._generated.order import Order, OrderLine, OrderStatus
 from bascule_shop._generated.shop import Money
 
@@ -92,7 +92,8 @@ _ORDERS = sa.Table(
     sa.Column("idempotency_key", sa.String(128)),
     sa.Column("fingerprint", sa.LargeBinary, nullable=False),
     sa.Column("failure", sa.LargeBinary),
-    sa.UniqueConstraint("user_id", "idempotency_key"),
+    sa.UniqueConstraint("user_id", "idempotency_key", name="uq_orders_key"),
+    **EXACT_TEXT,
 )
 
 

@@ -17,6 +17,12 @@ pub const PREFIX: usize = 5;
 /// The flag of a compressed message.
 pub(crate) const COMPRESSED: u8 = 1;
 
+// Names that are parsed once and not for each call.
+pub(crate) static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) static ENCODING: HeaderName = HeaderName::from_static(compress::ENCODING);
+
 /// Status codes that the wire itself produces.
 #[allow(missing_docs)]
 pub mod code {
@@ -96,10 +102,26 @@ impl Deframer {
         if self.partial.is_empty() && self.rest.is_empty() {
             self.rest = data;
         } else {
-            self.partial.extend_from_slice(&self.rest);
-            self.rest = Bytes::new();
-            self.partial.extend_from_slice(&data);
+            let rest = std::mem::take(&mut self.rest);
+            self.append(&rest);
+            self.append(&data);
         }
+    }
+
+    /// Makes room for the whole message once an eighth of it has come: nobody gets
+    /// memory for the promise of a prefix, and few bytes are moved twice.
+    fn append(&mut self, data: &[u8]) {
+        let have = self.partial.len() + data.len();
+        if have > self.partial.capacity() {
+            let whole = match *self.partial {
+                [_, a, b, c, d, ..] => PREFIX + u32::from_be_bytes([a, b, c, d]) as usize,
+                _ => 0,
+            };
+            let mut larger = BytesMut::with_capacity(whole.min(8 * have).max(have));
+            larger.extend_from_slice(&self.partial);
+            self.partial = larger;
+        }
+        self.partial.extend_from_slice(data);
     }
 
     /// The next whole message, decompressed; both sizes are held to the limit.

@@ -301,7 +301,7 @@ impl ServerConnection {
             return self.end_web(stream, entry, Some(framed), initial, web::ok(trailing));
         }
         let mut trailers = trailing;
-        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        trailers.insert(&grpc::STATUS, HeaderValue::from_static("0"));
         let framed = entry.packed(framed);
         let result = entry.start_call(initial).and_then(|()| {
             let mut context = Context::from_waker(&entry.waker);
@@ -378,9 +378,9 @@ impl ServerConnection {
             return self.end_web(stream, entry, None, initial, end);
         }
         let mut trailers = trailing;
-        trailers.insert("grpc-status", HeaderValue::from(status));
+        trailers.insert(&grpc::STATUS, HeaderValue::from(status));
         if let Some(message) = message {
-            trailers.insert("grpc-message", grpc::encode_message(message));
+            trailers.insert(&grpc::MESSAGE, grpc::encode_message(message));
         }
         let result = if let Sending::Body(body) = &mut entry.sending {
             body.end(Some(trailers), &mut Context::from_waker(&entry.waker))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import msgspec
@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from bascule.errors import ConfigurationError
+from bascule.observe import Metrics
 from bascule.saga import (
     Backoff,
     MemorySagaLog,
@@ -332,6 +333,18 @@ async def test_a_log_that_stays_away_interrupts_the_run_and_a_worker_ends_it() -
     assert world.calls == ["r1/a", "r1/b", "r1/b"]
 
 
+class Watched(SagaWorker):
+    """Tells when it has looked after the log."""
+
+    async def __aenter__(self) -> Self:
+        self.tidied = anyio.Event()
+        return await super().__aenter__()
+
+    async def _tidy(self) -> None:
+        await super()._tidy()
+        self.tidied.set()
+
+
 async def test_old_runs_are_forgotten_and_unfinished_ones_counted() -> None:
     log, clock, world = MemorySagaLog(), Clock(), World()
     log._clock = clock
@@ -339,17 +352,37 @@ async def test_old_runs_are_forgotten_and_unfinished_ones_counted() -> None:
     await coordinator.run(world.saga(), Context(), saga_id="old")
     clock.now += 100.0
     await leave_behind(log, world, "open", kill_at="a")
-    forgotten = anyio.Event()
-
-    class Watched(SagaWorker):
-        async def _tidy(self) -> None:
-            await super()._tidy()
-            forgotten.set()
-
-    async with Watched(coordinator, world.saga(name="none"), keep=50.0):
-        await forgotten.wait()
+    async with Watched(coordinator, world.saga(), keep=50.0) as watched:
+        await watched.tidied.wait()
     assert [run.saga_id for run in await log.list()] == ["open"]
-    assert coordinator.stats.unfinished == {("s", SagaState.RUNNING): 1}
+    assert coordinator.stats.unfinished == {
+        ("s", "running"): 1,
+        ("s", "undoing"): 0,
+        ("s", "parked"): 0,
+    }
+
+
+async def test_runs_steps_and_leases_are_counted_under_bounded_names() -> None:
+    world, log = World(), MemorySagaLog()
+    coordinator = SagaCoordinator(log, backoff=Backoff(attempts=2, initial=0.0))
+    metrics = Metrics()
+    metrics.add_sagas(coordinator.stats)
+    await coordinator.run(world.saga(), Context())
+    world.broken = {"c", "-b"}
+    with pytest.raises(SagaError, match="parked"):
+        await coordinator.run(world.saga(), Context())
+    async with Watched(coordinator, world.saga()) as watched:
+        await watched.tidied.wait()
+    text = metrics.render()[0].decode()
+    for line in (
+        'saga_runs_total{outcome="completed",saga="s"} 1.0',
+        'saga_runs_total{outcome="parked",saga="s"} 1.0',
+        'saga_active{saga="s"} 0.0',
+        'saga_unfinished{saga="s",state="parked"} 1.0',
+        'saga_step_duration_seconds_count{op="action",outcome="ok",saga="s",step="a"} 2.0',
+        'saga_step_duration_seconds_count{op="undo",outcome="failed",saga="s",step="b"} 2.0',
+    ):
+        assert line in text
 
 
 def test_workers_that_cannot_work_are_refused() -> None:

@@ -177,8 +177,8 @@ impl Stream {
             return self.finish_web(None, HeaderMap::new(), End::from(violation));
         }
         let mut headers = HeaderMap::new();
-        headers.insert("grpc-status", HeaderValue::from(violation.status));
-        headers.insert("grpc-message", grpc::encode_message(&violation.message));
+        headers.insert(&grpc::STATUS, HeaderValue::from(violation.status));
+        headers.insert(&grpc::MESSAGE, grpc::encode_message(&violation.message));
         if let Sending::Body(body) = &mut self.sending {
             return body.end(Some(headers), &mut Context::from_waker(&self.waker));
         }
@@ -303,9 +303,9 @@ pub(super) fn refuse_busy(mut respond: SendResponse<Bytes>, dialect: Option<Box<
         return send_whole(&Method::POST, &dialect.busy(), &mut respond);
     }
     let mut headers = grpc_headers(HeaderMap::new());
-    headers.insert("grpc-status", HeaderValue::from(code::RESOURCE_EXHAUSTED));
+    headers.insert(&grpc::STATUS, HeaderValue::from(code::RESOURCE_EXHAUSTED));
     let why = HeaderValue::from_static(BUSY);
-    headers.insert("grpc-message", why);
+    headers.insert(&grpc::MESSAGE, why);
     // Fibonacci hashing: neighbours land far from each other.
     let hash = respond.stream_id().as_u32().wrapping_mul(0x9e37_79b9);
     let spread = hash % (PUSHBACK_MS.end - PUSHBACK_MS.start);
@@ -317,8 +317,8 @@ pub(super) fn refuse_busy(mut respond: SendResponse<Bytes>, dialect: Option<Box<
 /// Answers a call that no handler gets.
 pub(super) fn refuse_grpc(violation: &Violation, mut respond: SendResponse<Bytes>) {
     let mut headers = grpc_headers(HeaderMap::new());
-    headers.insert("grpc-status", HeaderValue::from(violation.status));
-    headers.insert("grpc-message", grpc::encode_message(&violation.message));
+    headers.insert(&grpc::STATUS, HeaderValue::from(violation.status));
+    headers.insert(&grpc::MESSAGE, grpc::encode_message(&violation.message));
     if violation.status == code::UNIMPLEMENTED {
         // What the client may use instead, if the encoding was it.
         advertise(&mut headers);
@@ -349,7 +349,7 @@ pub(super) fn grpc_kind(
             format!("method {path} is not served here"),
         );
     };
-    let timeout = match headers.get("grpc-timeout") {
+    let timeout = match headers.get(&grpc::TIMEOUT) {
         None => None,
         Some(value) => match grpc::parse_timeout(value.as_bytes()) {
             Some(timeout) => Some(timeout),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -159,11 +159,16 @@ class FakeConsul:
         if path.startswith("/v1/health/service/"):
             return self.services.get(path.rpartition("/")[2], [])
         if path == "/v1/health/state/any":
-            return [each for all_ in self.services.values() for one in all_ for each in one["Checks"]]
+            return [
+                each for all_ in self.services.values() for one in all_ for each in one["Checks"]
+            ]
         raise AssertionError(path)
 
     def _reply(self, content: object, index: int, **headers: str) -> Reply:
-        told = [("x-consul-index", str(index)), *((k.replace("_", "-"), v) for k, v in headers.items())]
+        told = [
+            ("x-consul-index", str(index)),
+            *((k.replace("_", "-"), v) for k, v in headers.items()),
+        ]
         return Reply(200, told, json.dumps(content).encode())
 
     async def _misbehave(self, fault: str, path: str, index: int) -> Reply:
@@ -231,21 +236,27 @@ class _Stream(httpx.AsyncByteStream):
 
 
 @asynccontextmanager
-async def listening(consul: FakeConsul, port: int = 0) -> AsyncIterator[str]:
-    """Serve a fake on a socket: its address."""
+async def speaking(
+    speak: Callable[[anyio.abc.SocketStream], Awaitable[None]], port: int = 0
+) -> AsyncIterator[str]:
+    """A server that says what it likes: its address."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
-    address = listener.extra(anyio.abc.SocketAttribute.local_address)
-    async with anyio.create_task_group() as tasks:
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
 
-        async def serve(stream: anyio.abc.SocketStream) -> None:
-            async with stream:
-                with suppress(anyio.BrokenResourceError, anyio.EndOfStream, DeadError, RefusedError):
-                    await _converse(consul, stream)
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            with suppress(anyio.BrokenResourceError, anyio.EndOfStream, DeadError, RefusedError):
+                await speak(stream)
 
+    async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, serve)
-        async with listener:
-            yield f"http://{address[0]}:{address[1]}"
+        yield f"http://127.0.0.1:{port}"
         tasks.cancel_scope.cancel()
+
+
+def listening(consul: FakeConsul, port: int = 0) -> AbstractAsyncContextManager[str]:
+    """Serve a fake on a socket: its address."""
+    return speaking(lambda stream: _converse(consul, stream), port)
 
 
 async def _converse(consul: FakeConsul, stream: anyio.abc.SocketStream) -> None:
