@@ -159,11 +159,16 @@ class FakeConsul:
         if path.startswith("/v1/health/service/"):
             return self.services.get(path.rpartition("/")[2], [])
         if path == "/v1/health/state/any":
-            return [each for all_ in self.services.values() for one in all_ for each in one["Checks"]]
+            return [
+                each for all_ in self.services.values() for one in all_ for each in one["Checks"]
+            ]
         raise AssertionError(path)
 
     def _reply(self, content: object, index: int, **headers: str) -> Reply:
-        told = [("x-consul-index", str(index)), *((k.replace("_", "-"), v) for k, v in headers.items())]
+        told = [
+            ("x-consul-index", str(index)),
+            *((k.replace("_", "-"), v) for k, v in headers.items()),
+        ]
         return Reply(200, told, json.dumps(content).encode())
 
     async def _misbehave(self, fault: str, path: str, index: int) -> Reply:

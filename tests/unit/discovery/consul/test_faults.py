@@ -116,7 +116,9 @@ async def test_a_fault_costs_nothing_but_news(fault: str) -> None:
         assert most_in(consul.since(recovered), 1) <= 3
 
 
-@pytest.mark.parametrize("fault", ["error", "hang", "cut", "garbage", "restart", "stale", "dropped"])
+@pytest.mark.parametrize(
+    "fault", ["error", "hang", "cut", "garbage", "restart", "stale", "dropped"]
+)
 async def test_a_fault_is_told(fault: str) -> None:
     """In the state that channels see, and counted by kind."""
     consul = FakeConsul()
