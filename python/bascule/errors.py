@@ -14,7 +14,9 @@ __all__ = [
     "BasculeError",
     "BreakerOpenError",
     "ClosedError",
+    "CommitUnknownError",
     "ConfigurationError",
+    "DatabaseUnavailableError",
     "DecodeError",
     "EncodeError",
     "KeysUnavailableError",
@@ -25,6 +27,7 @@ __all__ = [
     "RouteNotFoundError",
     "RpcError",
     "Status",
+    "StoreUnavailableError",
     "TranscodeError",
     "TransportError",
     "WrongLoopError",
@@ -53,6 +56,10 @@ class TransportError(BasculeError, OSError):
     """The connection could not be made, or broke."""
 
 
+class StoreUnavailableError(TransportError):
+    """A store that is shared with others, such as Redis, could not be reached or did not do as asked."""
+
+
 class DecodeError(BasculeError, ValueError):
     """Bytes that are no valid encoding of the expected message."""
 
@@ -62,7 +69,7 @@ class EncodeError(BasculeError, ValueError):
 
 
 class RejectedError(BasculeError):
-    """Refused before anything was sent: trying again duplicates nothing.
+    """Refused with nothing done: trying again duplicates nothing.
 
     :ivar target: name of the breaker, limiter or channel that refused
     :ivar retry_after: seconds until it makes sense to try again; None if unknown
@@ -103,6 +110,41 @@ class KeysUnavailableError(RejectedError):
 
     def __str__(self) -> str:
         return f"verification keys of {self.target!r} are unavailable{self._hint()}"
+
+
+class DatabaseUnavailableError(RejectedError):
+    """The database did not carry out a transaction: nothing of it was kept.
+
+    :ivar target: the database, without its password
+    :ivar reason: one of ``exhausted`` (no connection became free in time), ``unreachable`` (none could be
+        made), ``lost`` (it broke before COMMIT), ``contended`` (others held the rows, again and again),
+        ``slow`` (a statement took too long): bounded, so fit for metric labels
+    """
+
+    def __init__(self, target: str, reason: str, message: str) -> None:
+        super().__init__(target)
+        self.args = (target, reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"database {self.target} is unavailable: {self.message}"
+
+
+class CommitUnknownError(BasculeError):
+    """The connection broke during COMMIT: the transaction was kept, or was not.
+
+    Trying again is safe only if what it does is idempotent, or looks first.
+
+    :ivar target: the database, without its password
+    """
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self.target = target
+
+    def __str__(self) -> str:
+        return f"the connection to database {self.target} broke during COMMIT: it is unknown whether the transaction was kept"
 
 
 class AuthenticationError(BasculeError):

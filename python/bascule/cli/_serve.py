@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
 
 from bascule.cli._call import Loop
+from bascule.cli._target import imported
 from bascule.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -64,24 +62,7 @@ def _load(target: str) -> App:
     """:raises ConfigurationError: if there is no app"""
     from bascule.app import App
 
-    module, colon, name = target.partition(":")
-    if not (module and colon and name.isidentifier()):
-        message = f"{target!r}: expected MODULE:APP, such as shop.user:app"
-        raise ConfigurationError(message)
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        imported = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        message = f"{target!r}: there is no module {error.name!r} in {folder} or on Python's path"
-        raise ConfigurationError(message) from error
-    if not hasattr(imported, name):
-        message = f"{target!r}: module {module!r} has no {name!r}"
-        raise ConfigurationError(message)
-    found = getattr(imported, name)
+    found = imported(target, "APP", "shop.user:app")
     app = found() if callable(found) else found
     if not isinstance(app, App):
         message = f"{target!r} is {type(app).__name__}, not a bascule.app.App or a function that returns one"

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from bascule.net._link import FULL_FLUSH, LINGER, Driver, Future, Link, Machine, Session
+from bascule.net._link import (
+    FULL_FLUSH,
+    FULL_READ,
+    LINGER,
+    AnySocket,
+    Driver,
+    Future,
+    Link,
+    Machine,
+    Session,
+)
+from bascule.net._malloc import keep_freed_memory
 
 if TYPE_CHECKING:
     import ssl
@@ -38,6 +49,7 @@ class StreamLink:
     ) -> None:
         self.peer = peer
         self.tls = tls
+        self.sock: AnySocket | None = None
         self._driver = driver
         self._receive = receive
         self._send = send
@@ -97,6 +109,8 @@ class StreamLink:
                 data = await receive()
                 if not data:
                     break
+                if len(data) >= FULL_READ:
+                    keep_freed_memory()
                 events = machine.receive(data, now_ns())
                 if events:
                     session.handle_events(events)
@@ -126,6 +140,8 @@ class StreamLink:
                 if events:
                     session.handle_events(events)
                 if data:
+                    if len(data) >= FULL_FLUSH:
+                        keep_freed_memory()
                     self.blocked = 1
                     await self._send(data)
                     self.blocked = 0

@@ -1,5 +1,7 @@
 """Metrics, tracing and logging. Every exporter is imported by its first use, not with this package."""
 
+from bascule.observe._event_metrics import EventRow as EventRow
+from bascule.observe._event_metrics import EventStats as EventStats
 from bascule.observe._logging import configure_logging as configure_logging
 from bascule.observe._logging import escape as escape
 from bascule.observe._metrics import CallStats as CallStats

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from bascule.observe._event_metrics import EventStats, collect_events
 from bascule.observe._samples import families
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
@@ -51,6 +52,49 @@ class AttemptCounters(Protocol):
         ...
 
 
+class DatabaseStats(Protocol):
+    """What ``Database.stats`` is."""
+
+    name: str
+    size: int
+    in_use: int
+    waiting: int
+    timeouts: int
+    reruns: int
+    lost: int
+    unknown: int
+
+
+class StepTimes(Protocol):
+    """Durations of the attempts at one step of a saga."""
+
+    buckets: list[int]
+    seconds: float
+
+
+class SagaStats(Protocol):
+    """What ``SagaCoordinator.stats`` is. See :class:`bascule.saga.SagaStats`."""
+
+    outcomes: dict[tuple[str, str], int]
+    active: dict[str, int]
+    lease_losses: dict[str, int]
+
+    @property
+    def bounds(self) -> Sequence[float]:
+        """Upper bounds of the buckets in seconds, without infinity."""
+        ...
+
+    @property
+    def steps(self) -> Mapping[tuple[str, str, str, str], StepTimes]:
+        """Attempts by saga, step, ``action`` or ``undo``, and ``ok`` or ``failed``."""
+        ...
+
+    @property
+    def unfinished(self) -> Mapping[tuple[str, str], int]:
+        """Unfinished runs in the log by saga and state."""
+        ...
+
+
 @dataclass(slots=True)
 class HttpRow:
     """Statistics of one gateway route: its template is the label, so the number of series is bounded.
@@ -81,6 +125,14 @@ class HttpStats(Protocol):
 
     def decisions(self) -> Iterable[tuple[str, str, int]]:
         """Return (limit, ``admitted`` or ``rejected``, count) of each limit."""
+        ...
+
+    def degraded(self) -> Iterable[tuple[str, int]]:
+        """Return (limit, decisions made without the others' counts)."""
+        ...
+
+    def idempotent(self) -> Iterable[tuple[str, int]]:
+        """Return (outcome, requests with an idempotency key)."""
         ...
 
     def refused_tokens(self) -> Iterable[tuple[str, int]]:
@@ -129,6 +181,9 @@ class Metrics:
         self._http: list[HttpStats] = []
         self._samples: list[Callable[[], Iterable[Sample]]] = []
         self._discovery: list[DiscoveryStats] = []
+        self._databases: list[DatabaseStats] = []
+        self._events: list[EventStats] = []
+        self._sagas: list[SagaStats] = []
         self.registry.register(self)
 
     def add_calls(
@@ -175,6 +230,30 @@ class Metrics:
         """Render ``discovery_list_age_seconds`` and ``discovery_errors_total`` of watched services."""
         self._discovery.append(stats)
 
+    def add_database(self, stats: DatabaseStats) -> None:
+        """Render ``database_connections`` and what happened to transactions.
+
+        :param stats: ``Database.stats``
+        """
+        self._databases.append(stats)
+
+    def add_events(self, stats: EventStats) -> None:
+        """Render what a bus (``events_*``) or an outbox relay (``outbox_*``) counts.
+
+        :param stats: ``bus.stats`` or ``relay.stats``
+        """
+        self._events.append(stats)
+
+    def add_sagas(self, stats: SagaStats) -> None:
+        """Render a coordinator's runs and steps, and what its log holds unfinished.
+
+        ``saga_unfinished`` comes from the log: it is the same in every process that has a worker, and
+        0 in those that have none. Take the largest, not the sum.
+
+        :param stats: ``SagaCoordinator.stats``
+        """
+        self._sagas.append(stats)
+
     def render(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -194,6 +273,9 @@ class Metrics:
         yield from self._collect_http()
         yield from families(each for samples in self._samples for each in samples())
         yield from self._collect_discovery()
+        yield from self._collect_databases()
+        yield from collect_events(self._events)
+        yield from self._collect_sagas()
 
     def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
@@ -286,6 +368,17 @@ class Metrics:
         refused = CounterMetricFamily(
             "auth_refused", "Bearer tokens refused by the gateway", labels=("reason",)
         )
+        degraded = CounterMetricFamily(
+            "rate_limit_degraded",
+            "Decisions of a shared rate limit while Redis was away",
+            labels=("limit",),
+        )
+        idempotent = CounterMetricFamily(
+            "idempotent_requests",
+            "Requests with an idempotency key: executed, replayed, in_flight, mismatched, or the "
+            "store was away: unavailable if refused for that, unprotected if not",
+            labels=("outcome",),
+        )
         for stats in self._http:
             for row in stats.snapshot():
                 for status, count in row.statuses.items():
@@ -297,10 +390,16 @@ class Metrics:
                 decisions.add_metric((limit, outcome), count)
             for reason, count in stats.refused_tokens():
                 refused.add_metric((reason,), count)
+            for limit, count in stats.degraded():
+                degraded.add_metric((limit,), count)
+            for outcome, count in stats.idempotent():
+                idempotent.add_metric((outcome,), count)
         yield requests
         yield duration
         yield decisions
         yield refused
+        yield degraded
+        yield idempotent
 
     def _collect_discovery(self) -> Iterable[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
@@ -322,6 +421,77 @@ class Metrics:
                 errors.add_metric((row.service, kind), count)
         yield age
         yield errors
+
+    def _collect_sagas(self) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+        )
+
+        runs = CounterMetricFamily(
+            "saga_runs",
+            "Runs that this process ended or left: completed, undone, parked or interrupted",
+            labels=("saga", "outcome"),
+        )
+        active = GaugeMetricFamily("saga_active", "Runs that this process is at", labels=("saga",))
+        unfinished = GaugeMetricFamily(
+            "saga_unfinished",
+            "Unfinished runs in the log: running, undoing or parked",
+            labels=("saga", "state"),
+        )
+        losses = CounterMetricFamily(
+            "saga_lease_losses", "Runs that another worker took over", labels=("saga",)
+        )
+        attempts = HistogramMetricFamily(
+            "saga_step_duration_seconds",
+            "Duration of attempts to do (action) or undo (undo) a step",
+            labels=("saga", "step", "op", "outcome"),
+        )
+        for stats in self._sagas:
+            for (saga, outcome), count in stats.outcomes.items():
+                runs.add_metric((saga, outcome), count)
+            for saga, count in stats.active.items():
+                active.add_metric((saga,), count)
+            for (saga, state), count in stats.unfinished.items():
+                unfinished.add_metric((saga, str(state)), count)
+            for saga, count in stats.lease_losses.items():
+                losses.add_metric((saga,), count)
+            for labels, times in stats.steps.items():
+                attempts.add_metric(labels, _cumulative(stats.bounds, times.buckets), times.seconds)
+        yield runs
+        yield active
+        yield unfinished
+        yield losses
+        yield attempts
+
+    def _collect_databases(self) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        connections = GaugeMetricFamily(
+            "database_connections",
+            "Connections of the pool: size is how many there may be, in_use how many work; "
+            "waiting is how many transactions wait for one",
+            labels=("database", "state"),
+        )
+        troubles = CounterMetricFamily(
+            "database_transaction_troubles",
+            "timeout: no connection became free; rerun: run again after a deadlock or a lost connection; "
+            "lost: the connection broke; unknown: it broke during COMMIT",
+            labels=("database", "kind"),
+        )
+        totals: dict[tuple[str, str], int] = {}
+        for stats in self._databases:
+            for state in ("size", "in_use", "waiting", "timeouts", "reruns", "lost", "unknown"):
+                key = (stats.name, state)
+                totals[key] = totals.get(key, 0) + getattr(stats, state)
+        for (name, state), count in totals.items():
+            if state in {"size", "in_use", "waiting"}:
+                connections.add_metric((name, state), count)
+            else:
+                troubles.add_metric((name, state.removesuffix("s")), count)
+        yield connections
+        yield troubles
 
 
 def _merged_discovery(sources: Iterable[DiscoveryStats]) -> Iterable[DiscoveryRow]:

@@ -1,6 +1,15 @@
 """Sagas: steps that are undone in reverse when a later one fails."""
 
-from bascule.saga._coordinator import Backoff as Backoff
+from bascule.saga._backoff import Backoff as Backoff
+from bascule.saga._barrier import LateActionError as LateActionError
+from bascule.saga._barrier import SqlBarrier as SqlBarrier
+from bascule.saga._call import SagaCall as SagaCall
+from bascule.saga._call import SagaClientInterceptor as SagaClientInterceptor
+from bascule.saga._call import saga_call as saga_call
+from bascule.saga._check import CheckReport as CheckReport
+from bascule.saga._check import SagaCheck as SagaCheck
+from bascule.saga._check import Violation as Violation
+from bascule.saga._check import check_saga as check_saga
 from bascule.saga._coordinator import SagaCoordinator as SagaCoordinator
 from bascule.saga._definition import Action as Action
 from bascule.saga._definition import Compensation as Compensation
@@ -10,8 +19,22 @@ from bascule.saga._definition import StepCall as StepCall
 from bascule.saga._errors import DuplicateSagaError as DuplicateSagaError
 from bascule.saga._errors import SagaError as SagaError
 from bascule.saga._errors import SagaFailedError as SagaFailedError
+from bascule.saga._errors import SagaFencedError as SagaFencedError
+from bascule.saga._errors import SagaInterruptedError as SagaInterruptedError
+from bascule.saga._errors import SagaLogError as SagaLogError
 from bascule.saga._errors import SagaParkedError as SagaParkedError
 from bascule.saga._log import MemorySagaLog as MemorySagaLog
 from bascule.saga._log import SagaLog as SagaLog
-from bascule.saga._log import SagaRecord as SagaRecord
-from bascule.saga._log import SagaState as SagaState
+from bascule.saga._mongo_barrier import MongoBarrier as MongoBarrier
+from bascule.saga._mongo_barrier import Passage as Passage
+from bascule.saga._operator import SagaOperator as SagaOperator
+from bascule.saga._records import SagaEvent as SagaEvent
+from bascule.saga._records import SagaRecord as SagaRecord
+from bascule.saga._records import SagaRun as SagaRun
+from bascule.saga._records import SagaState as SagaState
+from bascule.saga._sql import SqlSagaLog as SqlSagaLog
+from bascule.saga._stats import SagaStats as SagaStats
+from bascule.saga._tables import SagaTables as SagaTables
+from bascule.saga._tables import barrier_table as barrier_table
+from bascule.saga._tables import saga_tables as saga_tables
+from bascule.saga._worker import SagaWorker as SagaWorker

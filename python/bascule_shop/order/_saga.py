@@ -116,12 +116,16 @@ class OrderSteps:
         self._notify = notify
 
     def saga(self) -> Saga[PlacedOrder]:
-        """Give the saga."""
+        """Give the saga.
+
+        Every service knows a repeated call by its key, so that an interrupted order goes on. Once it
+        is paid for there is no way back: it is confirmed, however long that takes.
+        """
         return (
             Saga("create-order", PlacedOrder)
-            .step("order", self._add, self._reject)
-            .step("inventory", self._reserve, self._release)
-            .step("payment", self._charge, self._refund)
+            .step("order", self._add, self._reject, idempotent=True)
+            .step("inventory", self._reserve, self._release, idempotent=True)
+            .step("payment", self._charge, self._refund, idempotent=True, pivot=True)
             .step("confirm", self._confirm)
         )
 
@@ -131,15 +135,23 @@ class OrderSteps:
         await self._release_reservation(f"{order_id}/inventory")
 
     async def _add(self, placed: PlacedOrder, _call: StepCall) -> None:
-        await self._store.add(
-            StoredOrder(
-                placed.order(OrderStatus.PENDING), placed.idempotency_key, placed.fingerprint
-            )
-        )
+        order = placed.order(OrderStatus.PENDING)
+        try:
+            await self._store.add(StoredOrder(order, placed.idempotency_key, placed.fingerprint))
+        except KeyTakenError:
+            if await self._store.get(placed.order_id) is None:
+                raise
 
     async def _reject(self, placed: PlacedOrder, call: StepCall) -> None:
         failure = encode_fault(answer_to(call.cause))
-        await self._store.set_status(placed.order_id, OrderStatus.REJECTED, failure)
+        order = placed.order(OrderStatus.REJECTED)
+        try:
+            # If it was never added, it must not be added later.
+            await self._store.add(
+                StoredOrder(order, placed.idempotency_key, placed.fingerprint, failure)
+            )
+        except KeyTakenError:
+            await self._store.set_status(placed.order_id, OrderStatus.REJECTED, failure)
 
     async def _reserve(self, placed: PlacedOrder, call: StepCall) -> None:
         items = [Item(product_id=line.product_id, quantity=line.quantity) for line in placed.lines]

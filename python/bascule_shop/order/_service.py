@@ -7,10 +7,18 @@ import logging
 from typing import TYPE_CHECKING
 
 from bascule.errors import RejectedError, RpcError, Status
-from bascule.saga import MemorySagaLog, SagaCoordinator, SagaFailedError, SagaParkedError
+from bascule.saga import (
+    MemorySagaLog,
+    Saga,
+    SagaCoordinator,
+    SagaFailedError,
+    SagaInterruptedError,
+    SagaLogError,
+    SagaParkedError,
+)
 from bascule_shop._caller import Caller
 from bascule_shop._checks import Checks, Page, new_id, now
-from bascule_shop._faults import decode_fault, fault, invalid, not_found
+from bascule_shop._faults import decode_fault, fault, invalid, not_found, try_again
 from bascule_shop._generated.order import (
     CancelOrderRequest,
     CreateOrderRequest,
@@ -50,6 +58,7 @@ class OrderService(OrderServiceBase):
     :param coordinator: runs the sagas
     :param notify: called after an event was stored
     :param caller: gives the caller of the call being handled
+    :ivar saga: by which orders are made, for a worker to end those that were interrupted
     """
 
     def __init__(
@@ -69,7 +78,7 @@ class OrderService(OrderServiceBase):
         self._coordinator = coordinator or SagaCoordinator(MemorySagaLog())
         self._caller = caller
         self._steps = OrderSteps(store, products, payments, notify)
-        self._saga = self._steps.saga()
+        self.saga: Saga[PlacedOrder] = self._steps.saga()
 
     async def create_order(self, request: CreateOrderRequest) -> Order:
         """Order, reserve and pay."""
@@ -180,7 +189,7 @@ class OrderService(OrderServiceBase):
 
     async def _make(self, placed: PlacedOrder) -> Order:
         try:
-            done = await self._coordinator.run(self._saga, placed, saga_id=placed.order_id)
+            done = await self._coordinator.run(self.saga, placed, saga_id=placed.order_id)
         except SagaFailedError as error:
             if isinstance(error.cause, KeyTakenError) and placed.idempotency_key:
                 known = await self._store.find(placed.user_id, placed.idempotency_key)
@@ -194,9 +203,19 @@ class OrderService(OrderServiceBase):
             raise fault(
                 Status.INTERNAL,
                 "ORDER_PARKED",
-                f"the order {placed.order_id} failed and waits for a person to undo it",
+                f"the order {placed.order_id} waits for a person: something could not be undone or,"
+                " once it was paid for, not confirmed",
                 order_id=placed.order_id,
             ) from error
+        except SagaInterruptedError as error:
+            raise fault(
+                Status.ABORTED,
+                "ORDER_INTERRUPTED",
+                f"the order {placed.order_id} was interrupted and is being ended: look at it later",
+                order_id=placed.order_id,
+            ) from error
+        except SagaLogError as error:
+            raise try_again(Status.UNAVAILABLE, "orders cannot be taken now") from error
         return done.order(OrderStatus.CONFIRMED)
 
 

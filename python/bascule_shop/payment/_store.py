@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy as sa
 
-from bascule_shop._database import from_micros, to_micros
+from bascule.sql import EXACT_TEXT, from_micros, to_micros
 from bascule_shop._generated.payment import Payment, PaymentState
 from bascule_shop._generated.shop import Money
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from bascule_shop._database import Database
+    from bascule.sql import Database
 
 __all__ = ["METADATA", "PaymentStore", "SqlPaymentStore", "StoredPayment"]
 
@@ -55,6 +55,7 @@ _PAYMENTS = sa.Table(
     sa.Column("state", sa.Integer, nullable=False),
     sa.Column("reference", sa.String(100), nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
+    **EXACT_TEXT,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,15 +17,19 @@ from bascule.saga import (
     Saga,
     SagaCoordinator,
     SagaError,
+    SagaEvent,
     SagaFailedError,
+    SagaFencedError,
+    SagaInterruptedError,
     SagaParkedError,
     SagaRecord,
+    SagaRun,
     SagaState,
     StepCall,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 pytestmark = pytest.mark.anyio
 
@@ -92,8 +97,14 @@ def coordinator(log: MemorySagaLog) -> SagaCoordinator:
     return SagaCoordinator(log, backoff=Backoff(attempts=3, initial=0.0))
 
 
-def states(records: tuple[SagaRecord, ...]) -> list[tuple[str | None, str]]:
-    return [(record.step, str(record.state)) for record in records]
+async def stored(log: MemorySagaLog, saga_id: str) -> SagaRun:
+    run = await log.load(saga_id)
+    assert run is not None
+    return run
+
+
+def events(run: SagaRun) -> list[tuple[str | None, str]]:
+    return [(record.step, str(record.event)) for record in run.records]
 
 
 async def test_runs_every_step_and_merges_what_it_returns(
@@ -102,11 +113,12 @@ async def test_runs_every_step_and_merges_what_it_returns(
     context = await coordinator.run(journal.saga(), Context(total=7), saga_id="s1")
     assert context == Context(total=7, reservation="r-7")
     assert journal.calls == ["order", "look", "inventory", "payment"]
-    records = tuple(await log.load("s1"))
-    assert [record.sequence for record in records] == list(range(len(records)))
-    assert states(records)[:3] == [(None, "started"), ("order", "running"), ("order", "done")]
-    assert states(records)[-1] == (None, "completed")
-    assert msgspec.json.decode(records[-1].context) == {"total": 7, "reservation": "r-7"}
+    run = await stored(log, "s1")
+    assert [record.sequence for record in run.records] == list(range(run.sequence))
+    assert events(run)[:3] == [(None, "started"), ("order", "begun"), ("order", "done")]
+    assert events(run)[-1] == (None, "completed")
+    assert (run.state, run.owner, run.due) == (SagaState.COMPLETED, None, None)
+    assert msgspec.json.decode(run.context) == {"total": 7, "reservation": "r-7"}
 
 
 @pytest.mark.parametrize("failing", ["order", "look", "inventory", "payment"])
@@ -122,7 +134,7 @@ async def test_a_failure_undoes_the_failed_step_and_those_before_in_reverse(
     undone = [f"-{step}" for step in reversed(done) if step != "look"]
     assert journal.calls == done + undone
     assert set(journal.causes) == {caught.value.cause}
-    assert states(tuple(await log.load("s1")))[-1] == (None, "undone")
+    assert events(await stored(log, "s1"))[-1] == (None, "undone")
 
 
 async def test_a_step_and_its_compensation_share_one_key(
@@ -148,7 +160,7 @@ async def test_a_cancelled_saga_is_undone_before_the_cancellation_goes_on(
         await journal.blocked.wait()
         tasks.cancel_scope.cancel()
     assert journal.calls == ["order", "-order"]
-    assert states(tuple(await log.load("s1")))[-1] == (None, "undone")
+    assert events(await stored(log, "s1"))[-1] == (None, "undone")
 
 
 async def test_a_compensation_is_tried_again_then_parked_and_resumed(
@@ -158,7 +170,7 @@ async def test_a_compensation_is_tried_again_then_parked_and_resumed(
     with pytest.raises(SagaParkedError, match="inventory"):
         await coordinator.run(journal.saga(), Context(total=7), saga_id="s1")
     assert journal.calls[4:] == ["-payment", "-inventory", "-inventory", "-inventory"]
-    (parked,) = await log.list_parked()
+    (parked,) = await log.list(state=SagaState.PARKED)
     assert (parked.saga_id, parked.step) == ("s1", "inventory")
     assert "cannot undo inventory" in str(parked.error)
 
@@ -166,47 +178,91 @@ async def test_a_compensation_is_tried_again_then_parked_and_resumed(
     with pytest.raises(SagaFailedError, match="payment"):
         await coordinator.resume(journal.saga(), "s1")
     assert journal.calls[8:] == ["-inventory", "-order"]
-    assert await log.list_parked() == ()
+    assert await log.list(state=SagaState.PARKED) == []
 
 
-async def test_undoing_is_parked_when_its_time_is_over(log: MemorySagaLog) -> None:
+async def test_undoing_is_left_to_a_worker_when_its_time_is_over(log: MemorySagaLog) -> None:
     async def refuse(_context: Context, _call: StepCall) -> None:
         raise RefusedError
 
-    async def hang(_context: Context, _call: StepCall) -> None:
-        await anyio.sleep_forever()
+    hanging = True
 
+    async def undo(_context: Context, _call: StepCall) -> None:
+        if hanging:
+            await anyio.sleep_forever()
+
+    saga = Saga("hanging", Context).step("only", refuse, undo)
     coordinator = SagaCoordinator(log, undo_timeout=0.0)
-    with pytest.raises(SagaParkedError, match="mend the cause"):
-        await coordinator.run(
-            Saga("hanging", Context).step("only", refuse, hang), Context(total=1), saga_id="s1"
-        )
-    assert [record.saga_id for record in await log.list_parked()] == ["s1"]
+    with pytest.raises(SagaInterruptedError, match="too long"):
+        await coordinator.run(saga, Context(total=1), saga_id="s1")
+    run = await stored(log, "s1")
+    assert (run.state, run.owner) == (SagaState.UNDOING, None)
+    hanging = False
+    with pytest.raises(SagaFailedError, match="RefusedError"):
+        await coordinator.resume(saga, "s1")
 
 
-@pytest.mark.parametrize("cut", range(1, 11))
-async def test_resumes_from_any_prefix_of_its_log(
-    coordinator: SagaCoordinator, log: MemorySagaLog, journal: Journal, cut: int
-) -> None:
-    """A crash after any record: a step under way is undone, else the run goes on."""
-    await coordinator.run(journal.saga(), Context(total=7), saga_id="s1")
-    records = list(await log.load("s1"))
-    assert len(records) == 10
-    survivor = MemorySagaLog()
-    for record in records[:cut]:
-        await survivor.append(record)
-    journal.calls.clear()
-    resumed = SagaCoordinator(survivor, backoff=Backoff(initial=0.0))
+class CutLog(MemorySagaLog):
+    """Stops taking anything after a number of writes, as a killed process would stop writing."""
+
+    def __init__(self, writes: int) -> None:
+        super().__init__(clock=lambda: self.time)
+        self.time = 1_000.0
+        self.writes = writes
+
+    async def begin(self, run: SagaRun) -> None:
+        self._count()
+        await super().begin(run)
+
+    async def write(self, run: SagaRun, added: Sequence[SagaRecord]) -> None:
+        self._count()
+        await super().write(run, added)
+
+    def _count(self) -> None:
+        if not self.writes:
+            raise KilledError
+        self.writes -= 1
+
+
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+@pytest.mark.parametrize("cut", range(1, 5))
+async def test_resumes_after_any_write(journal: Journal, cut: int, idempotent: bool) -> None:
+    """The step under way is repeated if it may be; its outcome is unknown otherwise."""
+    saga = Saga("order", Context)
     steps = ["order", "look", "inventory", "payment"]
-    if records[cut - 1].state is SagaState.RUNNING:
-        with pytest.raises(SagaFailedError):
-            await resumed.resume(journal.saga(), "s1")
-        begun = steps[: cut // 2]
-        assert journal.calls == [f"-{step}" for step in reversed(begun) if step != "look"]
-    else:
-        context = await resumed.resume(journal.saga(), "s1")
+    for name in steps:
+        undo = None if name == "look" else journal.undo
+        saga = saga.step(name, journal.act, undo, idempotent=idempotent)
+    log = CutLog(cut)
+    with pytest.raises(KilledError):
+        await SagaCoordinator(log, lease=10.0).run(saga, Context(total=7), saga_id="s1")
+    assert journal.calls == steps[:cut]
+    journal.calls.clear()
+    log.writes, log.time = 100, 1_011.0
+    resumed = SagaCoordinator(log, backoff=Backoff(initial=0.0))
+    if idempotent:
+        context = await resumed.resume(saga, "s1")
         assert context.reservation == "r-7"
-        assert journal.calls == steps[(cut - 1) // 2 :]
+        assert journal.calls == steps[cut - 1 :]
+    else:
+        with pytest.raises(SagaFailedError, match="interrupted"):
+            await resumed.resume(saga, "s1")
+        assert journal.calls == [f"-{step}" for step in reversed(steps[:cut]) if step != "look"]
+
+
+async def test_a_run_is_not_taken_from_an_owner_whose_lease_lasts(journal: Journal) -> None:
+    log = CutLog(2)
+    with pytest.raises(KilledError):
+        await SagaCoordinator(log, lease=10.0).run(journal.saga(), Context(total=7), saga_id="s1")
+    log.writes, log.time = 100, 1_009.0
+    with anyio.move_on_after(0.05) as scope:
+        await SagaCoordinator(log).resume(journal.saga(), "s1")
+    assert scope.cancelled_caught
+    assert journal.calls == ["order", "look"]
 
 
 async def test_resuming_a_finished_run_does_nothing(
@@ -217,34 +273,121 @@ async def test_resuming_a_finished_run_does_nothing(
     with pytest.raises(SagaFailedError):
         await coordinator.run(journal.saga(), Context(total=7), saga_id="bad")
     journal.calls.clear()
-    before = len(await log.load("good")), len(await log.load("bad"))
+    before = await log.load("good"), await log.load("bad")
     assert (await coordinator.resume(journal.saga(), "good")).reservation == "r-7"
     with pytest.raises(SagaFailedError, match="look"):
         await coordinator.resume(journal.saga(), "bad")
     assert journal.calls == []
-    assert before == (len(await log.load("good")), len(await log.load("bad")))
+    assert before == (await log.load("good"), await log.load("bad"))
 
 
-async def test_one_idempotency_key_runs_once(
+async def test_one_idempotency_key_runs_once_and_gives_one_result(
     coordinator: SagaCoordinator, journal: Journal
 ) -> None:
     saga = journal.saga()
-    await coordinator.run(saga, Context(total=7), saga_id="s1", idempotency_key="k")
-    with pytest.raises(DuplicateSagaError) as caught:
-        await coordinator.run(saga, Context(total=7), saga_id="s2", idempotency_key="k")
-    assert caught.value.saga_id == "s1"
+    first = await coordinator.run(saga, Context(total=7), saga_id="s1", idempotency_key="k")
+    again = await coordinator.run(saga, Context(total=8), idempotency_key="k")
+    assert again == first
+    assert len(journal.calls) == 4
+    journal.fail = {"order"}
+    for _ in range(2):
+        with pytest.raises(SagaFailedError, match="RefusedError") as caught:
+            await coordinator.run(saga, Context(total=7), idempotency_key="bad")
+    assert caught.value.cause is None
     with pytest.raises(DuplicateSagaError):
         await coordinator.run(saga, Context(total=7), saga_id="s1")
+    with pytest.raises(DuplicateSagaError):
+        await coordinator.run(saga, Context(total=7), saga_id="s1", idempotency_key="other")
 
 
-async def test_a_second_writer_is_fenced_off(log: MemorySagaLog) -> None:
-    record = SagaRecord(
-        saga_id="s1", sequence=0, name="order", state=SagaState.STARTED, context=b"{}"
-    )
-    await log.append(record)
-    late = msgspec.structs.replace(record, sequence=5)
-    with pytest.raises(SagaError, match="another worker"):
-        await log.append(late)
+async def test_a_repeated_key_joins_the_run_under_way(
+    coordinator: SagaCoordinator, journal: Journal
+) -> None:
+    """Whoever only waits may stop to: that undoes nothing."""
+    started, go_on = anyio.Event(), anyio.Event()
+
+    async def act(_context: Context, _call: StepCall) -> Mapping[str, Any]:
+        started.set()
+        await go_on.wait()
+        return {"reservation": "once"}
+
+    saga = Saga("joined", Context).step("only", act, journal.undo)
+    results: list[Context] = []
+
+    async def run() -> None:
+        results.append(await coordinator.run(saga, Context(total=1), idempotency_key="k"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await started.wait()
+        with anyio.move_on_after(0.01):
+            await run()
+        tasks.start_soon(run)
+        await anyio.wait_all_tasks_blocked()
+        go_on.set()
+    assert [result.reservation for result in results] == ["once", "once"]
+    assert journal.calls == []
+
+
+async def test_a_stale_owner_is_fenced_off_and_undoes_nothing(journal: Journal) -> None:
+    log = CutLog(100)
+    saga = journal.saga()
+    journal.blocked = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+
+        async def stale() -> None:
+            await SagaCoordinator(log, lease=10.0).run(saga, Context(total=7), saga_id="s1")
+
+        tasks.start_soon(stale)
+        await journal.blocked.wait()
+        log.time += 11.0
+        (claimed,) = await log.claim("thief", 60.0)
+        assert (claimed.owner, claimed.epoch) == ("thief", 2)
+        assert claimed.records[-1].event is SagaEvent.CLAIMED
+        assert "was lost" in str(claimed.records[-1].note)
+        tasks.cancel_scope.cancel()
+    assert journal.calls == ["order"]
+
+
+async def test_a_lease_that_another_worker_has_is_noticed_at_once(journal: Journal) -> None:
+    """The action that is under way is cancelled; the run is not undone here."""
+    log = MemorySagaLog()
+    coordinator = SagaCoordinator(log, lease=0.2)
+    journal.blocked = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+
+        async def steal() -> None:
+            await journal.blocked.wait()
+            # The thief's clock is ahead.
+            log._clock = lambda: time.time() + 60.0
+            assert await log.claim("thief", 600.0)
+
+        tasks.start_soon(steal)
+        with pytest.raises(SagaFencedError):
+            await coordinator.run(journal.saga(), Context(total=7), saga_id="s1")
+    assert journal.calls == ["order"]
+    assert (await stored(log, "s1")).owner == "thief"
+    assert coordinator.stats.lease_losses == {"order": 1}
+
+
+async def test_a_lease_is_renewed_as_long_as_a_step_takes(journal: Journal) -> None:
+    renewed = anyio.Event()
+
+    class Log(MemorySagaLog):
+        async def renew(self, run: SagaRun, due: float) -> None:
+            await super().renew(run, due)
+            renewed.set()
+
+    log = Log()
+
+    async def slow(_context: Context, _call: StepCall) -> None:
+        before = (await stored(log, "s1")).due
+        await renewed.wait()
+        after = (await stored(log, "s1")).due
+        assert (before or 0.0) < (after or 0.0)
+
+    coordinator = SagaCoordinator(log, lease=0.15)
+    await coordinator.run(Saga("slow", Context).step("only", slow), Context(total=1), saga_id="s1")
 
 
 async def test_finished_runs_are_forgotten_in_the_end(journal: Journal) -> None:
@@ -254,7 +397,12 @@ async def test_finished_runs_are_forgotten_in_the_end(journal: Journal) -> None:
         await coordinator.run(
             journal.saga(), Context(total=1), saga_id=f"s{number}", idempotency_key=f"k{number}"
         )
-    assert [bool(await log.load(f"s{number}")) for number in range(4)] == [False, False, True, True]
+    assert [await log.load(f"s{number}") is not None for number in range(4)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
     await coordinator.run(journal.saga(), Context(total=1), saga_id="again", idempotency_key="k0")
 
 

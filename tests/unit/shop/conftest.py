@@ -9,9 +9,10 @@ import anyio
 import pytest
 from argon2 import PasswordHasher
 
+from bascule.events import SqlOutbox
 from bascule.saga import Backoff, MemorySagaLog, SagaCoordinator
+from bascule.sql import Database
 from bascule_shop._caller import Caller
-from bascule_shop._database import Database, Outbox
 from bascule_shop._generated.product import GetProductRequest
 from bascule_shop._seed import PRODUCTS, USERS
 from bascule_shop.order import ORDER_CREATED, OrderService, SqlOrderStore
@@ -72,8 +73,8 @@ class JoinedShop:
     user_client: Direct
     product_client: Direct
     payment_client: Direct
-    user_outbox: Outbox
-    order_outbox: Outbox
+    user_outbox: SqlOutbox
+    order_outbox: SqlOutbox
     caller = Caller()
 
     def __init__(self) -> None:
@@ -94,11 +95,13 @@ async def joined_shop(folder: Path) -> AsyncIterator[JoinedShop]:
     async with AsyncExitStack() as stack:
 
         async def database(name: str, metadata: Any) -> Database:
-            return await stack.enter_async_context(Database(folder / f"{name}.db", metadata))
+            return await stack.enter_async_context(
+                Database(f"sqlite:///{folder / name}.db", metadata)
+            )
 
         shop = JoinedShop()
         users = await database("user", user_tables.METADATA)
-        shop.user_outbox = Outbox(users, user_tables.OUTBOX, USER_CREATED)
+        shop.user_outbox = SqlOutbox(users, USER_CREATED)
         user_store = SqlUserStore(users, shop.user_outbox)
         await user_store.seed(USERS)
         shop.users = UserService(user_store, notify=shop.notify, hasher=FAST_HASHER)
@@ -108,7 +111,7 @@ async def joined_shop(folder: Path) -> AsyncIterator[JoinedShop]:
         payments = await database("payment", payment_tables.METADATA)
         shop.payments = PaymentService(SqlPaymentStore(payments), shop.provider)
         orders = await database("order", order_tables.METADATA)
-        shop.order_outbox = Outbox(orders, order_tables.OUTBOX, ORDER_CREATED)
+        shop.order_outbox = SqlOutbox(orders, ORDER_CREATED)
         shop.user_client = Direct(shop.users)
         shop.product_client = Direct(shop.products)
         shop.payment_client = Direct(shop.payments)

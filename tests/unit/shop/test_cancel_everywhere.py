@@ -11,6 +11,7 @@ import pytest
 from tests.unit.shop.conftest import joined_shop
 
 from bascule.errors import RpcError
+from bascule.saga import SagaState
 from bascule_shop._generated.order import (
     CreateOrderRequest,
     ListOrdersRequest,
@@ -36,14 +37,26 @@ def request(token: str) -> CreateOrderRequest:
     )
 
 
-class Interrupted:
-    """Awaits something and calls a function as it waits for the n-th time."""
+class Interruption:
+    """Calls a function when what it watches waits for the n-th time, in whichever task."""
 
-    def __init__(self, awaitable: Awaitable[Any], at: int, interrupt: Callable[[], None]) -> None:
-        self._awaitable = awaitable
+    def __init__(self, at: int, interrupt: Callable[[], object] = lambda: None) -> None:
         self._at = at
-        self._interrupt = interrupt
+        self.interrupt = interrupt
         self.waits = 0
+
+    def count(self) -> None:
+        self.waits += 1
+        if self.waits == self._at:
+            self.interrupt()
+
+
+class Watched:
+    """Awaits something and counts how often it waits."""
+
+    def __init__(self, awaitable: Awaitable[Any], interruption: Interruption) -> None:
+        self._awaitable = awaitable
+        self._interruption = interruption
 
     def __await__(self) -> Generator[Any, Any, Any]:
         steps = self._awaitable.__await__()
@@ -53,9 +66,7 @@ class Interrupted:
                 waiting_for = send()
             except StopIteration as done:
                 return done.value
-            self.waits += 1
-            if self.waits == self._at:
-                self._interrupt()
+            self._interruption.count()
             try:
                 result = yield waiting_for
             except BaseException as error:  # noqa: BLE001
@@ -64,10 +75,16 @@ class Interrupted:
                 send = lambda result=result: steps.send(result)  # type: ignore[misc]  # noqa: E731
 
 
-def cancel_this_task() -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel()
+async def create_order(shop: JoinedShop, token: str, interruption: Interruption) -> None:
+    """Order something, watched in the caller's task and in that of the saga."""
+    coordinator = shop.orders._coordinator
+    drive = type(coordinator)._run_or_undo
+
+    async def watched(execution: Any) -> None:
+        await Watched(drive(coordinator, execution), interruption)
+
+    coordinator._run_or_undo = watched  # type: ignore[method-assign]
+    await Watched(shop.orders.create_order(request(token)), interruption)
 
 
 async def check_balance(shop: JoinedShop) -> None:
@@ -81,7 +98,7 @@ async def check_balance(shop: JoinedShop) -> None:
         charged = paid is not None and paid.payment.state is PaymentState.CHARGED
         assert charged == (order.status is OrderStatus.CONFIRMED)
     assert len(await shop.order_outbox.pending(100)) == len(confirmed)
-    assert await shop.log.list_parked() == ()
+    assert await shop.log.list(state=SagaState.PARKED) == []
 
 
 @pytest.mark.parametrize("token", ["tok_visa", "tok_declined"])
@@ -94,13 +111,13 @@ async def test_an_order_survives_its_cancellation_at_every_await(
         while True:
             at += 1
             with anyio.CancelScope() as scope, contextlib.suppress(RpcError):
-                order = Interrupted(shop.orders.create_order(request(token)), at, scope.cancel)
-                await order
+                interruption = Interruption(at, scope.cancel)
+                await create_order(shop, token, interruption)
             await check_balance(shop)
             cancelled.add(scope.cancelled_caught)
-            if order.waits < at:
+            if interruption.waits < at:
                 break
-    assert at > 10
+    assert at > 15
     assert cancelled == {True, False}
 
 
@@ -113,15 +130,12 @@ async def test_an_order_survives_a_native_cancellation_at_every_await(
         at = 0
         while True:
             at += 1
-            order = Interrupted(shop.orders.create_order(request(token)), at, cancel_this_task)
-
-            async def run(order: Interrupted = order) -> None:
-                await order
-
-            task = asyncio.create_task(run())
+            interruption = Interruption(at)
+            task = asyncio.create_task(create_order(shop, token, interruption))
+            interruption.interrupt = task.cancel
             with contextlib.suppress(RpcError, asyncio.CancelledError):
                 await task
             await check_balance(shop)
-            if order.waits < at:
+            if interruption.waits < at:
                 break
-    assert at > 10
+    assert at > 15

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from bascule.errors import BreakerOpenError, RpcError, Status
+from bascule.saga import SagaState
 from bascule_shop._caller import Caller
 from bascule_shop._generated.order import (
     CancelOrderRequest,
@@ -134,7 +135,7 @@ async def test_what_cannot_be_undone_is_parked(shop: JoinedShop) -> None:
     shop.product_client.before["release_inventory"] = UNAVAILABLE
     error = await refused(shop, order(token="tok_declined"))
     assert (error.status, error.details[0].reason) == (Status.INTERNAL, "ORDER_PARKED")
-    (parked,) = await shop.log.list_parked()
+    (parked,) = await shop.log.list(state=SagaState.PARKED)
     assert (parked.name, parked.step) == ("create-order", "inventory")
 
 

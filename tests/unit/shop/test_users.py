@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from tests.unit.shop.conftest import FAST_HASHER, JoinedShop
 
 from bascule.errors import RpcError, Status
-from bascule_shop._database import Database
+from bascule.sql import Database
 from bascule_shop._generated.user import CreateUserRequest, GetUserRequest, ListUsersRequest
 from bascule_shop.user import UserCreated
 from bascule_shop.user import _store as user_tables
@@ -39,7 +39,7 @@ async def test_a_created_user_can_be_read_and_its_event_carries_its_id_only(
 
 async def test_the_password_is_kept_as_an_argon2id_hash(shop: JoinedShop, tmp_path: Path) -> None:
     user = await shop.users.create_user(request(password="correct horse"))
-    async with Database(tmp_path / "user.db", sa.MetaData()) as database:
+    async with Database(f"sqlite:///{tmp_path / 'user.db'}") as database:
         table = user_tables.METADATA.tables["users"]
         query = sa.select(table.c.password_hash).where(table.c.id == user.id)
         stored = await database.read(lambda connection: connection.scalar(query))

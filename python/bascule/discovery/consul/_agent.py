@@ -189,9 +189,8 @@ class Agent:
 
     async def register(self, service: ServiceDefinition) -> None:
         """Register an instance, or replace the one with its id; checks that it has no more, go."""
-        await self._put(
-            "service/register", service.wire(), params={"replace-existing-checks": "true"}
-        )
+        params = {"replace-existing-checks": "true"}
+        await self._put("service/register", service.wire(), params=params)
 
     async def deregister(self, service_id: str) -> None:
         """Remove an instance and its checks; one that is not there counts as removed."""
@@ -253,7 +252,11 @@ class Agent:
         await self._put(f"check/update/{_quoted(check_id)}", body)
 
     async def _put(
-        self, path: str, body: Any = None, *, params: Mapping[str, str | None] | None = None
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        params: Mapping[str, str | None] | None = None,
     ) -> None:
         content = None if body is None else msgspec.json.encode(body)
         await self._client.http.call(

@@ -21,7 +21,7 @@ __all__ = ["Follower", "ServiceFeed"]
 
 #: Seconds after which a service is asked for in any case: a change of its address, tags, weights or
 #: metadata alone changes no check.
-RESYNC = 60.0
+RESYNC = 120.0
 
 #: What is compared: where a check is, and its status; and the statuses of the nodes' own checks.
 _Mark = frozenset[tuple[str, ...]]
@@ -102,7 +102,6 @@ class ServiceFeed:
     """The checks of all services, compared from answer to answer.
 
     :ivar marks: the last answer's checks by service; None before the first one
-    :ivar confirmed_at: when the last answer came
     """
 
     def __init__(self, query: BlockingQuery[tuple[CheckState, ...]]) -> None:
@@ -110,7 +109,6 @@ class ServiceFeed:
         self.leader: Follower | None = None
         self.waiting: dict[Follower, None] = {}
         self.marks: dict[str, _Mark] | None = None
-        self.confirmed_at = float("-inf")
         self._followers: dict[str, set[Follower]] = {}
 
     def add(self, follower: Follower) -> None:
@@ -130,7 +128,6 @@ class ServiceFeed:
             answer = await self.query.next()
         except ConsulError:
             return  # the query pauses by itself; what changes meanwhile differs from the last marks
-        self.confirmed_at = anyio.current_time()
         before, self.marks = self.marks, _marks(answer.value)
         for service, followers in self._followers.items():
             changed = before is not None and before.get(service) != self.marks.get(service)

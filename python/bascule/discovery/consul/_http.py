@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import anyio
 import httpx
@@ -193,9 +194,11 @@ class Http:
         too_large = False
         try:
             with anyio.move_on_after(timeout) as scope:
-                async with client.stream(
+                request = client.build_request(
                     method, path, params=query, content=body, extensions=self._extensions
-                ) as response:
+                )
+                request.stream = _Body(body)
+                async with aclosing(await client.send(request, stream=True)) as response:
                     if response.headers.get("content-encoding", "identity") != "identity":
                         raise ConsulAnswerError(named, "it is compressed, which nobody asked for")
                     async for chunk in response.aiter_raw():
@@ -217,6 +220,21 @@ class Http:
         if too_large:
             raise ConsulAnswerError(named, f"it has more than {LARGEST} bytes")
         raise ConsulUnavailableError(named, f"no answer within {timeout:.3g} s")
+
+
+class _Body(httpx.AsyncByteStream):
+    """The bytes of a request, once. httpx's own is a generator, which a cancelled request leaves behind."""
+
+    def __init__(self, content: bytes | None) -> None:
+        self._parts = iter([content] if content else [])
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for part in self._parts:
+            return part
+        raise StopAsyncIteration
 
 
 def _answer(named: str, value: T, headers: httpx.Headers) -> Answer[T]:

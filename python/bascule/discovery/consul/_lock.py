@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from bascule._tasks import owned_tasks
+from bascule._tasks import finish, owned_tasks
 from bascule.discovery.consul._errors import ConsulError, LockLostError, TransactionError
 from bascule.discovery.consul._kv import KvOperation
 
@@ -183,11 +183,14 @@ async def _watch(client: ConsulClient, held: HeldLock) -> None:
 
 async def _release(client: ConsulClient, key: str, session: str) -> None:
     """Give it back, then end the session: the other way round, a lock-delay would begin."""
-    with anyio.move_on_after(RELEASE, shield=True):
+
+    async def release() -> None:
         with suppress(ConsulError):
             await client.kv.transaction([KvOperation("unlock", key, session=session)])
         with suppress(ConsulError):
             await client.sessions.destroy(session)
+
+    await finish(release, RELEASE)
 
 
 class LeaderElection:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from bascule._tasks import owned_tasks
+from bascule._tasks import finish, owned_tasks
 from bascule.discovery.consul._agent import (
     Check,
     GrpcCheck,
@@ -33,6 +33,9 @@ __all__ = ["ConsulRegistrar", "ConsulRegistration", "RegistrationState"]
 
 #: Seconds that the first attempt may take, and deregistering.
 FIRST, LAST = 3.0, 5.0
+
+#: Seconds until the agent has done a request that was sent.
+OVERTAKEN = 0.5
 
 #: Seconds after which an attempt that failed is repeated, at the most; it begins with 1 s.
 MOST_PAUSE = 10.0
@@ -66,7 +69,9 @@ class ConsulRegistration:
     state: RegistrationState = RegistrationState.UNKNOWN
     problem: str | None = "it has not been registered yet"
     registered: int = 0
-    _in_maintenance: str | None = None
+    _reason: str | None = None
+    _told: str | None = None
+    _cut: bool = False
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
     @property
@@ -82,12 +87,10 @@ class ConsulRegistration:
     async def maintenance(self, enable: bool, *, reason: str = "") -> None:
         """Have resolvers leave it out, or not any more. An agent that forgets is told again.
 
-        :raises ConsulError: if the agent is away or refuses
+        :raises ConsulError: if the agent is away or refuses; it is told when it knows the instance
         """
-        self._in_maintenance = (reason or "for no reason given") if enable else None
-        await self.client.agent.maintenance(self.id, enable, reason=self._in_maintenance)
-        if self.problem is None:
-            self._tell(None)
+        self._reason = (reason or "for no reason given") if enable else None
+        await self.attempt()
 
     async def attempt(self, *, anew: bool = False) -> None:
         """Register it if the agent does not know it as it is.
@@ -97,11 +100,16 @@ class ConsulRegistration:
         try:
             known = None if anew else await self.client.agent.service(self.id)
             if known is None or not self.definition.is_as(known):
+                self._cut = True
                 await self.client.agent.register(self.definition)
+                self._cut = False
                 self.registered += 1
-                if self._in_maintenance is not None:
-                    reason = self._in_maintenance
-                    await self.client.agent.maintenance(self.id, True, reason=reason)
+                self._told = None
+            if self._told != self._reason:
+                reason = self._reason
+                enable = reason is not None
+                await self.client.agent.maintenance(self.id, enable, reason=reason)
+                self._told = reason
         except ConsulError as error:
             self._tell(str(error))
             raise
@@ -109,24 +117,31 @@ class ConsulRegistration:
 
     async def deregister(self) -> None:
         """Remove it, in a few seconds even if cancelled; an agent that is away has to notice by itself."""
-        with anyio.move_on_after(LAST, shield=True):
-            for _ in range(3):
-                try:
-                    await self.client.agent.deregister(self.id)
-                except ConsulError as error:
-                    if not error.retryable:
-                        break
-                    await anyio.sleep(jitter(0.2, 0.5))
-                else:
-                    break
-        self.state, self.problem = RegistrationState.DEREGISTERED, "it is deregistered"
+        try:
+            await finish(self._deregister, LAST)
+        finally:
+            self.state, self.problem = RegistrationState.DEREGISTERED, "it is deregistered"
+
+    async def _deregister(self) -> None:
+        if self._cut:
+            # The agent may still be about to do what was given up.
+            await anyio.sleep(OVERTAKEN)
+        for _ in range(3):
+            try:
+                await self.client.agent.deregister(self.id)
+            except ConsulError as error:
+                if not error.retryable:
+                    return
+                await anyio.sleep(jitter(0.2, 0.5))
+            else:
+                return
 
     def _tell(self, problem: str | None) -> None:
         self.problem = problem
         self.state = RegistrationState.UNKNOWN
         if problem is None:
             self.state = RegistrationState.REGISTERED
-            if self._in_maintenance is not None:
+            if self._told is not None:
                 self.state = RegistrationState.MAINTENANCE
         self._changed.set()
         self._changed = anyio.Event()

@@ -153,7 +153,7 @@ class ConsulResolver:
                 if cached is not None:
                     endpoints, age = cached
                     listing.believe(endpoints)
-                    watched.confirmed_at = anyio.current_time() - age
+                    watched.confirm(age)
                 failure: str | None = "Consul has not answered yet"
                 answered, said = False, None
                 while True:
@@ -167,8 +167,6 @@ class ConsulResolver:
                     problem = failure or listing.problem
                     watched.problem, watched.endpoints = problem, len(listing.endpoints)
                     watched.source = _source(listing, answered=answered, good=problem is None)
-                    if query.is_shared:
-                        watched.confirmed_at = max(watched.confirmed_at, client.feed.confirmed_at)
                     if problem is None:
                         await saver.save(listing.endpoints)
                     saying = self._comparable(listing.endpoints), problem is None
@@ -198,8 +196,8 @@ class ConsulResolver:
             authority=self._authority,
             in_order=self._query.near is not None,
         )
-        watched.confirmed_at = anyio.current_time()
-        listing.take(instances, watched.confirmed_at)
+        watched.confirm()
+        listing.take(instances, anyio.current_time())
         return None
 
     def _comparable(self, endpoints: tuple[Endpoint, ...]) -> object:

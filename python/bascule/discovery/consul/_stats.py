@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import enum
 import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import anyio
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from bascule.discovery.consul._errors import ConsulError
     from bascule.observe import DiscoveryRow
@@ -60,11 +59,16 @@ class Watched:
 
     service: str
     stats: ConsulStats
-    source: ListSource = ListSource.NONE
+    #: Seconds of the stats' clock at which Consul confirmed the list.
     confirmed_at: float = -math.inf
+    source: ListSource = ListSource.NONE
     endpoints: int = 0
     problem: str | None = None
     failures: dict[str, int] = field(default_factory=dict)
+
+    def confirm(self, age: float = 0.0) -> None:
+        """Consul said so, some seconds ago."""
+        self.confirmed_at = self.stats.clock() - age
 
     def count(self, error: ConsulError) -> None:
         """A question failed."""
@@ -74,7 +78,7 @@ class Watched:
 
     def status(self) -> ListStatus:
         """What is known now."""
-        age = anyio.current_time() - self.confirmed_at
+        age = self.stats.clock() - self.confirmed_at
         return ListStatus(
             self.service,
             self.source,
@@ -88,12 +92,15 @@ class Watched:
 class ConsulStats:
     """Collects the watches of all resolvers that are given it, by default those of the process.
 
-    ``metrics.add_discovery(ConsulStats.default())`` exports it.
+    ``metrics.add_discovery(ConsulStats.default())`` exports it. It can be read from any thread.
+
+    :param clock: monotonic seconds
     """
 
     _default: ConsulStats | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self._watched: dict[Watched, None] = {}
         self._failures: dict[str, dict[str, int]] = {}
 
@@ -120,8 +127,8 @@ class ConsulStats:
         counts[kind] = counts.get(kind, 0) + 1
 
     def statuses(self) -> tuple[ListStatus, ...]:
-        """All watches of this event loop's thread, now."""
-        return tuple(each.status() for each in self._watched)
+        """All watches, now."""
+        return tuple(each.status() for each in tuple(self._watched))
 
     def snapshot(self) -> Iterable[DiscoveryRow]:
         """For :meth:`bascule.observe.Metrics.add_discovery`; a service that is watched twice shows its
@@ -129,8 +136,11 @@ class ConsulStats:
         """
         from bascule.observe import DiscoveryRow
 
-        rows = {name: DiscoveryRow(name, None, dict(told)) for name, told in self._failures.items()}
-        for each in self._watched:
+        rows = {
+            name: DiscoveryRow(name, None, dict(told))
+            for name, told in tuple(self._failures.items())
+        }
+        for each in tuple(self._watched):
             status = each.status()
             name = status.service if status.service in rows or len(rows) < MOST_SERVICES else OTHER
             row = rows.setdefault(name, DiscoveryRow(name, None, {}))

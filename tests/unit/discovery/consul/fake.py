@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -40,11 +40,11 @@ class Reply:
     breaks_after: int | None = None
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Nobody listens."""
 
 
-class Dead(Exception):
+class DeadError(Exception):
     """The connection broke before there was an answer."""
 
 
@@ -121,8 +121,8 @@ class FakeConsul:
     async def answer(self, target: str) -> Reply:
         """Answer a request.
 
-        :raises Refused: if nobody listens
-        :raises Dead: if the connection breaks
+        :raises RefusedError: if nobody listens
+        :raises DeadError: if the connection breaks
         """
         parts = urlsplit(target)
         query = parse_qs(parts.query)
@@ -137,7 +137,7 @@ class FakeConsul:
             finally:
                 self.blocked -= 1
             if self.fault in {"hang", "restart", "dropped"}:
-                raise Dead  # as keepalive finds out, or a reset tells
+                raise DeadError  # as keepalive finds out, or a reset tells
         if self.fault is not None:
             return await self._misbehave(self.fault, parts.path, index)
         return self._reply(self._content(parts.path), self.index)
@@ -192,7 +192,7 @@ class FakeConsul:
                 self.index += 1
                 return self._reply([], self.index)
             case "restart":
-                raise Refused
+                raise RefusedError
             case "stale":
                 return self._reply([], self.index, x_consul_lastcontact="3600000")
             case "flap":
@@ -203,7 +203,7 @@ class FakeConsul:
                 return good
             case "dropped":
                 if self._turn % 2:
-                    raise Dead
+                    raise DeadError
                 return Reply(200, good.headers, good.body, breaks_after=len(good.body) // 2)
         raise AssertionError(fault)
 
@@ -217,9 +217,9 @@ class Transport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
             reply = await self.consul.answer(request.url.raw_path.decode())
-        except Refused as error:
+        except RefusedError as error:
             raise httpx.ConnectError("connection refused") from error
-        except Dead as error:
+        except DeadError as error:
             raise httpx.ReadError("connection reset") from error
         return httpx.Response(reply.status, headers=reply.headers, stream=_Stream(reply))
 
@@ -236,21 +236,27 @@ class _Stream(httpx.AsyncByteStream):
 
 
 @asynccontextmanager
-async def listening(consul: FakeConsul, port: int = 0) -> AsyncIterator[str]:
-    """Serve a fake on a socket: its address."""
+async def speaking(
+    speak: Callable[[anyio.abc.SocketStream], Awaitable[None]], port: int = 0
+) -> AsyncIterator[str]:
+    """A server that says what it likes: its address."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
-    address = listener.extra(anyio.abc.SocketAttribute.local_address)
-    async with anyio.create_task_group() as tasks:
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
 
-        async def serve(stream: anyio.abc.SocketStream) -> None:
-            async with stream:
-                with suppress(anyio.BrokenResourceError, anyio.EndOfStream, Dead, Refused):
-                    await _converse(consul, stream)
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            with suppress(anyio.BrokenResourceError, anyio.EndOfStream, DeadError, RefusedError):
+                await speak(stream)
 
+    async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, serve)
-        async with listener:
-            yield f"http://{address[0]}:{address[1]}"
+        yield f"http://127.0.0.1:{port}"
         tasks.cancel_scope.cancel()
+
+
+def listening(consul: FakeConsul, port: int = 0) -> AbstractAsyncContextManager[str]:
+    """Serve a fake on a socket: its address."""
+    return speaking(lambda stream: _converse(consul, stream), port)
 
 
 async def _converse(consul: FakeConsul, stream: anyio.abc.SocketStream) -> None:

@@ -35,14 +35,26 @@ class Watching:
 
     def __init__(self) -> None:
         self.states: list[tuple[float, ResolverState]] = []
-        self.stats = ConsulStats()
+        self.stats = ConsulStats(clock=anyio.current_time)
 
     def addresses(self) -> set[str]:
-        return {each.address for each in self.states[-1][1].endpoints}
+        return {each.address for _, state in self.states[-1:] for each in state.endpoints}
 
     def since(self, time: float) -> list[set[str]]:
         """The lists that were used from then on."""
         return [{e.address for e in state.endpoints} for at, state in self.states if at >= time]
+
+    async def until(self, *addresses: str) -> None:
+        """Wait for a list, at most 10 s of real time."""
+        with anyio.fail_after(10):
+            while self.addresses() != set(addresses):  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+
+    async def until_problem(self) -> None:
+        """Wait until something is wrong."""
+        with anyio.fail_after(10):
+            while not self.states or self.problem is None:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
 
     @property
     def problem(self) -> str | None:
@@ -55,10 +67,16 @@ class Watching:
 
 
 @asynccontextmanager
-async def watching(consul: FakeConsul, **settings: Any) -> AsyncIterator[Watching]:
+async def watching(consul: FakeConsul | str, **settings: Any) -> AsyncIterator[Watching]:
+    """Watch ``users`` of a fake, without sockets, or of an address."""
     seen = Watching()
+    url, transport = "http://consul:8500", None
+    if isinstance(consul, str):
+        url = consul
+    else:
+        transport = Transport(consul)
     async with (
-        ConsulClient("http://consul:8500", transport=Transport(consul)) as client,
+        ConsulClient(url, transport=transport) as client,
         anyio.create_task_group() as tasks,
     ):
 
