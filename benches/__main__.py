@@ -13,7 +13,17 @@ from rich.console import Console
 
 from benches.harness import machine
 from benches.harness.figures import Figures
-from benches.macro import Settings, client, discovery, gateway, memory, orders, server, streams
+from benches.macro import (
+    Settings,
+    client,
+    discovery,
+    gateway,
+    memory,
+    orders,
+    sagas,
+    server,
+    streams,
+)
 from benches.micro.suites import micro_suite
 from benches.peers import MissingToolError
 from benches.report import table
@@ -27,6 +37,7 @@ SUITES: Mapping[str, Callable[[Settings, Figures], None]] = {
     "gateway": gateway.measure,
     "memory": memory.measure,
     "discovery": discovery.measure,
+    "sagas": sagas.measure,
     "orders": orders.measure,
     "codec": micro_suite("codec"),
     "policy": micro_suite("policy"),

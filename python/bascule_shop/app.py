@@ -167,6 +167,7 @@ class Shop:
     :param grace: seconds that calls in progress have to finish when the shop closes
     :ivar servers: the services by short name
     :ivar bus: where ``user.created`` and ``order.created`` are published
+    :ivar relays: what moves them there
     :ivar sagas: runs the order service's sagas
     :ivar channels: the order service's channels by short name of the service called
     """
@@ -187,6 +188,7 @@ class Shop:
         self.registry = registry or MemoryRegistry()
         self.provider: PaymentProvider = provider or SimulatedProvider()
         self.bus = MemoryEventBus() if events is None else RedisEventBus(events)
+        self.relays: list[OutboxRelay] = []
         self.servers: dict[str, ShopServer] = {}
         self.channels: dict[str, Channel] = {}
         self._data = Path(data)
@@ -247,7 +249,7 @@ class Shop:
         urls = await self._migrate()
         users = await stack.enter_async_context(Database(urls["user"]))
         user_outbox = SqlOutbox(users, USER_CREATED, name="user")
-        user_relay = await stack.enter_async_context(OutboxRelay(user_outbox, self.bus))
+        user_relay = await self._relay(stack, user_outbox)
         user_store = SqlUserStore(users, user_outbox)
         await user_store.seed(USERS)
 
@@ -258,7 +260,7 @@ class Shop:
 
         orders = await stack.enter_async_context(Database(urls["order"]))
         order_outbox = SqlOutbox(orders, ORDER_CREATED, name="order")
-        order_relay = await stack.enter_async_context(OutboxRelay(order_outbox, self.bus))
+        order_relay = await self._relay(stack, order_outbox)
         self.sagas = SagaCoordinator(SqlSagaLog(orders, order_tables.SAGAS))
         self._orders = OrderService(
             SqlOrderStore(orders, order_outbox),
@@ -284,6 +286,11 @@ class Shop:
         for name, url in urls.items():
             await migrate(name, url)
         return urls
+
+    async def _relay(self, stack: AsyncExitStack, outbox: SqlOutbox) -> OutboxRelay:
+        relay = await stack.enter_async_context(OutboxRelay(outbox, self.bus))
+        self.relays.append(relay)
+        return relay
 
     async def _channel(self, stack: AsyncExitStack, name: str) -> Channel:
         channel = Channel(

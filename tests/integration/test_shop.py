@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sqlite3
+import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from argon2 import PasswordHasher
+from tests.servers import database_name, running
 
 from bascule.errors import RejectedError, RpcError, Status, TransportError
 from bascule.resilience import BreakerSettings
 from bascule.rpc import Channel
+from bascule.testing.servers import NxMongoServer
 from bascule_shop._generated.order import (
     CancelOrderRequest,
     CreateOrderRequest,
@@ -30,10 +36,11 @@ from bascule_shop.payment import SimulatedProvider
 from bascule_shop.user import USER_CREATED, UserCreated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from bascule.events import Event
+    from bascule.testing.servers import MariaDBServer
     from bascule_shop._generated.shop import Money
 
 pytestmark = pytest.mark.anyio
@@ -58,10 +65,33 @@ def open_shop(folder: Path, **settings: Any) -> Shop:
     return Shop(folder, hasher=hasher, **settings)
 
 
+@pytest.fixture(scope="module")
+def mongo() -> Iterator[NxMongoServer]:
+    with running(NxMongoServer) as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "servers"])
+def databases(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Where the shop keeps its data: in files, or on MariaDB and a server of MongoDB's protocol."""
+    if request.param == "embedded":
+        yield {}
+        return
+    mariadb: MariaDBServer = request.getfixturevalue("mariadb_server")
+    products, _, options = request.getfixturevalue("mongo").url.partition("?")
+    name = "t" + database_name(request)[-50:]
+    names = {service: f"{service}_{name}" for service in ("user", "payment", "order")}
+    yield {service: mariadb.fresh_database(each) for service, each in names.items()} | {
+        "product": f"{products.rstrip('/')}/{name}?{options}"
+    }
+    for each in names.values():
+        mariadb.drop_database(each)
+
+
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
+async def client(tmp_path: Path, databases: dict[str, str]) -> AsyncIterator[Client]:
     breaker = BreakerSettings(failure_threshold=3, success_threshold=1, timeout=0.0)
-    async with open_shop(tmp_path, breaker=breaker) as shop:
+    async with open_shop(tmp_path, databases=databases, breaker=breaker) as shop:
         registry = shop.registry
         async with (
             Channel(target("user"), registry=registry) as users,
@@ -247,6 +277,62 @@ async def test_the_shop_remembers_over_a_restart(tmp_path: Path) -> None:
                 made = await orders.create_order(order())
             listed = await orders.list_orders(ListOrdersRequest())
             assert listed.orders == [made]
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+
+import anyio
+from tests.integration.test_shop import OrderServiceStub, Channel, open_shop, order, target
+
+from bascule_shop.payment import SimulatedProvider
+
+
+class Fatal(SimulatedProvider):
+    async def charge(self, key, amount, token):
+        if sys.argv[2] == "charging":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await super().charge(key, amount, token)
+
+
+async def main():
+    async with open_shop(Path(sys.argv[1]), provider=Fatal()) as shop:
+        async with Channel(target("order"), registry=shop.registry) as channel:
+            if sys.argv[2] == "confirming":
+                shop._orders._store.confirm = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            await OrderServiceStub(channel).create_order(order())
+
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.parametrize("moment", ["charging", "confirming"])
+async def test_an_order_whose_process_was_killed_is_ended_by_the_next_one(
+    tmp_path: Path, moment: str
+) -> None:
+    command = [sys.executable, "-c", _KILLED, str(tmp_path), moment]
+    killed = await anyio.run_process(command, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with contextlib.closing(sqlite3.connect(tmp_path / "order.db")) as database, database:
+        # The lease of a process that is gone is over some time.
+        database.execute("UPDATE saga_runs SET due = 0")
+    async with (
+        open_shop(tmp_path) as shop,
+        Channel(target("order"), registry=shop.registry) as orders,
+        Channel(target("product"), registry=shop.registry) as products,
+    ):
+        with anyio.fail_after(20):
+            while True:
+                listed = await OrderServiceStub(orders).list_orders(ListOrdersRequest())
+                (made,) = listed.orders
+                if made.status is not OrderStatus.PENDING:
+                    break
+                await anyio.sleep(0.02)
+        assert made.status is OrderStatus.CONFIRMED
+        product = await ProductServiceStub(products).get_product(GetProductRequest(id="prd_001"))
+        assert product.stock == 98
 
 
 async def test_an_address_in_use_stops_the_start_cleanly(tmp_path: Path) -> None:
