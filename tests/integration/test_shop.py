@@ -24,7 +24,7 @@ from bascule_shop._generated.product.services import ProductServiceStub
 from bascule_shop._generated.user import CreateUserRequest, GetUserRequest
 from bascule_shop._generated.user.services import UserServiceStub
 from bascule_shop._seed import SOLD_OUT
-from bascule_shop.app import Shop, target
+from bascule_shop.app import Shop
 from bascule_shop.order import ORDER_CREATED, OrderCreated
 from bascule_shop.payment import SimulatedProvider
 from bascule_shop.user import USER_CREATED, UserCreated
@@ -64,9 +64,9 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     async with open_shop(tmp_path, breaker=breaker) as shop:
         registry = shop.registry
         async with (
-            Channel(target("user"), registry=registry) as users,
-            Channel(target("product"), registry=registry) as products,
-            Channel(target("order"), registry=registry) as orders,
+            Channel(shop.target("user"), registry=registry) as users,
+            Channel(shop.target("product"), registry=registry) as products,
+            Channel(shop.target("order"), registry=registry) as orders,
         ):
             yield Client(shop, users, products, orders)
 
@@ -188,8 +188,8 @@ async def test_a_caller_that_gives_up_has_its_order_undone(tmp_path: Path) -> No
     provider = HangingProvider()
     async with (
         open_shop(tmp_path, provider=provider) as shop,
-        Channel(target("order"), registry=shop.registry) as orders,
-        Channel(target("product"), registry=shop.registry) as products,
+        Channel(shop.target("order"), registry=shop.registry) as orders,
+        Channel(shop.target("product"), registry=shop.registry) as products,
     ):
 
         async def stock() -> int:
@@ -240,7 +240,7 @@ async def test_the_shop_remembers_over_a_restart(tmp_path: Path) -> None:
     for _ in range(2):
         async with (
             open_shop(tmp_path) as shop,
-            Channel(target("order"), registry=shop.registry) as channel,
+            Channel(shop.target("order"), registry=shop.registry) as channel,
         ):
             orders = OrderServiceStub(channel)
             if made is None:
