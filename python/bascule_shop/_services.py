@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from bascule.discovery import MemoryRegistry
     from bascule.events import EventBus
+    from bascule.observe import Metrics
     from bascule.resilience import BreakerSettings
 
 __all__ = [
@@ -54,13 +55,19 @@ CALLED = ("user", "product", "payment")
 
 @asynccontextmanager
 async def open_user(
-    url: str, bus: EventBus, *, hasher: PasswordHasher | None = None
+    url: str, bus: EventBus, metrics: Metrics, *, hasher: PasswordHasher | None = None
 ) -> AsyncIterator[UserService]:
-    """Open the user service on a database that is brought up to date and seeded."""
+    """Open the user service on a database that is brought up to date and seeded.
+
+    :param bus: where ``user.created`` is published
+    :param metrics: what shows its database and its outbox
+    """
     await migrate("user", url)
     async with Database(url) as database:
+        metrics.add_database(database.stats)
         outbox = SqlOutbox(database, USER_CREATED, name="user")
         async with OutboxRelay(outbox, bus) as relay:
+            metrics.add_events(relay.stats)
             store = SqlUserStore(database, outbox)
             await store.seed(USERS)
             yield UserService(store, notify=relay.notify, hasher=hasher)
@@ -77,38 +84,46 @@ async def open_product(url: str) -> AsyncIterator[ProductService]:
 
 @asynccontextmanager
 async def open_payment(
-    url: str, provider: PaymentProvider | None = None
+    url: str, metrics: Metrics, *, provider: PaymentProvider | None = None
 ) -> AsyncIterator[PaymentService]:
     """Open the payment service on a database that is brought up to date.
 
+    :param metrics: what shows its database
     :param provider: who moves the money; None for a simulated one
     """
     await migrate("payment", url)
     async with Database(url) as database:
+        metrics.add_database(database.stats)
         yield PaymentService(SqlPaymentStore(database), provider or SimulatedProvider())
 
 
 @asynccontextmanager
 async def open_order(
-    url: str, bus: EventBus, channels: Mapping[str, Channel]
+    url: str, bus: EventBus, metrics: Metrics, channels: Mapping[str, Channel]
 ) -> AsyncIterator[OrderService]:
     """Open the order service on a database that is brought up to date.
 
     Orders that the last process left go on when a :class:`bascule.saga.SagaWorker` is given its
     ``coordinator`` and ``saga``.
 
+    :param bus: where ``order.created`` is published
+    :param metrics: what shows its database, its outbox and its sagas
     :param channels: to the services that it calls, by short name
     """
     await migrate("order", url)
     async with Database(url) as database:
+        metrics.add_database(database.stats)
+        coordinator = SagaCoordinator(SqlSagaLog(database, order_tables.SAGAS))
+        metrics.add_sagas(coordinator.stats)
         outbox = SqlOutbox(database, ORDER_CREATED, name="order")
         async with OutboxRelay(outbox, bus) as relay:
+            metrics.add_events(relay.stats)
             yield OrderService(
                 SqlOrderStore(database, outbox),
                 UserServiceStub(channels["user"]),
                 ProductServiceStub(channels["product"]),
                 PaymentServiceStub(channels["payment"]),
-                coordinator=SagaCoordinator(SqlSagaLog(database, order_tables.SAGAS)),
+                coordinator=coordinator,
                 notify=relay.notify,
                 caller=current_caller,
             )
@@ -117,6 +132,7 @@ async def open_order(
 @asynccontextmanager
 async def open_channels(
     target: Callable[[str], str],
+    metrics: Metrics,
     *,
     registry: MemoryRegistry | None = None,
     breaker: BreakerSettings | None = None,
@@ -124,18 +140,19 @@ async def open_channels(
     """Open the order service's channels.
 
     :param target: gives a service's target for its short name
+    :param metrics: what shows their calls
     :param registry: for ``memory:///`` targets
     :param breaker: for each endpoint
     """
     async with AsyncExitStack() as stack:
-        yield {
-            name: await stack.enter_async_context(
-                Channel(
-                    target(name),
-                    registry=registry,
-                    breaker=breaker,
-                    interceptors=[SagaClientInterceptor()],
-                )
+        channels: dict[str, Channel] = {}
+        for name in CALLED:
+            channel = Channel(
+                target(name),
+                registry=registry,
+                breaker=breaker,
+                interceptors=[SagaClientInterceptor()],
             )
-            for name in CALLED
-        }
+            channels[name] = await stack.enter_async_context(channel)
+            metrics.add_calls(channel.stats, side="client")
+        yield channels

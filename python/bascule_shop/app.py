@@ -12,6 +12,7 @@ from bascule.app import owned_tasks
 from bascule.discovery import MemoryRegistry, Registration
 from bascule.errors import Status
 from bascule.events import MemoryEventBus, RedisEventBus
+from bascule.observe import Metrics
 from bascule.resilience import BreakerSettings
 from bascule.rpc import HealthService, ReflectionService, Server, ServerInterceptor
 from bascule.saga import SagaWorker
@@ -153,6 +154,7 @@ class Shop:
     :param grace: seconds that calls in progress have to finish when the shop closes
     :ivar servers: the services by short name
     :ivar bus: where ``user.created`` and ``order.created`` are published
+    :ivar metrics: of all its parts
     :ivar channels: the order service's channels by short name of the service called
     """
 
@@ -174,6 +176,8 @@ class Shop:
         self._consul = consul
         self.provider: PaymentProvider = provider or SimulatedProvider()
         self.bus = MemoryEventBus() if events is None else RedisEventBus(events)
+        self.metrics = Metrics()
+        self.metrics.add_events(self.bus.stats)
         self.servers: dict[str, ShopServer] = {}
         self.channels: Mapping[str, Channel] = {}
         self._data = Path(data)
@@ -204,6 +208,8 @@ class Shop:
                     grace=self._grace,
                 )
                 await self.start(name)
+                if server.server is not None:
+                    self.metrics.add_calls(server.server.stats, side="server")
                 stack.push_async_callback(server.stop)
             # Orders that the last process left go on now that the other services answer.
             await stack.enter_async_context(SagaWorker(self._orders.coordinator, self._orders.saga))
@@ -248,12 +254,18 @@ class Shop:
         urls |= self._databases
         enter = stack.enter_async_context
         self.channels = await enter(
-            open_channels(self.target, registry=self.registry, breaker=self._breaker)
+            open_channels(
+                self.target, self.metrics, registry=self.registry, breaker=self._breaker
+            )
         )
-        self._orders = await enter(open_order(urls["order"], self.bus, self.channels))
+        self._orders = await enter(
+            open_order(urls["order"], self.bus, self.metrics, self.channels)
+        )
+        users = open_user(urls["user"], self.bus, self.metrics, hasher=self._hasher)
+        payments = open_payment(urls["payment"], self.metrics, provider=self.provider)
         return {
-            "user": await enter(open_user(urls["user"], self.bus, hasher=self._hasher)),
+            "user": await enter(users),
             "product": await enter(open_product(urls["product"])),
-            "payment": await enter(open_payment(urls["payment"], self.provider)),
+            "payment": await enter(payments),
             "order": self._orders,
         }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bascule.app import App, Resource
 from bascule.errors import ConfigurationError
 from bascule.events import MemoryEventBus, RedisEventBus
+from bascule.observe import Metrics
 from bascule.saga import SagaWorker
 from bascule_shop._descriptors import descriptor_set
 from bascule_shop._generated.order.services import OrderServiceBase
@@ -83,7 +84,8 @@ def shop_app(settings: ProcessSettings) -> App:
     It starts without its database and its Redis: its calls fail by UNAVAILABLE, and it is not ready,
     until they answer.
     """
-    service: Resource[Any] = Resource(settings.name, lambda: _open(settings))
+    metrics = Metrics()
+    service: Resource[Any] = Resource(settings.name, lambda: _open(settings, metrics))
     return App(
         settings.name,
         services=[_late(_BASES[settings.name], service)],
@@ -94,6 +96,7 @@ def shop_app(settings: ProcessSettings) -> App:
         operations=settings.operations,
         reflection=descriptor_set(),
         propagation=settings.propagation,
+        metrics=metrics,
     )
 
 
@@ -106,27 +109,26 @@ _BASES: Mapping[str, type[Servable]] = {
 
 
 @asynccontextmanager
-async def _open(settings: ProcessSettings) -> AsyncIterator[object]:
+async def _open(settings: ProcessSettings, metrics: Metrics) -> AsyncIterator[object]:
     """Open what a service is made of, its own part of the event bus included."""
     url = settings.database
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        match settings.name:
-            case "user":
-                yield await enter(open_user(url, await enter(_bus(settings))))
-            case "product":
-                yield await enter(open_product(url))
-            case "payment":
-                yield await enter(open_payment(url))
-            case _:
-                channels = await enter(open_channels(settings.target))
-                orders = await enter(open_order(url, await enter(_bus(settings)), channels))
-                await enter(SagaWorker(orders.coordinator, orders.saga))
-                yield orders
-
-
-def _bus(settings: ProcessSettings) -> MemoryEventBus | RedisEventBus:
-    return MemoryEventBus() if settings.events is None else RedisEventBus(settings.events)
+        if settings.name == "product":
+            yield await enter(open_product(url))
+            return
+        if settings.name == "payment":
+            yield await enter(open_payment(url, metrics))
+            return
+        bus = MemoryEventBus() if settings.events is None else RedisEventBus(settings.events)
+        metrics.add_events((await enter(bus)).stats)
+        if settings.name == "user":
+            yield await enter(open_user(url, bus, metrics))
+            return
+        channels = await enter(open_channels(settings.target, metrics))
+        orders = await enter(open_order(url, bus, metrics, channels))
+        await enter(SagaWorker(orders.coordinator, orders.saga))
+        yield orders
 
 
 def _registrar(consul: str | None) -> Registrar | None:

@@ -239,13 +239,13 @@ class Actors:
 
 @pytest.mark.timeout(300)
 def test_stock_balances_however_late_anybody_wakes_up(stock: Stock) -> None:
-    """Reserving, repeating and releasing the same reservations at once, interleaved at random, some killed."""
+    """Reserving, repeating, releasing and tidying at once, interleaved at random, some killed."""
     orders = {"a": [["p1", 3], ["p2", 2]], "b": [["p2", 4], ["p3", 1]], "c": [["p3", 1], ["p1", 8]]}
     outcomes: set[tuple[int, ...]] = set()
     for seed in range(SEEDS):
         stock.reset()
         actors = Actors(seed)
-        names = actors.random.choices(sorted(orders), k=4)
+        names = actors.random.choices([*sorted(orders), "tidy"], weights=[3, 3, 3, 1], k=5)
         threads = []
         for number, name in enumerate(names):
             releases = actors.random.random() < 0.5
@@ -257,7 +257,9 @@ def test_stock_balances_however_late_anybody_wakes_up(stock: Stock) -> None:
                 first: bool = name == names[0],
             ) -> None:
                 moves = Moves(Gated(stock.database, gate))
-                if not releases:
+                if name == "tidy":
+                    moves.tidy()
+                elif not releases:
                     moves.reserve(name, orders[name], 1)
                 else:
                     if first:

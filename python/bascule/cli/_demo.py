@@ -18,7 +18,6 @@ from bascule.app import settle_memory
 from bascule.cli._tour import STOPS, Tour
 from bascule.gateway import DevelopmentKey, LineLog
 from bascule.net import ServerTLS, development_certificate
-from bascule.observe import Metrics
 from bascule.resilience import BreakerSettings
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ async def run_demo(settings: DemoSettings, report: Callable[[Account], None]) ->
                 limit_timeout=LIMIT_TIMEOUT,
                 breaker=BreakerSettings(timeout=BREAKER_TIMEOUT),
                 access_log=access_log,
-                metrics=_metrics(shop),
+                metrics=shop.metrics,
                 ready=shop.ready,
                 grace=2.0,
             )
@@ -137,16 +136,6 @@ async def run_demo(settings: DemoSettings, report: Callable[[Account], None]) ->
             settle_memory()
             await _wait_for_signal()
     return account.ok
-
-
-def _metrics(shop: Shop) -> Metrics:
-    metrics = Metrics()
-    for server in shop.servers.values():
-        if server.server is not None:
-            metrics.add_calls(server.server.stats, side="server")
-    for channel in shop.channels.values():
-        metrics.add_calls(channel.stats, side="client")
-    return metrics
 
 
 async def _take_tour(account: Account, shop: Shop, key: DevelopmentKey) -> None:

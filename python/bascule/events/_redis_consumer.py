@@ -33,6 +33,7 @@ __all__ = ["GroupMember", "wrong_partitions"]
 _logger = logging.getLogger("bascule.events")
 _AGAIN = Redelivery(first=0.05, longest=1.0)
 _SLOWEST = 5.0
+_FAREWELL = 1.0
 _BEGINNING, _NEW = "0", ">"
 
 
@@ -77,25 +78,34 @@ class GroupMember:
 
     async def run(self) -> None:
         """Take part until told to leave."""
-        async with anyio.create_task_group() as tasks:
-            failures = 0
-            while not self._leaving.is_set():
-                try:
-                    await self._beat(tasks)
-                    failures = 0
-                except StoreUnavailableError as error:
-                    failures += 1
-                    self._report(error, failures)
-                with anyio.move_on_after(_AGAIN.wait(failures) if failures else self._lease / 3):
-                    await self._leaving.wait()
-            for partition in self._partitions.values():
-                partition.retire()
-        keys = self._keys
         try:
-            leases = [keys.lease(number, self._group) for number in range(keys.partitions)]
+            async with anyio.create_task_group() as tasks:
+                await self._beat_until_told(tasks)
+                for partition in self._partitions.values():
+                    partition.retire()
+        finally:
+            # Nothing of ours is being handled any more: others need not wait for the leases' end.
+            with anyio.move_on_after(_FAREWELL, shield=True):
+                await self._say_farewell()
+
+    async def _beat_until_told(self, tasks: TaskGroup) -> None:
+        failures = 0
+        while not self._leaving.is_set():
+            try:
+                await self._beat(tasks)
+                failures = 0
+            except StoreUnavailableError as error:
+                failures += 1
+                self._report(error, failures)
+            with anyio.move_on_after(_AGAIN.wait(failures) if failures else self._lease / 3):
+                await self._leaving.wait()
+
+    async def _say_farewell(self) -> None:
+        keys = self._keys
+        leases = [keys.lease(number, self._group) for number in range(keys.partitions)]
+        try:
             await self._client.run(LEAVE, [keys.members(self._group), *leases], [self._id, 1])
         except StoreUnavailableError as error:
-            # The leases end by themselves, only later.
             self._report(error, 1)
 
     async def _beat(self, tasks: TaskGroup) -> None:
@@ -152,13 +162,14 @@ class GroupMember:
         begin, inherited = _BEGINNING, True
         failures = 0
         while True:
-            count = 1 if begin != _NEW else self._subscription.size
+            leaving = partition.retired
+            count = 0 if leaving else self._subscription.size if begin == _NEW else 1
             partition.wake = anyio.Event()
             try:
                 answer = await self._client.run(
                     ADVANCE,
                     at,
-                    [self._id, self._group, 0 if partition.retired else count, begin, *done],
+                    [self._id, self._group, count, begin, *done],
                 )
             except StoreUnavailableError as error:
                 failures += 1
@@ -171,11 +182,11 @@ class GroupMember:
             if answer is None:
                 return True
             done = []
-            if partition.retired:
+            if leaving:
                 return False
             deliveries, *read = answer
             if not read:
-                if begin == _NEW:
+                if begin == _NEW and not partition.retired:
                     await partition.wake.wait()
                 begin, inherited = _NEW, False
                 continue

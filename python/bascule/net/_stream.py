@@ -116,7 +116,8 @@ class StreamLink:
                     session.handle_events(events)
                 if machine.wants_write:
                     self.flush_soon()
-                if not machine.wants_read:
+                # What is read after the end, before the peer has taken that, is passed over.
+                if not machine.wants_read or (machine.finished and self.blocked):
                     self._readable = self._driver.future()
                     await self._readable
         except self._lost:

@@ -27,13 +27,17 @@ async def open_product_store(url: str) -> AsyncIterator[ProductStore]:
 
     :param url: ``sqlite:///file``, ``mysql://...``, ``mariadb://...`` or ``mongodb://...``
     :raises ConfigurationError: if the URL cannot be used
+    :raises DatabaseUnavailableError: if a MongoDB cannot be reached: moves of stock that a process left half
+        done are finished first
     """
     if is_mongo(url):
         from bascule_shop._mongo import MongoDatabase
         from bascule_shop.product._mongo import MongoProductStore
 
         async with MongoDatabase(url) as documents:
-            yield MongoProductStore(documents)
+            store = MongoProductStore(documents)
+            await store.tidy()
+            yield store
     else:
         async with Database(url) as database:
             yield SqlProductStore(database)

@@ -248,9 +248,11 @@ impl ServerConnection {
     }
 
     /// False while the peer has to be kept from sending: its input is piling up
-    /// because it does not read our output.
+    /// because it does not read our output, or would be passed over, because it
+    /// does not read how the connection ended.
     pub fn wants_read(&self) -> bool {
-        self.pipe.backlog() < INPUT_LIMIT
+        let is_told = !matches!(self.state, State::Closed) || !self.pipe.has_output();
+        is_told && self.pipe.backlog() < INPUT_LIMIT
     }
 
     /// Whether there is anything to do for `drain_output`'s caller.

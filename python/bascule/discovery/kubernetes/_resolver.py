@@ -167,16 +167,16 @@ class _Following:
 
     def _unusable(self) -> str | None:
         """Why no slice counts, if that is because of the port: nobody would find out otherwise."""
-        known = {
-            f"{each.name or ''}:{each.port}"
-            for one in self._slices.values()
-            if one.endpoints
-            for each in one.ports or ()
-        }
-        wanted = f"port {self._port!r}" if self._port else "exactly one port"
-        if self._port.isdecimal() or not known:
+        filled = [each.ports or () for each in self._slices.values() if each.endpoints]
+        if self._port.isdecimal() or not filled:
             return None
-        return f"no pods of {self._authority} with {wanted}: they have {', '.join(sorted(known))}"
+        if any(each.name == self._port for ports in filled for each in ports):
+            return None
+        if not self._port and any(len(ports) == 1 for ports in filled):
+            return None
+        known = sorted({f"{each.name or ''}:{each.port}" for ports in filled for each in ports})
+        wanted = f"port {self._port!r}" if self._port else "exactly one port"
+        return f"no pods of {self._authority} with {wanted}: they have {', '.join(known)}"
 
 
 def _comparable(state: ResolverState) -> object:

@@ -489,7 +489,7 @@ proptest! {
     #[test]
     fn credit_is_conserved_over_padding(
         steps in prop::collection::vec(padded(), 0..100),
-        padding in any::<u8>(),
+        padding in 1_u8..,
     ) {
         let mut peer = Peer::new(limits());
         peer.untaken = Some(Vec::new());

@@ -288,6 +288,12 @@ async def test_events_that_come_in_pieces_or_together(kube: FakeKube) -> None:
             [endpoint_slice("a", endpoint("10.0.0.1"))], "", ["10.0.0.1:50051"], id="the only port"
         ),
         pytest.param(
+            [endpoint_slice("a", endpoint("10.0.0.1", conditions={"ready": False}))],
+            "grpc",
+            [],
+            id="pods that are not ready are no problem of the port",
+        ),
+        pytest.param(
             [{"metadata": {"name": "a"}, "endpoints": None, "ports": None}], "grpc", [], id="empty"
         ),
     ],
