@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benches.harness.figures import Figures, Key
+from benches.macro.sagas import AT_ONCE
 from benches.macro.streams import LOADS
 
 
@@ -63,6 +64,7 @@ def _targets(figures: Figures) -> Iterator[Target]:
     yield from _client_targets()
     yield from _streams_targets()
     yield from _codec_targets()
+    yield from _saga_targets()
     # The loop that `bascule` runs a gateway on unless it is told otherwise; trio's stands in the table.
     gateway = Key("gateway", "bascule asyncio", "-c1 -m100", "requests_per_second")
     yield _ratio(gateway, "grpc-gateway", at_least=1.0)
@@ -115,6 +117,14 @@ def _codec_targets() -> Iterator[Target]:
         for direction in ("encode", "decode"):
             key = Key("codec", "betterproto2", f"{case}, {direction}", "seconds_per_operation")
             yield _ratio(key, "bascule", at_least=limit)
+
+
+def _saga_targets() -> Iterator[Target]:
+    # With a sync of the disk for each commit the disk is the bound: that stands in the table.
+    for subject in ("bascule asyncio", "bascule trio"):
+        for at_once in AT_ONCE:
+            key = Key("sagas", subject, f"{at_once} at a time", "steps_per_second")
+            yield _ratio(key, "DBOS", at_least=2.0)
 
 
 def _ratio(

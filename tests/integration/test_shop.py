@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sqlite3
+import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -273,6 +277,62 @@ async def test_the_shop_remembers_over_a_restart(tmp_path: Path) -> None:
                 made = await orders.create_order(order())
             listed = await orders.list_orders(ListOrdersRequest())
             assert listed.orders == [made]
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+
+import anyio
+from tests.integration.test_shop import OrderServiceStub, Channel, open_shop, order, target
+
+from bascule_shop.payment import SimulatedProvider
+
+
+class Fatal(SimulatedProvider):
+    async def charge(self, key, amount, token):
+        if sys.argv[2] == "charging":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await super().charge(key, amount, token)
+
+
+async def main():
+    async with open_shop(Path(sys.argv[1]), provider=Fatal()) as shop:
+        async with Channel(target("order"), registry=shop.registry) as channel:
+            if sys.argv[2] == "confirming":
+                shop._orders._store.confirm = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            await OrderServiceStub(channel).create_order(order())
+
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.parametrize("moment", ["charging", "confirming"])
+async def test_an_order_whose_process_was_killed_is_ended_by_the_next_one(
+    tmp_path: Path, moment: str
+) -> None:
+    command = [sys.executable, "-c", _KILLED, str(tmp_path), moment]
+    killed = await anyio.run_process(command, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with contextlib.closing(sqlite3.connect(tmp_path / "order.db")) as database, database:
+        # The lease of a process that is gone is over some time.
+        database.execute("UPDATE saga_runs SET due = 0")
+    async with (
+        open_shop(tmp_path) as shop,
+        Channel(target("order"), registry=shop.registry) as orders,
+        Channel(target("product"), registry=shop.registry) as products,
+    ):
+        with anyio.fail_after(20):
+            while True:
+                listed = await OrderServiceStub(orders).list_orders(ListOrdersRequest())
+                (made,) = listed.orders
+                if made.status is not OrderStatus.PENDING:
+                    break
+                await anyio.sleep(0.02)
+        assert made.status is OrderStatus.CONFIRMED
+        product = await ProductServiceStub(products).get_product(GetProductRequest(id="prd_001"))
+        assert product.stock == 98
 
 
 async def test_an_address_in_use_stops_the_start_cleanly(tmp_path: Path) -> None:

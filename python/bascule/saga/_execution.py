@@ -81,6 +81,7 @@ class Execution(Generic[ContextT]):
         self._cause: Exception | None = None
         self._pending: list[_Note] = []
         self._lock = anyio.Lock()
+        self._unwritten = False
 
     @property
     def context(self) -> ContextT:
@@ -226,6 +227,7 @@ class Execution(Generic[ContextT]):
         while True:
             attempt = self._progress.attempts.get(step.name, 0) + 1
             call = StepCall(saga_id=self.run.saga_id, step=step.name, attempt=attempt)
+            await self._require_lease()
             try:
                 changes = await self._attempt(step, call, context)
                 if changes and changed is not None:
@@ -252,6 +254,7 @@ class Execution(Generic[ContextT]):
                 cause=self._cause,
                 op="undo",
             )
+            await self._require_lease()
             try:
                 await self._attempt(step, call, self._context)
             except Exception as error:  # noqa: BLE001 - whatever it is, the attempt has failed
@@ -295,9 +298,21 @@ class Execution(Generic[ContextT]):
             )
         await self._flush()
         await anyio.sleep(delay)
-        if self._log.now() > (self.run.due or 0.0):
-            # Perhaps the process was stopped: nothing may be done without a lease.
+
+    async def _require_lease(self) -> None:
+        """See that nothing is done without a lease, though the process may have been stopped for long.
+
+        :raises SagaFencedError: if it is another worker's
+        """
+        if self._log.now() <= (self.run.due or 0.0):
+            return
+        try:
             await self.renew()
+        except SagaFencedError:
+            self.lost = True
+            raise
+        except SagaLogError as error:
+            raise SagaInterruptedError(self.run.saga_id, str(error)) from error
 
     async def renew(self) -> None:
         """Put off the end of the lease.
@@ -380,7 +395,12 @@ class Execution(Generic[ContextT]):
                 if self._unreadable is None:
                     values["context"] = self.saga.encode(self._context)
                 after = msgspec.structs.replace(self.run, **values | changes)
+                if self._unwritten:
+                    raise SagaInterruptedError(self.run.saga_id, "an earlier write has failed")
+                # What is not written must not be followed by what presupposes it.
+                self._unwritten = True
                 await self._store(after, added)
+                self._unwritten = False
                 self.run = after
                 self.renewed = anyio.current_time()
 
