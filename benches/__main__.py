@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benches.harness import machine
 from benches.harness.figures import Figures
-from benches.macro import Settings, client, gateway, memory, sagas, server, streams
+from benches.macro import Settings, client, discovery, gateway, memory, sagas, server, streams
 from benches.micro.suites import micro_suite
 from benches.peers import MissingToolError
 from benches.report import table
@@ -26,6 +26,7 @@ SUITES: Mapping[str, Callable[[Settings, Figures], None]] = {
     "streams": streams.measure,
     "gateway": gateway.measure,
     "memory": memory.measure,
+    "discovery": discovery.measure,
     "sagas": sagas.measure,
     "codec": micro_suite("codec"),
     "policy": micro_suite("policy"),

@@ -30,6 +30,15 @@ _METRICS = {
     "messages_per_second": "messages/s",
     "rounds_per_second": "rounds/s",
     "growth": "growth",
+    "first_routed_call": "registered to first call",
+    "first_routed_call_worst": "the slowest of 15",
+    "start": "all lists there",
+    "start_cpu": "CPU until then",
+    "cpu_share": "CPU while nothing changes",
+    "sockets": "sockets",
+    "bytes_per_watch": "memory a watch",
+    "update": "registered to told",
+    "update_worst": "the slowest of 15",
 }
 _SUITES = {
     "server": (
@@ -67,6 +76,14 @@ _SUITES = {
         (
             "Resident memory of the server for each connection that has made one call and is idle now, "
             "and by how much a process grows while a long stream passes through it."
+        ),
+    ),
+    "discovery": (
+        "Discovery",
+        (
+            "A real Consul of one server beside it on the same cores. A new instance is registered "
+            "and called through a channel that waits for it; then one process watches many services "
+            "and instances are added to some of them."
         ),
     ),
     "codec": ("Codec", "betterproto2's message classes, and google's for scale. CPU time."),
@@ -165,7 +182,9 @@ def _target(target: Row) -> list[str]:
             f"{target['value']:.2f}x",
             mark,
         ]
-    return [name, f"{sign} {readable(target['limit'], 'B')}", readable(target["value"], "B"), mark]
+    unit = target.get("unit", "B")
+    limit, value = readable(target["limit"], unit), readable(target["value"], unit)
+    return [name, f"{sign} {limit}", value, mark]
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

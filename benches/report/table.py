@@ -59,4 +59,5 @@ def wording(verdict: Verdict) -> tuple[str, str, str]:
             f"{sign} {target.limit:g}x",
             f"{verdict.value:.2f}x",
         )
-    return name, f"{sign} {readable(target.limit, 'B')}", readable(verdict.value, "B")
+    limit = readable(target.limit, target.unit)
+    return name, f"{sign} {limit}", readable(verdict.value, target.unit)

@@ -16,6 +16,7 @@ class Target:
     over: Key | None  #: the figure that it is divided by
     limit: float
     at_least: bool
+    unit: str = "B"  #: of the limit, if it is no ratio
 
     def judge(self, figures: Figures) -> "Verdict | None":
         """Answer with the verdict, None if one of the figures was not measured."""
@@ -47,6 +48,7 @@ class Verdict:
             "value": self.value,
             "at_least": self.target.at_least,
             "limit": self.target.limit,
+            "unit": self.target.unit,
             "met": self.met,
         }
 
@@ -73,6 +75,11 @@ def _targets(figures: Figures) -> Iterator[Target]:
             yield Target(figure.key, None, 64 * 1024, at_least=False)
         elif figure.key.metric == "growth":
             yield Target(figure.key, None, 64 * 1024 * 1024, at_least=False)
+        elif figure.key.metric == "first_routed_call":
+            yield Target(figure.key, None, 0.25, at_least=False, unit="s")
+        elif figure.key.metric == "sockets":
+            # 33 for queries that block, 16 for others, and Consul's side is another process.
+            yield Target(figure.key, None, 64, at_least=False, unit="sockets")
 
 
 def _server_targets() -> Iterator[Target]:

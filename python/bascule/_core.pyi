@@ -141,11 +141,13 @@ class CallPolicy:
         now_ns: int,
         hash: int | None = None,  # noqa: A002
         key: str | None = None,
+        avoid: Sequence[int] | None = None,
     ) -> tuple[int, int, int, int]:
         """Return ``(verdict, endpoint, permit, retry_after_ns)``.
 
         ``ring_hash`` and ``maglev`` send calls with the same ``hash``, 64 bits, to the same
-        endpoint; ``key`` says whose limit the call counts against.
+        endpoint; ``key`` says whose limit the call counts against. Endpoints to ``avoid`` are
+        passed over if there are others.
 
         The verdict is 0 admitted, 1 rate-limited, 2 all breakers open, 3 no endpoint ready.
         ``retry_after_ns`` is -1 if unknown. Only an admitted call takes from the limit.
@@ -350,11 +352,16 @@ class ServerConfig:
         pings_without_calls: bool = False,
         max_age_ns: int | None = None,
         max_age_grace_ns: int = ...,
+        max_incomplete: int = 16_777_216,
+        max_incomplete_of_all: int = ...,
     ) -> ServerConfig:
         """
         :param keepalive: time and timeout in nanoseconds, and whether to ping without calls
         :raises ValueError: if the compression is unknown
         """
+    @property
+    def incomplete(self) -> int:
+        """Bytes that are held of requests that are not whole, by all connections."""
 
 @final
 class WebConfig:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from anyio.abc import TaskGroup
 
-__all__ = ["owned_tasks"]
+__all__ = ["finish", "owned_tasks"]
 
 
 @asynccontextmanager
@@ -37,3 +37,20 @@ async def owned_tasks() -> AsyncIterator[TaskGroup]:
         alone = raised
     if alone is not None:
         raise alone
+
+
+async def finish(undo: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Undo something on the way out, whatever cancels meanwhile; so ``undo`` may be called twice.
+
+    A scope of anyio shields from other scopes, not from asyncio's ``Task.cancel()``: that cuts it
+    once, and is passed on when it has been done again.
+
+    :param seconds: until it is given up
+    """
+    with anyio.move_on_after(seconds, shield=True) as scope:
+        try:
+            await undo()
+        except anyio.get_cancelled_exc_class():
+            if not scope.cancel_called:
+                await undo()
+            raise

@@ -27,6 +27,7 @@ __all__ = [
     "RouteNotFoundError",
     "RpcError",
     "Status",
+    "StoreUnavailableError",
     "TranscodeError",
     "TransportError",
     "WrongLoopError",
@@ -53,6 +54,10 @@ class WrongLoopError(BasculeError, RuntimeError):
 
 class TransportError(BasculeError, OSError):
     """The connection could not be made, or broke."""
+
+
+class StoreUnavailableError(TransportError):
+    """A store that is shared with others, such as Redis, could not be reached or did not do as asked."""
 
 
 class DecodeError(BasculeError, ValueError):

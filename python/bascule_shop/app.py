@@ -11,7 +11,7 @@ import anyio
 from bascule.app import owned_tasks
 from bascule.discovery import Endpoint, MemoryRegistry
 from bascule.errors import Status
-from bascule.events import MemoryEventBus, OutboxRelay
+from bascule.events import MemoryEventBus, OutboxRelay, RedisEventBus, SqlOutbox
 from bascule.resilience import BreakerSettings
 from bascule.rpc import Channel, HealthService, ReflectionService, Server, ServerInterceptor
 from bascule.saga import SagaClientInterceptor, SagaCoordinator, SagaWorker, SqlSagaLog
@@ -22,23 +22,19 @@ from bascule_shop._faults import fault
 from bascule_shop._generated.payment.services import PaymentServiceStub
 from bascule_shop._generated.product.services import ProductServiceStub
 from bascule_shop._generated.user.services import UserServiceStub
-from bascule_shop._outbox import Outbox
 from bascule_shop._seed import PRODUCTS, SOLD_OUT, USERS
+from bascule_shop.migrations import migrate
 from bascule_shop.order import ORDER_CREATED, OrderService, SqlOrderStore
 from bascule_shop.order import _store as order_tables
 from bascule_shop.payment import PaymentProvider, PaymentService, SimulatedProvider, SqlPaymentStore
-from bascule_shop.payment import _store as payment_tables
-from bascule_shop.product import ProductService, SqlProductStore
-from bascule_shop.product import _store as product_tables
+from bascule_shop.product import ProductService, open_product_store
 from bascule_shop.user import USER_CREATED, SqlUserStore, UserService
-from bascule_shop.user import _store as user_tables
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
-    import sqlalchemy as sa
     from anyio.abc import TaskGroup, TaskStatus
     from argon2 import PasswordHasher
 
@@ -160,14 +156,18 @@ class Shop:
     """The whole shop but its gateway. Use it with ``async with``.
 
     :param data: folder of the databases; made, and filled with products and users, if there is none
+    :param databases: URLs by short name of the service, for those that are to be kept elsewhere:
+        ``mysql://...``, and for products ``mongodb://...`` too
     :param listen: addresses by short name; a free port of this machine for those not named
     :param registry: where the services register and find each other; None for one of its own
     :param breaker: for each call between services
     :param provider: who moves the money; None for a simulated one
     :param hasher: of passwords; None for argon2id with its library's parameters
+    :param events: URL of a Redis that its events go through; None to keep them in this process
     :param grace: seconds that calls in progress have to finish when the shop closes
     :ivar servers: the services by short name
     :ivar bus: where ``user.created`` and ``order.created`` are published
+    :ivar relays: what moves them there
     :ivar sagas: runs the order service's sagas
     :ivar channels: the order service's channels by short name of the service called
     """
@@ -176,19 +176,23 @@ class Shop:
         self,
         data: str | os.PathLike[str],
         *,
+        databases: Mapping[str, str] | None = None,
         listen: Mapping[str, str] | None = None,
         registry: MemoryRegistry | None = None,
         breaker: BreakerSettings | None = None,
         provider: PaymentProvider | None = None,
         hasher: PasswordHasher | None = None,
+        events: str | None = None,
         grace: float = 10.0,
     ) -> None:
         self.registry = registry or MemoryRegistry()
         self.provider: PaymentProvider = provider or SimulatedProvider()
-        self.bus = MemoryEventBus()
+        self.bus = MemoryEventBus() if events is None else RedisEventBus(events)
+        self.relays: list[OutboxRelay] = []
         self.servers: dict[str, ShopServer] = {}
         self.channels: dict[str, Channel] = {}
         self._data = Path(data)
+        self._databases = databases or {}
         self._listen = listen or {}
         self._breaker = breaker or BreakerSettings()
         self._hasher = hasher
@@ -196,7 +200,7 @@ class Shop:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Open the databases, then start each service after those that it calls.
+        """Bring the databases up to date and open them, then start each service after those that it calls.
 
         :raises TransportError: if an address cannot be bound
         """
@@ -242,21 +246,21 @@ class Shop:
         return all(server.serving for server in self.servers.values())
 
     async def _open_services(self, stack: AsyncExitStack) -> dict[str, Servable]:
-        users = await self._database(stack, "user", user_tables.METADATA)
-        user_outbox = Outbox(users, user_tables.OUTBOX, USER_CREATED)
-        user_relay = await stack.enter_async_context(OutboxRelay(user_outbox, self.bus))
+        urls = await self._migrate()
+        users = await stack.enter_async_context(Database(urls["user"]))
+        user_outbox = SqlOutbox(users, USER_CREATED, name="user")
+        user_relay = await self._relay(stack, user_outbox)
         user_store = SqlUserStore(users, user_outbox)
         await user_store.seed(USERS)
 
-        products = await self._database(stack, "product", product_tables.METADATA)
-        product_store = SqlProductStore(products)
+        product_store = await stack.enter_async_context(open_product_store(urls["product"]))
         await product_store.seed(PRODUCTS)
 
-        payments = await self._database(stack, "payment", payment_tables.METADATA)
+        payments = await stack.enter_async_context(Database(urls["payment"]))
 
-        orders = await self._database(stack, "order", order_tables.METADATA)
-        order_outbox = Outbox(orders, order_tables.OUTBOX, ORDER_CREATED)
-        order_relay = await stack.enter_async_context(OutboxRelay(order_outbox, self.bus))
+        orders = await stack.enter_async_context(Database(urls["order"]))
+        order_outbox = SqlOutbox(orders, ORDER_CREATED, name="order")
+        order_relay = await self._relay(stack, order_outbox)
         self.sagas = SagaCoordinator(SqlSagaLog(orders, order_tables.SAGAS))
         self._orders = OrderService(
             SqlOrderStore(orders, order_outbox),
@@ -274,9 +278,19 @@ class Shop:
             "order": self._orders,
         }
 
-    async def _database(self, stack: AsyncExitStack, name: str, metadata: sa.MetaData) -> Database:
-        url = f"sqlite:///{self._data / name}.db"
-        return await stack.enter_async_context(Database(url, metadata))
+    async def _migrate(self) -> Mapping[str, str]:
+        """Bring each database to what the code expects; give their URLs by short name."""
+        urls = {name: f"sqlite:///{self._data / name}.db" for name in SERVICES} | dict(
+            self._databases
+        )
+        for name, url in urls.items():
+            await migrate(name, url)
+        return urls
+
+    async def _relay(self, stack: AsyncExitStack, outbox: SqlOutbox) -> OutboxRelay:
+        relay = await stack.enter_async_context(OutboxRelay(outbox, self.bus))
+        self.relays.append(relay)
+        return relay
 
     async def _channel(self, stack: AsyncExitStack, name: str) -> Channel:
         channel = Channel(

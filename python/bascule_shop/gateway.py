@@ -55,6 +55,7 @@ def shop_gateway(
     registry: MemoryRegistry | None = None,
     subject_limit: LimitConfig | None = _SUBJECT_LIMIT,
     address_limit: LimitConfig | None = _ADDRESS_LIMIT,
+    redis: str | None = None,
     breaker: BreakerSettings | None = None,
     access_log: AccessLog | None = None,
     metrics: Metrics | None = None,
@@ -71,6 +72,7 @@ def shop_gateway(
     :param registry: resolves ``memory:///`` targets; None for the process-wide one
     :param subject_limit: for each subject; None for none
     :param address_limit: for each address; None for none
+    :param redis: URL of the Redis that gateways share; None if this is the only one
     :param breaker: for each endpoint of each service; None for the defaults
     :param access_log: where a line for each request goes; None for standard error
     :param metrics: what ``/metrics`` shows
@@ -93,6 +95,7 @@ def shop_gateway(
         routes=ROUTES,
         subject_limit=subject_limit,
         address_limit=address_limit,
+        redis=redis,
         grace=grace,
     )
     return Gateway(

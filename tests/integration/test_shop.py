@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from argon2 import PasswordHasher
+from tests.servers import database_name, running
 
 from bascule.errors import RejectedError, RpcError, Status, TransportError
 from bascule.resilience import BreakerSettings
 from bascule.rpc import Channel
+from bascule.testing.servers import NxMongoServer
 from bascule_shop._generated.order import (
     CancelOrderRequest,
     CreateOrderRequest,
@@ -34,10 +36,11 @@ from bascule_shop.payment import SimulatedProvider
 from bascule_shop.user import USER_CREATED, UserCreated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from bascule.events import Event
+    from bascule.testing.servers import MariaDBServer
     from bascule_shop._generated.shop import Money
 
 pytestmark = pytest.mark.anyio
@@ -62,10 +65,33 @@ def open_shop(folder: Path, **settings: Any) -> Shop:
     return Shop(folder, hasher=hasher, **settings)
 
 
+@pytest.fixture(scope="module")
+def mongo() -> Iterator[NxMongoServer]:
+    with running(NxMongoServer) as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "servers"])
+def databases(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Where the shop keeps its data: in files, or on MariaDB and a server of MongoDB's protocol."""
+    if request.param == "embedded":
+        yield {}
+        return
+    mariadb: MariaDBServer = request.getfixturevalue("mariadb_server")
+    products, _, options = request.getfixturevalue("mongo").url.partition("?")
+    name = "t" + database_name(request)[-50:]
+    names = {service: f"{service}_{name}" for service in ("user", "payment", "order")}
+    yield {service: mariadb.fresh_database(each) for service, each in names.items()} | {
+        "product": f"{products.rstrip('/')}/{name}?{options}"
+    }
+    for each in names.values():
+        mariadb.drop_database(each)
+
+
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
+async def client(tmp_path: Path, databases: dict[str, str]) -> AsyncIterator[Client]:
     breaker = BreakerSettings(failure_threshold=3, success_threshold=1, timeout=0.0)
-    async with open_shop(tmp_path, breaker=breaker) as shop:
+    async with open_shop(tmp_path, databases=databases, breaker=breaker) as shop:
         registry = shop.registry
         async with (
             Channel(target("user"), registry=registry) as users,

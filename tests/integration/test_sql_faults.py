@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,7 +15,7 @@ from bascule.errors import CommitUnknownError, DatabaseUnavailableError
 from bascule.sql import Database, _dialects
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from bascule.testing.servers import MariaDBServer
 
@@ -35,6 +36,10 @@ LONG = "SELECT COUNT(*) FROM seq_1_to_1000000 a, seq_1_to_1000000 b WHERE a.seq 
 
 def bump(number: int) -> sa.Update:
     return sa.update(ROWS).where(ROWS.c.id == number).values(value=ROWS.c.value + 1)
+
+
+def run(statement: sa.Executable, connection: sa.Connection) -> None:
+    connection.execute(statement)
 
 
 def values(connection: sa.Connection) -> list[int]:
@@ -67,7 +72,7 @@ async def test_a_deadlock_is_run_again_until_both_have_their_way(database: Datab
     """Two transactions take the same rows in opposite order, and meet in the middle the first time."""
     meeting = threading.Barrier(2)
 
-    def cross(first: int, second: int) -> object:
+    def cross(first: int, second: int) -> Callable[[sa.Connection], None]:
         met = False
 
         def work(connection: sa.Connection) -> None:
@@ -199,7 +204,7 @@ async def test_restarts_under_load_lose_no_acknowledged_write(own_mariadb: Maria
                 number = next(numbers)
                 insert = sa.insert(ROWS).values(id=number, value=1)
                 try:
-                    await database.write(lambda connection, i=insert: connection.execute(i))
+                    await database.write(partial(run, insert))
                 except DatabaseUnavailableError:
                     refused.add(number)
                     await anyio.sleep(0.01)

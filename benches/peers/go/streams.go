@@ -65,7 +65,6 @@ var loads = map[string]struct {
 }{
 	"count":    {1, count},
 	"pingpong": {pingPongs, pingPong},
-	"large":    {largeInFlight, large},
 }
 
 func count(ctx context.Context, client bench.StreamsClient) (func() (int, error), error) {
@@ -101,24 +100,17 @@ func pingPong(ctx context.Context, client bench.StreamsClient) (func() (int, err
 	}, nil
 }
 
-func large(ctx context.Context, client bench.StreamsClient) (func() (int, error), error) {
-	blob := &bench.Blob{Data: make([]byte, largeBytes)}
-	return func() (int, error) {
-		reply, err := client.Large(ctx, blob)
-		if err != nil {
-			return 0, err
-		}
-		if len(reply.Data) != largeBytes {
-			return 0, fmt.Errorf("%d bytes came back", len(reply.Data))
-		}
-		return largeBytes, nil
-	}, nil
-}
-
 // load drives a server for so many seconds and prints what it moved in each.
 func load(kind, target, duration string) error {
 	seconds, err := strconv.ParseFloat(duration, 64)
 	if err != nil {
+		return err
+	}
+	if kind == "large" {
+		moved, taken, err := blast(target, time.Duration(seconds*float64(time.Second)))
+		if err == nil {
+			fmt.Println(float64(moved) / taken.Seconds())
+		}
 		return err
 	}
 	shape, known := loads[kind]

@@ -11,9 +11,11 @@ import anyio
 from bascule.app._app import App, AppStatus, Phase
 from bascule.app._operations import operations_server
 from bascule.app._resource import Resources
+from bascule.config import Config
 from bascule.discovery import Registration
 from bascule.errors import ClosedError, ConfigurationError
 from bascule.net import parse_address
+from bascule.observe import Sample
 from bascule.rpc import HealthService, ReflectionService, Server
 
 if TYPE_CHECKING:
@@ -47,11 +49,13 @@ class Life:
     ``life = await tasks.start(Life(app).live)`` returns when it takes calls.
 
     :ivar phase: where it is
+    :ivar operations: address of the page for operators; None if there is none
     """
 
     def __init__(self, app: App) -> None:
         self.app = app
         self.phase = Phase.NEW
+        self.operations: str | None = None
         self._health = HealthService()
         self._services: tuple[str, ...] = ()
         self._server: Server | None = None
@@ -59,7 +63,7 @@ class Life:
         self._registered: dict[str, Registered] = {}
         self._scope = anyio.CancelScope()
         self._changed = anyio.Event()
-        self._said_ready = False
+        self._said_ready: bool | None = None
         self._stopping = False
 
     @property
@@ -101,6 +105,11 @@ class Life:
         self._scope.cancel()
         self._tell()
 
+    async def wait_stopped(self) -> None:
+        """Wait until it has ended."""
+        while self.phase is not Phase.STOPPED:
+            await self._changed.wait()
+
     async def live(self, *, task_status: TaskStatus[Life] = anyio.TASK_STATUS_IGNORED) -> None:
         """Start, serve until stopped, and end. Cancelling it is like :meth:`hurry`.
 
@@ -125,17 +134,21 @@ class Life:
         """Load the configuration, open the resources and serve; the stack goes the same way back."""
         app = self.app
         if app.config is not None:
-            await stack.enter_async_context(app.config)
+            config = await stack.enter_async_context(app.config)
+            if isinstance(config, Config):
+                app.metrics.add_samples(config.samples)
             logger.info("configuration is loaded", extra={"app": app.name})
         operations = _given(app.operations)
         if operations is not None:
             server = operations_server(operations, app.metrics, lambda: self.ready, self.status)
             await stack.enter_async_context(server)
-            extra = {"app": app.name, "address": server.addresses[0]}
+            self.operations = server.addresses[0]
+            extra = {"app": app.name, "address": self.operations}
             logger.info("operations are served", extra=extra)
-        await stack.enter_async_context(self._resources)
+        await stack.enter_async_context(self._resources.opened())
         self._server = self._make_server(_given(app.services))
         app.metrics.add_calls(self._server.stats)
+        app.metrics.add_samples(self._samples)
         await stack.enter_async_context(self._server)
         self._enter(Phase.SERVING)
 
@@ -211,19 +224,19 @@ class Life:
             raise ConfigurationError(message)
         return address
 
+    def _samples(self) -> Iterable[Sample]:
+        yield Sample("app_ready", "1 while calls should be sent to this service", self.ready)
+        for each in self.app.resources:
+            said = "1 while the resource is open"
+            yield Sample("resource_open", said, each.problem is None, {"resource": each.name})
+        for name, registered in self._registered.items():
+            said = "1 while the registry knows this instance"
+            yield Sample("app_registered", said, registered.problem is None, {"service": name})
+
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
         logger.info(phase, extra={"app": self.app.name, "addresses": self.addresses})
         self._change()
-        if phase is Phase.SERVING and not self.ready:
-            self._log_readiness()
-
-    def _log_readiness(self) -> None:
-        if self.ready:
-            logger.info("ready", extra={"app": self.app.name})
-        else:
-            extra = {"app": self.app.name, "missing": self.status().missing}
-            logger.warning("not ready", extra=extra)
 
     def _change(self) -> None:
         """Tell the health service and whoever waits."""
@@ -234,9 +247,11 @@ class Life:
             self._health.set(name, ready)
         for each in self.app.resources:
             self._health.set(f"resource/{each.name}", each.problem is None)
-        if ready is not self._said_ready:
+        if self.phase is Phase.SERVING and ready is not self._said_ready:
             self._said_ready = ready
-            self._log_readiness()
+            missing = self.status().missing
+            level, said = (logging.INFO, "ready") if ready else (logging.WARNING, "not ready")
+            logger.log(level, said, extra={"app": self.app.name, "missing": missing})
         self._tell()
 
     def _tell(self) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 
+from bascule._tasks import owned_tasks
 from bascule.errors import ConfigurationError, RpcError, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
-
-    from anyio.abc import TaskStatus
 
 __all__ = ["Resource", "Resources", "reason"]
 
@@ -78,50 +77,40 @@ class Resource(Generic[T]):
 
 
 class Resources:
-    """Keeps resources open inside of its ``async with``: opened in their order, closed in the reverse.
+    """Keeps resources open: opened in their order, closed in the reverse.
 
     Each has a task that opens and closes it. A cancellation from outside does not reach these
     tasks: they end in order when the body has ended, each within its time.
 
     :param changed: called when one was opened or is away
-    :raises ConfigurationError: on entering, if the first attempt of one raises it
     """
 
     def __init__(self, resources: Sequence[Resource[object]], changed: Callable[[], None]) -> None:
         self._resources = resources
         self._changed = changed
-        self._holders: list[_Holder] = []
         #: Seconds that closing each may still take, if that is less than its own time.
         self.patience = math.inf
 
-    async def __aenter__(self) -> Self:
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        try:
-            for each in self._resources:
-                holder = _Holder(each, self._changed)
-                self._holders.append(holder)
-                refused = await self._tasks.start(holder.hold, name=f"resource {each.name}")
-                if refused is not None:
-                    raise refused
-        except BaseException as error:
-            await self._close()
-            if not await self._tasks.__aexit__(type(error), error, error.__traceback__):
-                raise
-        return self
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Try to open each, hold them, close them.
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        await self._close()
-        return await self._tasks.__aexit__(exc_type, exc, traceback)
-
-    async def _close(self) -> None:
-        for holder in reversed(self._holders):
-            await holder.close(min(holder.resource.close_timeout, self.patience))
+        :raises ConfigurationError: if the first attempt of one raises it
+        """
+        holders: list[_Holder] = []
+        async with owned_tasks() as tasks:
+            try:
+                for each in self._resources:
+                    holder = _Holder(each, self._changed)
+                    holders.append(holder)
+                    tasks.start_soon(holder.hold, name=f"resource {each.name}")
+                    await holder.tried.wait()
+                    if holder.refused is not None:
+                        raise holder.refused
+                yield
+            finally:
+                for holder in reversed(holders):
+                    await holder.close(min(holder.resource.close_timeout, self.patience))
 
 
 class _Holder:
@@ -131,12 +120,14 @@ class _Holder:
         self._closing = anyio.Event()
         self._ended = anyio.Event()
         self._attempt = anyio.CancelScope()
-        self._started: TaskStatus[Exception | None] | None = None
+        #: Set when the first attempt to open has ended.
+        self.tried = anyio.Event()
+        #: Why there is no use in another one.
+        self.refused: ConfigurationError | None = None
         self._failures = 0
 
-    async def hold(self, *, task_status: TaskStatus[Exception | None]) -> None:
+    async def hold(self) -> None:
         """Open, hold until told to close, close; again if it could not be opened or broke."""
-        self._started = task_status
         try:
             with anyio.CancelScope(shield=True):
                 while not self._closing.is_set():
@@ -146,7 +137,6 @@ class _Holder:
                         await self._closing.wait()
         finally:
             self.resource._set(None, "it is closed")
-            self._tell_started(None)
             self._ended.set()
 
     async def close(self, timeout: float) -> None:
@@ -174,7 +164,7 @@ class _Holder:
                     resource._set(value, None)
                     self._failures = 0
                     logger.info("resource is open", extra={"resource": resource.name})
-                    self._tell_started(None)
+                    self.tried.set()
                     self._changed()
                     await self._closing.wait()
             except Exception as error:  # noqa: BLE001 - whatever the library of a resource meets
@@ -197,13 +187,10 @@ class _Holder:
         logger.warning(f"resource could not be {what}", extra=extra)  # noqa: G004
         resource._set(None, problem)
         self._failures += 1
-        self._tell_started(failure if isinstance(failure, ConfigurationError) else None)
+        if isinstance(failure, ConfigurationError) and not self.tried.is_set():
+            self.refused = failure
+        self.tried.set()
         self._changed()
-
-    def _tell_started(self, refused: Exception | None) -> None:
-        if self._started is not None:
-            self._started.started(refused)
-            self._started = None
 
 
 def reason(error: BaseException) -> str:

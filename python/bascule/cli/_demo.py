@@ -125,6 +125,8 @@ def _metrics(shop: Shop) -> Metrics:
             metrics.add_calls(server.server.stats, side="server")
     for channel in shop.channels.values():
         metrics.add_calls(channel.stats, side="client")
+    for source in (shop.bus, *shop.relays):
+        metrics.add_events(source.stats)
     return metrics
 
 

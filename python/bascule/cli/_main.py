@@ -10,6 +10,7 @@ import anyio
 import typer
 
 from bascule.cli._call import call
+from bascule.cli._config import app as config
 from bascule.cli._saga import saga
 from bascule.cli._serve import serve
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 app.command()(call)
 app.command()(serve)
+app.add_typer(config, name="config")
 app.add_typer(saga, name="saga")
 
 

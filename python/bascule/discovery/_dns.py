@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import logging
 import math
 import random
@@ -14,6 +15,7 @@ import anyio
 
 from bascule.discovery._dns_config import choose_config
 from bascule.discovery._endpoint import Endpoint, ResolverState
+from bascule.discovery._usable import is_usable
 from bascule.errors import ConfigurationError, TransportError
 from bascule.net import Address, parse_address
 
@@ -36,6 +38,13 @@ LEAST_TTL, MOST_TTL = 5.0, 3600.0
 #: Seconds until an answer must have come, all attempts included.
 LIFETIME = 10.0
 
+#: Hosts of SRV records that are looked up at the same time.
+LOOKUPS = 8
+
+#: Most endpoints that are taken from an answer, and hosts from SRV records: whoever answers must not
+#: make a client open connections without end.
+MOST_ENDPOINTS, MOST_HOSTS = 1000, 100
+
 
 class DnsResolver:
     """Asks for addresses when it is watched, then again and again.
@@ -48,7 +57,8 @@ class DnsResolver:
     A lookup is repeated when the answer's time to live is over and, if ``min_interval`` has passed
     since the last one, when a connection fails. Addresses that no service can have on another host
     (link-local, multicast, unspecified) are passed over: an answer must not make a client call its
-    cloud's metadata service. For use from one event loop.
+    cloud's metadata service. Of what an answer holds, 1,000 addresses and 100 hosts of SRV records
+    are used. For use from one event loop.
 
     :param name: ``host:port``, or a name whose first two labels begin with an underscore
     :param nameserver: ``address`` or ``address:port`` of the server to ask
@@ -136,6 +146,10 @@ class DnsResolver:
         unique = {each.address: each for each in endpoints}
         if not unique:
             raise TransportError(f"{self._name} has no address that can be used")
+        if len(unique) > MOST_ENDPOINTS:
+            text = "%s resolves to %d addresses: the first %d are used"
+            logger.warning(text, self._name, len(unique), MOST_ENDPOINTS)
+            unique = dict(itertools.islice(unique.items(), MOST_ENDPOINTS))
         if self._takes_config:
             config, config_ttl = await self._look_up_config()
             ttl = min(ttl, config_ttl)
@@ -160,17 +174,27 @@ class DnsResolver:
         records: list[Any] = list(answer)
         best = min(record.priority for record in records)
         ttl = _ttl(answer)
+        # RFC 2782: the target "." says that the service is not there.
+        usable = [
+            record
+            for record in sorted(records, key=lambda each: (each.target, each.port))
+            if record.priority == best and record.target.to_text() != "."
+        ]
+        if len(usable) > MOST_HOSTS:
+            text = "%s has %d hosts: the first %d are used"
+            logger.warning(text, self._name, len(usable), MOST_HOSTS)
+            del usable[MOST_HOSTS:]
+        hosts = await self._look_up_hosts(
+            {record.target.to_text(omit_final_dot=True) for record in usable}
+        )
         endpoints: list[Endpoint] = []
         failure: TransportError | None = None
-        for record in sorted(records, key=lambda each: (each.target, each.port)):
-            target = record.target.to_text(omit_final_dot=True)
-            if record.priority != best or target == ".":  # RFC 2782: the service is not there
+        for record in usable:
+            found = hosts[record.target.to_text(omit_final_dot=True)]
+            if isinstance(found, TransportError):
+                failure = found
                 continue
-            try:
-                addresses, host_ttl = await self._look_up_host(target)
-            except TransportError as error:
-                failure = error
-                continue
+            addresses, host_ttl = found
             ttl = min(ttl, host_ttl)
             # RFC 2782's weight 0 is a small chance; here it would be none.
             weight = max(record.weight, 1)
@@ -178,6 +202,25 @@ class DnsResolver:
         if failure is not None and not endpoints:
             raise failure
         return endpoints, ttl
+
+    async def _look_up_hosts(
+        self, names: Iterable[str]
+    ) -> dict[str, tuple[list[str], float] | TransportError]:
+        """What each host has for addresses, or why that cannot be found out."""
+        found: dict[str, tuple[list[str], float] | TransportError] = {}
+        limiter = anyio.CapacityLimiter(LOOKUPS)
+
+        async def look_up(name: str) -> None:
+            async with limiter:
+                try:
+                    found[name] = await self._look_up_host(name)
+                except TransportError as error:
+                    found[name] = error
+
+        async with anyio.create_task_group() as group:
+            for name in names:
+                group.start_soon(look_up, name)
+        return found
 
     async def _look_up_host(self, host: str) -> tuple[list[str], float]:
         """Its IPv6 and IPv4 addresses, and the seconds for which they hold.
@@ -285,10 +328,8 @@ def _is_address(text: str) -> bool:
 def _usable(name: str, addresses: Iterable[str]) -> list[str]:
     usable = []
     for text in addresses:
-        address = ipaddress.ip_address(text)
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        if mapped.is_link_local or mapped.is_multicast or mapped.is_unspecified:
-            logger.warning("%s resolves to %s: no service is called there", name, text)
-        else:
+        if is_usable(text):
             usable.append(text)
+        else:
+            logger.warning("%s resolves to %s: no service is called there", name, text)
     return usable

@@ -42,10 +42,13 @@ class ResolverState:
     :param endpoints: where the service is now
     :param service_config: how its calls behave, in gRPC's JSON form or read from it; it replaces
         the channel's own. None: the channel's own holds
+    :param problem: why the endpoints are not known, or may be out of date, though the resolver goes on
+        trying: calls that find no endpoint fail with it
     """
 
     endpoints: Sequence[Endpoint]
     service_config: str | Mapping[str, Any] | None = field(default=None, hash=False)
+    problem: str | None = None
 
 
 class Resolver(Protocol):

@@ -8,6 +8,7 @@ from bascule.gateway._auth import JwtAuthenticator as JwtAuthenticator
 from bascule.gateway._config import AuthConfig as AuthConfig
 from bascule.gateway._config import Created as Created
 from bascule.gateway._config import GatewayConfig as GatewayConfig
+from bascule.gateway._config import IdempotencyConfig as IdempotencyConfig
 from bascule.gateway._config import LimitConfig as LimitConfig
 from bascule.gateway._config import RouteConfig as RouteConfig
 from bascule.gateway._config import UpstreamConfig as UpstreamConfig

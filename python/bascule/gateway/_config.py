@@ -8,6 +8,7 @@ from string import Formatter
 from typing import TYPE_CHECKING
 
 from bascule.errors import ConfigurationError
+from bascule.resilience import Away
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +17,15 @@ if TYPE_CHECKING:
     from bascule.net import ClientTLS, HttpLimits, ServerTLS
     from bascule.resilience import BreakerSettings
 
-__all__ = ["AuthConfig", "Created", "GatewayConfig", "LimitConfig", "RouteConfig", "UpstreamConfig"]
+__all__ = [
+    "AuthConfig",
+    "Created",
+    "GatewayConfig",
+    "IdempotencyConfig",
+    "LimitConfig",
+    "RouteConfig",
+    "UpstreamConfig",
+]
 
 _ALGORITHMS = frozenset({"RS256", "ES256", "EdDSA", "HS256"})
 # RFC 9110, 7.6.1, and what older proxies add: these speak to the next hop only.
@@ -165,6 +174,36 @@ class AuthConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class IdempotencyConfig:
+    """How long answers are kept for requests that come again with their ``Idempotency-Key``.
+
+    :ivar ttl: seconds that an answer is kept
+    :ivar max_answers: answers kept in this process at most, if there is no Redis; the oldest go first
+    :ivar max_bytes: bytes of their bodies at most
+    :ivar max_body: bytes of one body; the answer to a repeated request with a longer one is 409
+    :ivar away: while Redis cannot be asked: ``closed`` answers 503, ``open`` serves the request as if it
+        had no key, so that only the services know whether it is a repeated one
+    :ivar timeout: seconds that Redis has to answer
+    :raises ConfigurationError: if a value cannot work
+    """
+
+    ttl: float = 86_400.0
+    max_answers: int = 10_000
+    max_bytes: int = 64 * 1024 * 1024
+    max_body: int = 256 * 1024
+    away: str = "closed"
+    timeout: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name in ("ttl", "max_answers", "max_bytes", "max_body", "timeout"):
+            _require_positive(f"IdempotencyConfig.{name}", getattr(self, name))
+        _require(
+            self.away in {"open", "closed"},
+            f"IdempotencyConfig.away is {self.away!r}: use 'open' or 'closed'",
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamConfig:
     """How a gRPC service is reached.
 
@@ -191,6 +230,13 @@ class GatewayConfig:
         ``"/order.OrderService/*"``
     :ivar subject_limit: for each subject, and for each address that comes without a token; None for none
     :ivar address_limit: the coarse one, before anything is verified; None for none
+    :ivar redis: URL of the Redis that gateways share for ``subject_limit`` and idempotency keys:
+        ``redis://user:password@host:6379/0``, ``rediss://...``; None if each is on its own
+    :ivar limit_away: what ``subject_limit`` does while Redis cannot be asked: ``local`` counts in each
+        gateway by itself, ``open`` admits everything, ``closed`` answers 503
+    :ivar limit_timeout: seconds that Redis has to answer
+    :ivar idempotency: how POST and PATCH with an ``Idempotency-Key`` are answered once; None to only
+        pass the key on
     :ivar forward_headers: request headers that travel on as gRPC metadata, lower case
     :ivar max_json_depth: objects and arrays that a JSON body may nest
     :ivar http: limits of the listener; None for its defaults
@@ -209,6 +255,10 @@ class GatewayConfig:
     routes: Mapping[str, RouteConfig] = field(default_factory=dict)
     subject_limit: LimitConfig | None = LimitConfig()
     address_limit: LimitConfig | None = LimitConfig(requests=6000, per=60.0)
+    redis: str | None = None
+    limit_away: Away | str = Away.LOCAL
+    limit_timeout: float = 0.05
+    idempotency: IdempotencyConfig | None = IdempotencyConfig()
     forward_headers: tuple[str, ...] = ("accept-language", "idempotency-key")
     max_json_depth: int = 64
     http: HttpLimits | None = None
@@ -226,6 +276,11 @@ class GatewayConfig:
                 path is None or path.startswith("/"),
                 f"GatewayConfig.{name} is {path!r}: it starts with a slash",
             )
+        _require_positive("GatewayConfig.limit_timeout", self.limit_timeout)
+        _require(
+            self.limit_away in set(Away),
+            f"GatewayConfig.limit_away is {self.limit_away!r}: use 'local', 'open' or 'closed'",
+        )
         _require(self.grace >= 0, f"GatewayConfig.grace is {self.grace!r}: use 0 or more seconds")
 
     def upstream(self, service: str) -> UpstreamConfig:

@@ -20,7 +20,10 @@ _ID_CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 _LONGEST_ID = 128
 # A second one of these could make two readers believe different things (RFC 9110, 5.3: they are no lists).
 _SINGLE = frozenset(
-    {"authorization", "content-type", "host", "content-length", "traceparent", "x-request-id"}
+    [
+        *("authorization", "content-type", "host", "content-length"),
+        *("traceparent", "x-request-id", "idempotency-key"),
+    ]
 )
 
 

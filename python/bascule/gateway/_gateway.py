@@ -12,6 +12,7 @@ from bascule.errors import ConfigurationError
 from bascule.gateway._access import LineLog
 from bascule.gateway._auth import JwtAuthenticator
 from bascule.gateway._endpoints import DeclaredEndpoint
+from bascule.gateway._idempotency import Idempotency
 from bascule.gateway._limits import RateLimit
 from bascule.gateway._operations import health, metrics_text, readiness
 from bascule.gateway._pipeline import Pipeline
@@ -20,6 +21,7 @@ from bascule.gateway._stats import GatewayStats
 from bascule.gateway._transcode import Transcoder
 from bascule.net import HttpLimits, HttpServer
 from bascule.observe import Metrics
+from bascule.resilience import RedisClient, SharedRateLimiter
 from bascule.rpc import Channel, Method
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from bascule.discovery import MemoryRegistry
     from bascule.gateway._access import AccessLog
     from bascule.gateway._auth import Authenticator
-    from bascule.gateway._config import GatewayConfig
+    from bascule.gateway._config import GatewayConfig, LimitConfig
     from bascule.gateway._endpoints import Endpoint
     from bascule.gateway._limits import Admission
     from bascule.gateway._transcode import Binding
@@ -103,12 +105,25 @@ class Gateway:
         address = (
             RateLimit("address", config.address_limit) if config.address_limit is not None else None
         )
+        self._redis = RedisClient(config.redis) if config.redis is not None else None
+        self._shared = (
+            _shared_limit(config, config.subject_limit, self._redis)
+            if self._redis is not None
+            and config.subject_limit is not None
+            and subject_admission is None
+            else None
+        )
         subject = (
-            RateLimit("subject", config.subject_limit, subject_admission)
+            RateLimit("subject", config.subject_limit, subject_admission, shared=self._shared)
             if config.subject_limit is not None
             else None
         )
-        stats = GatewayStats([limit for limit in (address, subject) if limit is not None])
+        idempotency = (
+            Idempotency(config.idempotency, self._redis) if config.idempotency is not None else None
+        )
+        stats = GatewayStats(
+            [limit for limit in (address, subject) if limit is not None], idempotency
+        )
         self.metrics.add_http(stats)
         for channel in self._channels.values():
             self.metrics.add_calls(channel.stats, side="client")
@@ -122,6 +137,7 @@ class Gateway:
             realm=config.auth.realm if config.auth is not None else "bascule",
             address_limit=address,
             subject_limit=subject,
+            idempotency=idempotency,
             tracer=tracer,
         )
 
@@ -145,6 +161,9 @@ class Gateway:
             tasks = await stack.enter_async_context(owned_tasks())
             stack.callback(tasks.cancel_scope.cancel)
             tasks.start_soon(self._access_log.run)
+            if self._redis is not None:
+                await stack.enter_async_context(self._redis)
+                self._redis.warm()
             for channel in self._channels.values():
                 await stack.enter_async_context(channel)
             self._server = await stack.enter_async_context(
@@ -200,6 +219,8 @@ class Gateway:
 
     def _breakers(self) -> Iterable[tuple[str, str]]:
         """Name and state of each endpoint's breaker: as many as there are endpoints."""
+        if self._shared is not None:
+            yield "redis for limits", self._shared.breaker_state
         for service, channel in self._channels.items():
             if self.config.upstream(service).breaker is not None:
                 for endpoint in channel.snapshot().subchannels:
@@ -234,6 +255,21 @@ def _check(config: GatewayConfig, transcoder: Transcoder, *, authenticated: bool
             raise ConfigurationError(
                 f"{binding.rpc_path} needs a token: set GatewayConfig.auth, or make it public"
             )
+
+
+def _shared_limit(
+    config: GatewayConfig, limit: LimitConfig, redis: RedisClient
+) -> SharedRateLimiter:
+    return SharedRateLimiter(
+        redis,
+        limit.requests,
+        limit.per,
+        burst=limit.burst,
+        max_keys=limit.max_keys,
+        name="gateway-subject",
+        away=config.limit_away,
+        timeout=config.limit_timeout,
+    )
 
 
 def _upstream(

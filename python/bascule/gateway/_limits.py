@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from bascule.errors import Status
 from bascule.gateway._problems import problem, retry_after
-from bascule.resilience import GcraLimiter
+from bascule.resilience import Away, GcraLimiter, SharedDecision
 
 if TYPE_CHECKING:
     from bascule.gateway._config import LimitConfig
     from bascule.net import HttpResponse
-    from bascule.resilience import Decision
+    from bascule.resilience import Decision, SharedRateLimiter
 
 __all__ = ["Admission", "RateLimit"]
 
@@ -30,16 +30,26 @@ class RateLimit:
 
     :param name: as it stands in the ``RateLimit`` headers and the metrics
     :param admission: who decides; None for a limiter in this process
+    :param shared: decides for all gateways together, instead
     """
 
-    def __init__(self, name: str, config: LimitConfig, admission: Admission | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: LimitConfig,
+        admission: Admission | None = None,
+        *,
+        shared: SharedRateLimiter | None = None,
+    ) -> None:
         self.name = name
+        self.shared = shared
         self.admitted = 0
         self.rejected = 0
         if admission is None:
             admission = GcraLimiter(
                 config.requests, config.per, burst=config.burst, max_keys=config.max_keys
             )
+        #: of this process; not to be asked if there is a shared one
         self.check = admission.check
         #: draft-ietf-httpapi-ratelimit-headers-10: the quota in requests, the window in seconds
         self.policy = (
@@ -48,19 +58,44 @@ class RateLimit:
         )
         self._prefix = f'"{name}";r='
 
-    def header(self, decision: Decision) -> tuple[str, str]:
+    @property
+    def degraded(self) -> int:
+        """Decisions that were made without Redis since it was away."""
+        return 0 if self.shared is None else self.shared.degraded
+
+    def headers(self, decision: Decision | SharedDecision) -> list[tuple[str, str]]:
+        """What an admitted request's answer says: the policy, and what is left if anybody knows."""
+        if self._is_unknown(decision):
+            return [self.policy]
+        return [self.policy, self.header(decision)]
+
+    def header(self, decision: Decision | SharedDecision) -> tuple[str, str]:
         """The ``RateLimit`` header: what is left, and in how many seconds all of it is back."""
         return (
             "ratelimit",
             f"{self._prefix}{decision.remaining};t={math.ceil(decision.reset_after)}",
         )
 
-    def refusal(self, decision: Decision) -> HttpResponse:
-        """429, saying when to come back."""
+    def refusal(self, decision: Decision | SharedDecision) -> HttpResponse:
+        """429, saying when to come back; 503 if nobody could tell whether it is too much."""
+        if self._is_unknown(decision):
+            return problem(
+                Status.UNAVAILABLE,
+                f"the {self.name}'s requests cannot be counted at the moment",
+                headers=[retry_after(decision.retry_after or 1.0)],
+            )
         return problem(
             Status.RESOURCE_EXHAUSTED,
             f"the {self.name} has used up its requests; try again later",
             headers=[self.policy, self.header(decision), retry_after(decision.retry_after or 1.0)],
+        )
+
+    def _is_unknown(self, decision: Decision | SharedDecision) -> bool:
+        return (
+            isinstance(decision, SharedDecision)
+            and decision.degraded
+            and self.shared is not None
+            and self.shared.away is not Away.LOCAL
         )
 
 

@@ -1,6 +1,7 @@
 """The middleware, in the order that makes rejections visible.
 
-Request id -> trace -> access log -> limit by address -> authentication -> limit by subject -> endpoint.
+Request id -> trace -> access log -> limit by address -> authentication -> limit by subject ->
+idempotency key -> endpoint.
 It is one straight function: a tower of wrappers costs a coroutine a layer, for nothing that a reader gains.
 """
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from bascule.gateway._access import AccessLog
     from bascule.gateway._auth import Authenticator
     from bascule.gateway._endpoints import Endpoint
+    from bascule.gateway._idempotency import Idempotency
     from bascule.gateway._limits import RateLimit
     from bascule.gateway._router import Found
     from bascule.gateway._stats import GatewayStats
@@ -73,6 +75,7 @@ class Pipeline:
         realm: str,
         address_limit: RateLimit | None,
         subject_limit: RateLimit | None,
+        idempotency: Idempotency | None,
         tracer: Tracer | None,
     ) -> None:
         self._match = matching.match
@@ -82,6 +85,7 @@ class Pipeline:
         self._realm = realm
         self._address_limit = address_limit
         self._subject_limit = subject_limit
+        self._idempotency = idempotency
         self._tracer = tracer
 
     async def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -146,12 +150,16 @@ class Pipeline:
         if limit is not None:
             identity = exchange.identity
             # No subject holds a control character, so no token can name another's address.
-            decision = limit.check(identity.subject if identity is not None else "\0" + address)
-            if not decision.allowed:
+            key = identity.subject if identity is not None else "\0" + address
+            shared = limit.shared
+            counted = limit.check(key) if shared is None else await shared.check(key)
+            if not counted.allowed:
                 limit.rejected += 1
-                return limit.refusal(decision)
+                return limit.refusal(counted)
             limit.admitted += 1
-            exchange.answer_headers = [limit.policy, limit.header(decision)]
+            exchange.answer_headers = limit.headers(counted)
+        if self._idempotency is not None and self._idempotency.concerns(exchange):
+            return await self._idempotency.answer(exchange, endpoint)
         return await endpoint.answer(exchange)
 
     async def _authenticate(self, exchange: Exchange, endpoint: Endpoint) -> HttpResponse | None:

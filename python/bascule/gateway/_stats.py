@@ -10,6 +10,7 @@ from bascule.observe import HttpRow
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from bascule.gateway._idempotency import Idempotency
     from bascule.gateway._limits import RateLimit
 
 __all__ = ["GatewayStats"]
@@ -24,7 +25,10 @@ class GatewayStats:
 
     bounds: Sequence[float] = _BOUNDS
 
-    def __init__(self, limits: Sequence[RateLimit] = ()) -> None:
+    def __init__(
+        self, limits: Sequence[RateLimit] = (), idempotency: Idempotency | None = None
+    ) -> None:
+        self._idempotency = idempotency
         self._rows: dict[tuple[str, str], HttpRow] = {}
         self._limits = limits
         self._refused: dict[str, int] = {}
@@ -52,6 +56,16 @@ class GatewayStats:
         for limit in self._limits:
             yield limit.name, "admitted", limit.admitted
             yield limit.name, "rejected", limit.rejected
+
+    def degraded(self) -> Iterable[tuple[str, int]]:
+        """Return how often each shared limit decided without Redis."""
+        for limit in self._limits:
+            if limit.shared is not None:
+                yield limit.name, limit.degraded
+
+    def idempotent(self) -> Iterable[tuple[str, int]]:
+        """Return what became of requests with an idempotency key."""
+        return () if self._idempotency is None else list(self._idempotency.outcomes.items())
 
     def refused_tokens(self) -> Iterable[tuple[str, int]]:
         """Return how many tokens were refused, and why."""

@@ -14,7 +14,8 @@ import anyio
 from bascule.errors import TransportError
 from bascule.net._address import Address, format_peer, parse_address
 from bascule.net._jobs import MOST_PARKED, do_jobs
-from bascule.net._link import FULL_FLUSH, LINGER
+from bascule.net._link import FULL_FLUSH, FULL_READ, LARGE_READ, LINGER
+from bascule.net._malloc import keep_freed_memory
 from bascule.net._memory import connect_memory, listen_memory
 from bascule.net._unix import UnixSocket
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
-    from bascule.net._link import Future, Job, Link, Listener, Machine, Session, Timer
+    from bascule.net._link import AnySocket, Future, Job, Link, Listener, Machine, Session, Timer
 
     Attach = Callable[[Link], tuple[Machine, Session]]
 
@@ -46,6 +47,7 @@ class AsyncioLink(asyncio.Protocol):
         self.driver = driver
         self.peer = "unknown"
         self.tls: ssl.SSLObject | None = None
+        self.sock: AnySocket | None = None
         self.blocked = 0
         self._attach = attach
         self._loop = driver.loop
@@ -62,7 +64,8 @@ class AsyncioLink(asyncio.Protocol):
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
-        sock = transport.get_extra_info("socket")
+        self._read_at_most(FULL_READ)
+        sock = self.sock = transport.get_extra_info("socket")
         self.peer = format_peer(sock.family, transport.get_extra_info("peername"))
         self.tls = transport.get_extra_info("ssl_object")
         self.machine, self._session = self._attach(self)
@@ -70,6 +73,9 @@ class AsyncioLink(asyncio.Protocol):
         self.flush_soon()
 
     def data_received(self, data: bytes) -> None:
+        if len(data) >= FULL_READ:
+            keep_freed_memory()
+            self._read_at_most(LARGE_READ)
         events = self.machine.receive(data, self._now_ns())
         if events:
             self._session.handle_events(events)
@@ -128,6 +134,8 @@ class AsyncioLink(asyncio.Protocol):
             if events:
                 self._session.handle_events(events)
             more = data is not None and len(data) >= FULL_FLUSH
+            if more:
+                keep_freed_memory()
         if machine.finished:
             self._finish()
             self._watch_close()
@@ -137,6 +145,11 @@ class AsyncioLink(asyncio.Protocol):
                 transport.pause_reading()
             else:
                 transport.resume_reading()
+
+    def _read_at_most(self, size: int) -> None:
+        transport: Any = self._transport
+        if hasattr(transport, "max_size"):  # asyncio's own, without TLS; others have one buffer
+            transport.max_size = size
 
     def _finish(self) -> None:
         """Close this side, and the connection when the peer has closed its own."""
@@ -211,10 +224,16 @@ class _Handshake(asyncio.Protocol):
 @functools.cache
 def _scope_type() -> type[anyio.CancelScope]:
     """The scope of anyio for asyncio, without its timer; only a running loop can name it."""
+    base = type(anyio.CancelScope())
 
-    class Scope(type(anyio.CancelScope())):  # type: ignore[misc]
+    class Scope(base):  # type: ignore[misc, valid-type]
+        # Should anyio rename what is named here, every scope has its timer again: slower, not wrong.
+        __slots__ = ()
+        # The bare slot, as there is no timer to set.
+        deadline = getattr(base, "_deadline", base.deadline)
+
         def _timeout(self) -> None:
-            """Arm nothing. Should anyio rename this, every scope has its timer again: slower, not wrong."""
+            """Arm nothing."""
 
     return Scope
 
@@ -231,14 +250,14 @@ class _InContext:
     def __await__(self) -> Generator[Any, Any, None]:
         run = contextvars.copy_context().run
         coroutine = run(self._job.start, self._scope)
-        send, throw = coroutine.send, coroutine.throw
+        send = coroutine.send
         try:
             waited = run(send, None)
             while True:
                 try:
                     yield waited
                 except BaseException as error:  # noqa: BLE001 - whatever the loop throws in
-                    waited = run(throw, error)
+                    waited = run(coroutine.throw, error)
                 else:
                     waited = run(send, None)
         except StopIteration:

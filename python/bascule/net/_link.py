@@ -29,6 +29,12 @@ LINGER = 0.5
 #: A flush that gave this much may have left more behind.
 FULL_FLUSH = 200 * 1024
 
+#: Bytes asked for in one read. From 128 KiB on glibc maps pages for each, which costs three reads.
+FULL_READ = 64 * 1024
+
+#: What is asked for once a read was full, and :func:`bascule.net._malloc.keep_freed_memory` called.
+LARGE_READ = 256 * 1024
+
 
 class Machine(Protocol):
     """A sans-IO connection. Times are nanoseconds of :meth:`Driver.now_ns`."""
@@ -60,6 +66,14 @@ class Session(Protocol):
         ...
 
 
+class AnySocket(Protocol):
+    """What the sockets of either loop have in common, as far as it is needed."""
+
+    @property
+    def family(self) -> int: ...
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+
+
 class Link(Protocol):
     """One connection's socket."""
 
@@ -67,6 +81,8 @@ class Link(Protocol):
     peer: str
     #: The TLS connection, if the link has one.
     tls: ssl.SSLObject | None
+    #: What carries it; None if that is no socket.
+    sock: AnySocket | None
     #: 0 while the peer takes what is sent; otherwise a count of the ticks since it stopped.
     blocked: int
 

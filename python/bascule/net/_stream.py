@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from bascule.net._link import FULL_FLUSH, LINGER, Driver, Future, Link, Machine, Session
+from bascule.net._link import (
+    FULL_FLUSH,
+    FULL_READ,
+    LINGER,
+    AnySocket,
+    Driver,
+    Future,
+    Link,
+    Machine,
+    Session,
+)
+from bascule.net._malloc import keep_freed_memory
 
 if TYPE_CHECKING:
     import ssl
@@ -38,6 +49,7 @@ class StreamLink:
     ) -> None:
         self.peer = peer
         self.tls = tls
+        self.sock: AnySocket | None = None
         self._driver = driver
         self._receive = receive
         self._send = send
@@ -97,12 +109,15 @@ class StreamLink:
                 data = await receive()
                 if not data:
                     break
+                if len(data) >= FULL_READ:
+                    keep_freed_memory()
                 events = machine.receive(data, now_ns())
                 if events:
                     session.handle_events(events)
                 if machine.wants_write:
                     self.flush_soon()
-                if not machine.wants_read:
+                # What is read after the end, before the peer has taken that, is passed over.
+                if not machine.wants_read or (machine.finished and self.blocked):
                     self._readable = self._driver.future()
                     await self._readable
         except self._lost:
@@ -126,6 +141,8 @@ class StreamLink:
                 if events:
                     session.handle_events(events)
                 if data:
+                    if len(data) >= FULL_FLUSH:
+                        keep_freed_memory()
                     self.blocked = 1
                     await self._send(data)
                     self.blocked = 0

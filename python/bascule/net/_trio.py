@@ -13,6 +13,7 @@ import trio
 from bascule.errors import TransportError
 from bascule.net._address import format_peer, parse_address
 from bascule.net._jobs import MOST_PARKED, do_jobs
+from bascule.net._link import FULL_READ, LARGE_READ
 from bascule.net._memory import connect_memory, listen_memory
 from bascule.net._stream import StreamLink
 from bascule.net._unix import UnixSocket
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from bascule.net._link import Future, Job, Link, Listener, Machine, Session, Timer
 
     Attach = Callable[[Link], tuple[Machine, Session]]
-
-#: Bytes asked for in one read.
-READ_SIZE = 64 * 1024
 
 #: Errors that mean: this connection is over.
 LOST = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -270,7 +268,9 @@ class TrioDriver:
         peer = format_peer(sock.family, sock.getpeername())
         if tls is None:
             raw = _raw(sock)
-            return StreamLink(self, peer, *raw[:3], LOST, send_now=raw[3], send_eof=raw[4])
+            link = StreamLink(self, peer, *raw[:3], LOST, send_now=raw[3], send_eof=raw[4])
+            link.sock = raw[5]
+            return link
         stream = trio.SSLStream(
             trio.SocketStream(sock),
             tls,
@@ -286,11 +286,13 @@ class TrioDriver:
             raise TimeoutError(message) from error
 
         async def receive() -> bytes:
-            return bytes(await stream.receive_some(READ_SIZE))
+            return bytes(await stream.receive_some(FULL_READ))
 
         # trio's stream has the inquiries of ssl.SSLObject (getpeercert, selected_alpn_protocol).
         tls_object = cast("ssl.SSLObject", stream)
-        return StreamLink(self, peer, receive, stream.send_all, sock.close, LOST, tls_object)
+        link = StreamLink(self, peer, receive, stream.send_all, sock.close, LOST, tls_object)
+        link.sock = sock
+        return link
 
 
 def _reason(error: BaseException) -> str:
@@ -310,22 +312,28 @@ def _raw(
     Callable[[], None],
     Callable[[bytes], int],
     Callable[[], None],
+    stdlib_socket.socket,
 ]:
-    """Receive, send, close, send at once and send the end, one level below trio's socket.
+    """Receive, send, close, send at once and send the end, and the socket, one level below trio's socket.
 
     Its methods try before they wait, and let the loop turn once more when they need not wait. Here
     the reader waits first, which is its checkpoint, and the writer parks between its batches.
     """
     raw = stdlib_socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
     raw.setblocking(False)
+    size = FULL_READ
 
     async def receive() -> bytes:
+        nonlocal size
         while True:
             await trio.lowlevel.wait_readable(raw)
             try:
-                return raw.recv(READ_SIZE)
+                data = raw.recv(size)
             except BlockingIOError:
                 continue
+            if len(data) == size:
+                size = LARGE_READ
+            return data
 
     async def send(data: bytes) -> None:
         left = memoryview(data)
@@ -351,4 +359,4 @@ def _raw(
     def send_eof() -> None:
         raw.shutdown(stdlib_socket.SHUT_WR)
 
-    return receive, send, close, send_now, send_eof
+    return receive, send, close, send_now, send_eof, raw

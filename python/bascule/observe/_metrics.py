@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from bascule.observe._event_metrics import EventStats, collect_events
+from bascule.observe._samples import families
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
+
+    from bascule.observe._samples import Sample
 
 #: Statistics of one method: service, method, calls by status, calls by bucket, sum of seconds.
 CallRow = tuple[str, str, list[tuple[str, int]], list[int], float]
@@ -122,8 +127,37 @@ class HttpStats(Protocol):
         """Return (limit, ``admitted`` or ``rejected``, count) of each limit."""
         ...
 
+    def degraded(self) -> Iterable[tuple[str, int]]:
+        """Return (limit, decisions made without the others' counts)."""
+        ...
+
+    def idempotent(self) -> Iterable[tuple[str, int]]:
+        """Return (outcome, requests with an idempotency key)."""
+        ...
+
     def refused_tokens(self) -> Iterable[tuple[str, int]]:
         """Return (reason, count)."""
+        ...
+
+
+@dataclass(slots=True)
+class DiscoveryRow:
+    """What is known of one service that clients look for.
+
+    :ivar age: seconds since the registry said so last; None if it never did
+    :ivar errors: questions that failed, by kind
+    """
+
+    service: str
+    age: float | None
+    errors: dict[str, int]
+
+
+class DiscoveryStats(Protocol):
+    """Watched services as a resolver's package counts them; their number is bounded."""
+
+    def snapshot(self) -> Iterable[DiscoveryRow]:
+        """Return a row a service."""
         ...
 
 
@@ -145,7 +179,10 @@ class Metrics:
         self._breakers: list[Callable[[], Iterable[tuple[str, str]]]] = []
         self._attempts: dict[str, list[AttemptCounters]] = {}
         self._http: list[HttpStats] = []
+        self._samples: list[Callable[[], Iterable[Sample]]] = []
+        self._discovery: list[DiscoveryStats] = []
         self._databases: list[DatabaseStats] = []
+        self._events: list[EventStats] = []
         self._sagas: list[SagaStats] = []
         self.registry.register(self)
 
@@ -182,12 +219,30 @@ class Metrics:
         """Render a gateway's requests, its limits' decisions and the tokens that it refused."""
         self._http.append(stats)
 
+    def add_samples(self, samples: Callable[[], Iterable[Sample]]) -> None:
+        """Render single values.
+
+        :param samples: tells them at the time of the scrape
+        """
+        self._samples.append(samples)
+
+    def add_discovery(self, stats: DiscoveryStats) -> None:
+        """Render ``discovery_list_age_seconds`` and ``discovery_errors_total`` of watched services."""
+        self._discovery.append(stats)
+
     def add_database(self, stats: DatabaseStats) -> None:
         """Render ``database_connections`` and what happened to transactions.
 
         :param stats: ``Database.stats``
         """
         self._databases.append(stats)
+
+    def add_events(self, stats: EventStats) -> None:
+        """Render what a bus (``events_*``) or an outbox relay (``outbox_*``) counts.
+
+        :param stats: ``bus.stats`` or ``relay.stats``
+        """
+        self._events.append(stats)
 
     def add_sagas(self, stats: SagaStats) -> None:
         """Render a coordinator's runs and steps, and what its log holds unfinished.
@@ -216,7 +271,10 @@ class Metrics:
         yield from self._collect_attempts()
         yield from self._collect_breakers()
         yield from self._collect_http()
+        yield from families(each for samples in self._samples for each in samples())
+        yield from self._collect_discovery()
         yield from self._collect_databases()
+        yield from collect_events(self._events)
         yield from self._collect_sagas()
 
     def _collect_calls(self, prefix: str, side: str) -> Iterable[Metric]:
@@ -310,6 +368,17 @@ class Metrics:
         refused = CounterMetricFamily(
             "auth_refused", "Bearer tokens refused by the gateway", labels=("reason",)
         )
+        degraded = CounterMetricFamily(
+            "rate_limit_degraded",
+            "Decisions of a shared rate limit while Redis was away",
+            labels=("limit",),
+        )
+        idempotent = CounterMetricFamily(
+            "idempotent_requests",
+            "Requests with an idempotency key: executed, replayed, in_flight, mismatched, or the "
+            "store was away: unavailable if refused for that, unprotected if not",
+            labels=("outcome",),
+        )
         for stats in self._http:
             for row in stats.snapshot():
                 for status, count in row.statuses.items():
@@ -321,10 +390,37 @@ class Metrics:
                 decisions.add_metric((limit, outcome), count)
             for reason, count in stats.refused_tokens():
                 refused.add_metric((reason,), count)
+            for limit, count in stats.degraded():
+                degraded.add_metric((limit,), count)
+            for outcome, count in stats.idempotent():
+                idempotent.add_metric((outcome,), count)
         yield requests
         yield duration
         yield decisions
         yield refused
+        yield degraded
+        yield idempotent
+
+    def _collect_discovery(self) -> Iterable[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        age = GaugeMetricFamily(
+            "discovery_list_age_seconds",
+            "Seconds since the registry confirmed the list of instances that is used",
+            labels=("service",),
+        )
+        errors = CounterMetricFamily(
+            "discovery_errors",
+            "Questions for a service's instances that failed",
+            labels=("service", "kind"),
+        )
+        for row in _merged_discovery(self._discovery):
+            if row.age is not None:
+                age.add_metric((row.service,), row.age)
+            for kind, count in row.errors.items():
+                errors.add_metric((row.service, kind), count)
+        yield age
+        yield errors
 
     def _collect_sagas(self) -> Iterable[Metric]:
         from prometheus_client.metrics_core import (
@@ -396,6 +492,18 @@ class Metrics:
                 troubles.add_metric((name, state.removesuffix("s")), count)
         yield connections
         yield troubles
+
+
+def _merged_discovery(sources: Iterable[DiscoveryStats]) -> Iterable[DiscoveryRow]:
+    """A service that two sources know shows its older list."""
+    rows: dict[str, DiscoveryRow] = {}
+    for row in (each for stats in sources for each in stats.snapshot()):
+        merged = rows.setdefault(row.service, DiscoveryRow(row.service, None, {}))
+        if row.age is not None:
+            merged.age = row.age if merged.age is None else max(merged.age, row.age)
+        for kind, count in row.errors.items():
+            merged.errors[kind] = merged.errors.get(kind, 0) + count
+    return rows.values()
 
 
 class _Row:

@@ -1,5 +1,6 @@
 """Policies that keep a service standing: circuit breaker and rate limiters, usable alone."""
 
+from bascule._redis import RedisClient as RedisClient
 from bascule.resilience._balancing import EndpointSnapshot as EndpointSnapshot
 from bascule.resilience._balancing import endpoint_snapshots as endpoint_snapshots
 from bascule.resilience._balancing import hash_key as hash_key
@@ -13,3 +14,6 @@ from bascule.resilience._limiter import Decision as Decision
 from bascule.resilience._limiter import GcraLimiter as GcraLimiter
 from bascule.resilience._limiter import RateLimiter as RateLimiter
 from bascule.resilience._limiter import TokenBucketLimiter as TokenBucketLimiter
+from bascule.resilience._shared_limiter import Away as Away
+from bascule.resilience._shared_limiter import SharedDecision as SharedDecision
+from bascule.resilience._shared_limiter import SharedRateLimiter as SharedRateLimiter

@@ -195,11 +195,14 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
         self._nursery = Nursery()
         super().__init__(channel, method, context, (*interceptors, self._nursery), config)
         self.channel = channel
+        self._replay = None  # its attempts have their own
         #: Messages that an attempt may still have to send; None once there are none.
         self.kept: list[bytes] | None = []
         self._kept_size = 0
         self._request: bytes | None = None
         self._running: list[Attempt] = []
+        # Where hedges were sent to; the next one goes elsewhere if it can.
+        self._used: list[int] = []
         self._winner: Attempt | None = None
         # Whether the next attempt is the last one, because not all of the request was kept.
         self._last = False
@@ -390,7 +393,9 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
             metadata = [*(metadata or ()), (PREVIOUS_KEY, str(previous))]
         while True:
             limit_ns = None if self._of_scope else self._deadline_ns
-            slot = await channel.admit(limit_ns, self.wait_for_ready, metadata)
+            slot = await channel.admit(limit_ns, self.wait_for_ready, metadata, self._used)
+            if self._config.hedging is not None:
+                self._used.append(slot.endpoint)
             connection = slot.connection
             try:
                 now_ns = channel.driver.now_ns()

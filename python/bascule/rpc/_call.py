@@ -137,6 +137,7 @@ class ConfiguredCall:
         "_metadata",
         "_of_scope",
         "_transparent",
+        "_used",
         "_wait_for_ready",
     )
 
@@ -160,6 +161,8 @@ class ConfiguredCall:
         self._config = config
         self._wait_for_ready = wait_for_ready
         self._transparent = False
+        # Where hedges were sent to; the next one goes elsewhere if it can.
+        self._used: list[int] = []
 
     async def run(self) -> Answer:
         """Make the attempts that the configuration allows, until one has the answer."""
@@ -220,8 +223,10 @@ class ConfiguredCall:
         while True:
             try:
                 slot = await channel.admit(
-                    None if of_scope else deadline_ns, self._wait_for_ready, metadata
+                    None if of_scope else deadline_ns, self._wait_for_ready, metadata, self._used
                 )
+                if self._config.hedging is not None:
+                    self._used.append(slot.endpoint)
                 event = await _exchange(
                     channel, slot, self._index, self._data, metadata, deadline_ns, of_scope
                 )

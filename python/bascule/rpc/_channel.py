@@ -62,8 +62,8 @@ class Channel:
     progress. For use from the event loop that entered it: from another one, or another thread,
     calls raise :class:`bascule.errors.WrongLoopError`.
 
-    :param target: ``host:port``, ``static:///a:1,b:2``, ``unix:/path``, ``memory:name``
-        or ``memory:///service`` for what ``registry`` knows
+    :param target: ``host:port``, ``static:///a:1,b:2``, ``dns:///host:port``, ``consul:///service``,
+        ``unix:/path``, ``memory:name`` or ``memory:///service`` for what ``registry`` knows
     :param registry: for ``memory:///``; the process's own by default
     :param resolver: instead of what the target's scheme means
     :param tls: talk TLS to every TCP and Unix endpoint

@@ -15,6 +15,7 @@ from bascule.rpc._call import (
     FAILURE,
     FAILURES,
     SUCCESS,
+    UNSENT,
     error_of,
     leave_to_scope,
     refused,
@@ -43,6 +44,10 @@ class Stream(Generic[Sent, Received]):
     Use as ``async with``. Leaving it before the call has ended resets it;
     leaving it by an exception or a cancellation does so at once. One task may
     receive while another sends.
+
+    A call that the server says it has not processed is sent again by whoever uses the stream next,
+    once, and one that was never sent as often as needed, as long as its headers have not come and
+    its request is small enough to be kept. Source: gRFC A6, "Transparent Retries".
     """
 
     def __init__(
@@ -69,6 +74,12 @@ class Stream(Generic[Sent, Received]):
         self._outcome: tuple[int, str | None, Any] | None = None
         self._writable: Future[None] | None = None
         self._turn = 0
+        #: What was sent, as long as it may have to be sent again; None once it need not.
+        self._replay: list[bytes] | None = []
+        self._replay_size = 0
+        # Whether the call has to be sent again, and whether it was because a server said so.
+        self._again = False
+        self._transparent = False
         self._deadline_ns: int | None = None
         self._of_scope = False
         # Whether the caller knows how the call ended: leaving need not say it again.
@@ -170,20 +181,30 @@ class Stream(Generic[Sent, Received]):
         """
         data = self._encoded(message)
         if not self._method.cardinality.client_streaming:
+            if self._replay is not None:
+                self._replay.append(data)
             await self._start(data)
             self._send_ended = True
             return
         if not self._started:
             await self._start(None)
-        if self._outcome is not None or self._slot is None:
+        if self._again:
+            await self._restart()
+        if self._outcome is not None:
             # The server ended the call: its status is what the caller should see.
             return
-        connection = self._slot.connection
-        writable = connection.machine.send_message(self._call, data)
-        connection.link.flush_soon()
+        if self._replay is not None:
+            self._remember(data)
+        writable = False  # while another task starts the call, which sends this as well
+        if self._slot is not None:
+            connection = self._slot.connection
+            writable = connection.machine.send_message(self._call, data)
+            connection.link.flush_soon()
         if not writable:
             self._writable = self._channel.driver.future()
             await self._writable
+            if self._again:
+                await self._restart()
         elif (turn := self._turn + 1) == TURN:
             self._turn = 0
             await anyio.lowlevel.checkpoint()
@@ -217,7 +238,7 @@ class Stream(Generic[Sent, Received]):
         """
         self._require_started()
         while not self._headers_came and self._outcome is None:
-            await self._queue.wait(self._channel.driver.future())
+            await self._wait()
         if self.initial_metadata is None:
             self.initial_metadata = MultiDict()
         if not self._headers_came:
@@ -234,7 +255,7 @@ class Stream(Generic[Sent, Received]):
             if queue.ended:
                 await self._raise_for_status()
                 return None
-            await queue.wait(self._channel.driver.future())
+            await self._wait()
         data = queue.messages.popleft()
         if self._slot is not None:
             self._slot.connection.machine.consume(self._call, PREFIX + len(data))
@@ -256,7 +277,7 @@ class Stream(Generic[Sent, Received]):
             while self._queue.messages:
                 await self.recv_message()
             if not self._queue.ended:
-                await self._queue.wait(self._channel.driver.future())
+                await self._wait()
         await self._raise_for_status()
 
     async def cancel(self) -> None:
@@ -268,6 +289,7 @@ class Stream(Generic[Sent, Received]):
     def handle_headers(self, headers: Any) -> None:
         """The connection reports the response headers."""
         self._headers_came = True
+        self._drop_replay()
         self.initial_metadata = MultiDict(headers.items() if headers is not None else ())
         self._queue.wake()
 
@@ -282,13 +304,22 @@ class Stream(Generic[Sent, Received]):
 
     def handle_end(self, event: Event) -> None:
         """The connection reports the status."""
-        _, _, status, message, trailers, _ = event
+        _, _, status, message, trailers, unprocessed = event
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            outcome = ABANDONED if unprocessed else _outcome_of(status)
+            self._channel.complete(slot, outcome, trailers)
+        if self._may_repeat(unprocessed):
+            self._transparent = self._transparent or unprocessed != UNSENT
+            self._channel.attempts.transparent += 1
+            self._again = True
+            self._queue.wake()
+            self.handle_writable()
+            return
+        self._drop_replay()
         self._outcome = (status, message, trailers)
         self.trailing_metadata = MultiDict(trailers.items() if trailers is not None else ())
         self._context.trailing_metadata = self.trailing_metadata
-        slot, self._slot = self._slot, None
-        if slot is not None:
-            self._channel.complete(slot, _outcome_of(status), trailers)
         self._queue.end()
         self.handle_writable()
 
@@ -332,11 +363,62 @@ class Stream(Generic[Sent, Received]):
         self._call = call
         self._context.peer = connection.link.peer
         connection.streams[call] = self
+        if request is None:
+            # What was kept, or came from another task meanwhile: it is little, and need not wait.
+            for data in self._replay or ():
+                connection.machine.send_message(call, data)
+            if self._send_ended:
+                connection.machine.end(call)
+            self.handle_writable()
         connection.link.flush_soon()
         if self._deadline_ns is not None and not self._of_scope:
             connection.arm(self._deadline_ns)
 
+    def _may_repeat(self, unprocessed: int) -> bool:
+        if self._replay is None or self._outcome is not None:
+            return False
+        return unprocessed == UNSENT or (bool(unprocessed) and not self._transparent)
+
+    async def _wait(self) -> None:
+        """Wait until something comes; send the call again if it has to be."""
+        if self._again:
+            await self._restart()
+        else:
+            await self._queue.wait(self._channel.driver.future())
+
+    async def _restart(self) -> None:
+        self._again = False
+        request = None
+        if not self._method.cardinality.client_streaming and self._replay:
+            request = self._replay[0]
+        try:
+            await self._start(request)
+        except BaseException:
+            # Cancelled: whoever else uses the stream goes on.
+            self._started = True
+            self._again = self._outcome is None
+            self._queue.wake()
+            self.handle_writable()
+            raise
+
+    def _remember(self, data: bytes) -> None:
+        if self._replay is None:
+            return
+        fits = self._channel.attempts.keep(len(data), self._replay_size)
+        if fits:
+            self._replay_size += len(data)
+        if fits or self._slot is None:
+            self._replay.append(data)
+        else:
+            self._drop_replay()
+
+    def _drop_replay(self) -> None:
+        self._replay = None
+        self._channel.attempts.release(self._replay_size)
+        self._replay_size = 0
+
     def _abandon(self) -> None:
+        self._drop_replay()
         slot, self._slot = self._slot, None
         if slot is not None:
             connection = slot.connection

@@ -155,10 +155,12 @@ class Pool:
         deadline_ns: int | None,
         wait_for_ready: bool | None = None,
         metadata: list[tuple[str, Any]] | None = None,
+        avoid: Sequence[int] = (),
     ) -> Slot:
         """Pick a connection and take a permit, waiting while endpoints connect.
 
         :param wait_for_ready: wait as well while none can be reached; None: as the channel does
+        :param avoid: endpoints to pass over if there are others
         :raises RejectedError: if nothing may be sent
         :raises RpcError: UNAVAILABLE if no endpoint can be reached, DEADLINE_EXCEEDED if
             the deadline comes first
@@ -166,7 +168,11 @@ class Pool:
         while True:
             policy = self._policy
             now_ns = self._driver.now_ns()
-            if self._hash_header is None:
+            if avoid:
+                verdict, endpoint, permit, retry_ns = policy.admit(
+                    now_ns, self._hash(metadata), None, avoid
+                )
+            elif self._hash_header is None:
                 verdict, endpoint, permit, retry_ns = policy.admit(now_ns)
             else:
                 verdict, endpoint, permit, retry_ns = policy.admit(now_ns, self._hash(metadata))
@@ -267,11 +273,13 @@ class Pool:
         """Take what the resolver says."""
         if isinstance(said, ResolverState):
             endpoints, document = said.endpoints, said.service_config
+            outdated = said.problem and f"{self.target}: {said.problem}"
         else:
-            endpoints, document = said, None
-        self._updated_ns = self._driver.now_ns()
-        problem = self._take_config(document)
-        if problem is not None and not self._resolved:
+            endpoints, document, outdated = said, None, None
+        if outdated is None:
+            self._updated_ns = self._driver.now_ns()
+        problem = self._take_config(document) or outdated
+        if problem is not None and not self._resolved and (problem != outdated or not endpoints):
             # gRFC A21: without a config that was valid before, the channel does not work.
             self._unresolved = problem
         else:

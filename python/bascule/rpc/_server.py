@@ -53,7 +53,8 @@ class ServerLimits:
     :param max_connections: connections at once; more are closed as soon as they are accepted
     :param max_calls: calls at once over all connections; more are refused before their handler
         starts, by RESOURCE_EXHAUSTED and a time to come back (``grpc-retry-pushback-ms``)
-    :param keepalive: pings that find dead clients; None for none
+    :param keepalive: pings that find dead clients; None for none. Its timeout is also how long the
+        system waits for an acknowledgement of what was sent (TCP_USER_TIMEOUT, on Linux)
     :param min_ping_interval: a client that pings more often, three times, is cut off; what it is
         sent makes its pings forgiven
     :param pings_without_calls: whether that interval holds for a client without calls too;
@@ -61,7 +62,13 @@ class ServerLimits:
     :param max_connection_age: a connection takes no new calls from then on, give or take a tenth;
         clients make another one. ``math.inf`` for no limit
     :param max_connection_age_grace: its calls then have so long to end before they are cancelled
-    :raises ConfigurationError: if ``max_connections`` or ``max_calls`` is less than 1
+    :param max_incomplete: bytes of requests that are not whole yet, held by a connection. Beyond
+        half of it, only the oldest requests that fit into the other half get flow-control credit;
+        the rest waits for its turn with what its window let through (256 KiB)
+    :param max_incomplete_of_all: the same for all connections; beyond it, calls whose requests
+        are larger than 16 KiB are refused by RESOURCE_EXHAUSTED
+    :raises ConfigurationError: if ``max_connections``, ``max_calls`` or one of the last two is
+        less than 1
     """
 
     max_streams: int = 100
@@ -79,14 +86,15 @@ class ServerLimits:
     blocked_timeout: float = 60.0
     max_connections: int = 10_000
     max_calls: int | None = None
+    max_incomplete: int = 16 * 1024 * 1024
+    max_incomplete_of_all: int = 512 * 1024 * 1024
 
     def __post_init__(self) -> None:
-        if self.max_connections < 1 or (self.max_calls is not None and self.max_calls < 1):
-            message = (
-                f"max_connections {self.max_connections!r}, max_calls {self.max_calls!r}: "
-                "a server needs room for 1 at least"
-            )
-            raise ConfigurationError(message)
+        for name in ("max_connections", "max_calls", "max_incomplete", "max_incomplete_of_all"):
+            most = getattr(self, name)
+            if most is not None and most < 1:
+                message = f"{name} {most!r}: a server needs room for 1 at least"
+                raise ConfigurationError(message)
 
 
 class Server:
@@ -133,6 +141,7 @@ class Server:
         self.bindings: list[Binding] = []
         #: The same methods for calls whose messages are JSON.
         self.json_bindings: list[Binding] = []
+        self.keepalive = limits.keepalive
         self._services = tuple(services)
         max_send_message = limits.max_send_message
         if max_send_message is None:
@@ -177,6 +186,8 @@ class Server:
             pings_without_calls=limits.pings_without_calls,
             max_age_ns=nanoseconds(limits.max_connection_age),
             max_age_grace_ns=nanoseconds(limits.max_connection_age_grace),
+            max_incomplete=limits.max_incomplete,
+            max_incomplete_of_all=limits.max_incomplete_of_all,
         )
         context = None if tls is None else tls.context(protocols)
         addresses = (listen,) if isinstance(listen, str) else tuple(listen)

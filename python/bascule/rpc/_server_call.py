@@ -11,6 +11,7 @@ from grpclib.exceptions import GRPCError, ProtocolError
 
 from bascule import _core
 from bascule.errors import DecodeError, RejectedError, RpcError, Status
+from bascule.net._user_timeout import give_up_after
 from bascule.rpc._compression import ACCEPT_ENCODING
 from bascule.rpc._context import CallContext, _current, pairs
 from bascule.rpc._details import DETAILS_KEY, encode_details
@@ -46,11 +47,8 @@ class ServerCall(CallContext):
     """One call from its first event to its status."""
 
     queue: MessageQueue
-    reply: bytes | None = None
-    error: GRPCError | None = None
     gone = False
     headers_sent = False
-    scope: anyio.CancelScope | None = None
     writable: Future[None] | None = None
 
     def __init__(
@@ -62,12 +60,22 @@ class ServerCall(CallContext):
         timeout_ns: int | None,
         request: bytes | None,
     ) -> None:
-        super().__init__(binding.path, session.link.peer, headers, session.link.tls)
+        # What the base class does: calling it is as dear as all that is done here.
+        link = session.link
+        self.method = binding.path
+        self.peer = link.peer
+        self._headers = headers
+        self._tls = link.tls
         self.session = session
         self.stream = stream
         self.binding = binding
         self.timeout_ns = timeout_ns
         self.request = b"" if request is None else request
+        # Of what most calls set later: were these missing in the first calls of a class, Python
+        # would keep the attributes of all that follow in a dictionary each.
+        self.scope: anyio.CancelScope | None = None
+        self.reply: bytes | None = None
+        self.error: GRPCError | None = None
         if timeout_ns is not None:
             self.deadline = (session.driver.now_ns() + timeout_ns) / 1e9
         if not (binding.unary_request and binding.unary_reply):
@@ -231,6 +239,8 @@ class ServerSession:
         self.machine = _core.ServerConnection(server.config, driver.now_ns(), alpn)
         self.driver = driver
         self.link = link
+        if server.keepalive is not None:
+            give_up_after(link, server.keepalive.timeout)
         self.calls: dict[int, ServerCall] = {}
         self._bindings = server.bindings
         self._json_bindings = server.json_bindings

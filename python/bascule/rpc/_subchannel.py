@@ -12,6 +12,7 @@ import anyio
 from bascule import _core
 from bascule.errors import ConfigurationError, TransportError
 from bascule.net import parse_address
+from bascule.net._user_timeout import give_up_after
 from bascule.rpc._snapshot import ConnectivityState
 
 if TYPE_CHECKING:
@@ -205,6 +206,8 @@ class Terms:
 
         tls = None if address.startswith("memory:") else self.tls
         await self.driver.connect(address, attach, tls, server_name)
+        if keepalive is not None:
+            give_up_after(made[0].link, keepalive.timeout)
         made[0].watch()
         return made[0]
 

@@ -9,7 +9,7 @@ from bascule.net import parse_address
 #: Schemes of the targets that this version resolves.
 SCHEMES = (
     "host:port, static:///host:port,host:port, dns:///host:port, dns:///_service._proto.name, "
-    "dns://nameserver/host:port, unix:/path, memory:name or memory:///service"
+    "dns://nameserver/host:port, consul:///service, consul://agent:port/service, k8s:///service.namespace:port, unix:/path, memory:name or memory:///service"
 )
 
 
@@ -20,6 +20,14 @@ def resolve_target(target: str, registry: MemoryRegistry | None) -> Resolver:
     """
     if target.startswith("dns:"):
         return _resolve_dns(target)
+    if target.startswith("consul:"):
+        from bascule.discovery.consul import consul_target
+
+        return consul_target(target)
+    if target.startswith("k8s:"):
+        from bascule.discovery.kubernetes import kubernetes_target
+
+        return kubernetes_target(target)
     scheme, separator, rest = target.partition(":///")
     if separator and scheme == "memory" and rest:
         return (registry or MemoryRegistry.default()).resolver(rest)

@@ -439,7 +439,7 @@ def _require_apart(step: str, changes: Mapping[str, Any], changed: dict[str, str
 _LEVELS = {
     SagaEvent.STARTED: logging.INFO,
     SagaEvent.RETRYING: logging.WARNING,
-    # What cannot be done and is undone is an answer, not a trouble.
+    # A step that says no, such as a card that is declined, is an answer: its caller is told.
     SagaEvent.FAILED: logging.INFO,
     SagaEvent.PARKED: logging.ERROR,
     SagaEvent.COMPLETED: logging.INFO,

@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import sqlalchemy as sa
 
+from bascule.events import outbox_tables
 from bascule.saga import saga_tables
-from bascule.sql import from_micros, to_micros
+from bascule.sql import EXACT_TEXT, from_micros, to_micros
 from bascule_shop._generated.order import Order, OrderLine, OrderStatus
 from bascule_shop._generated.shop import Money
-from bascule_shop._outbox import Outbox, outbox_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bascule.events import Event
+    from bascule.events import Event, SqlOutbox
     from bascule.sql import Database
 
 __all__ = [
     "METADATA",
-    "OUTBOX",
     "SAGAS",
     "KeyTakenError",
     "OrderStore",
@@ -78,7 +77,7 @@ class OrderStore(Protocol):
 
 
 METADATA = sa.MetaData()
-OUTBOX = outbox_table(METADATA)
+outbox_tables(METADATA)
 SAGAS = saga_tables(METADATA)
 _ORDERS = sa.Table(
     "orders",
@@ -93,14 +92,15 @@ _ORDERS = sa.Table(
     sa.Column("idempotency_key", sa.String(128)),
     sa.Column("fingerprint", sa.LargeBinary, nullable=False),
     sa.Column("failure", sa.LargeBinary),
-    sa.UniqueConstraint("user_id", "idempotency_key"),
+    sa.UniqueConstraint("user_id", "idempotency_key", name="uq_orders_key"),
+    **EXACT_TEXT,
 )
 
 
 class SqlOrderStore:
     """Orders in SQL."""
 
-    def __init__(self, database: Database, outbox: Outbox) -> None:
+    def __init__(self, database: Database, outbox: SqlOutbox) -> None:
         self._database = database
         self._outbox = outbox
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy as sa
 
-from bascule.sql import from_micros, to_micros
+from bascule.sql import EXACT_TEXT, from_micros, to_micros
 from bascule_shop._generated.payment import Payment, PaymentState
 from bascule_shop._generated.shop import Money
 
@@ -55,6 +55,7 @@ _PAYMENTS = sa.Table(
     sa.Column("state", sa.Integer, nullable=False),
     sa.Column("reference", sa.String(100), nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
+    **EXACT_TEXT,
 )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import sqlalchemy as sa
 
-from bascule.sql import from_micros, to_micros
+from bascule.sql import EXACT_TEXT, from_micros, to_micros
 from bascule_shop._generated.product import Item, Product, Reservation, ReservationState
 from bascule_shop._generated.shop import Money
 
@@ -55,6 +56,9 @@ class ProductStore(Protocol):
     async def release(self, reservation_id: str, moment: datetime) -> Reservation:
         """Give a reservation back, once. An unknown one is remembered as released."""
 
+    async def seed(self, products: Sequence[Product]) -> None:
+        """Add products, if there is no product at all."""
+
 
 METADATA = sa.MetaData()
 _PRODUCTS = sa.Table(
@@ -65,7 +69,9 @@ _PRODUCTS = sa.Table(
     sa.Column("description", sa.String(1000), nullable=False),
     sa.Column("currency", sa.String(3), nullable=False),
     sa.Column("price_minor", sa.BigInteger, nullable=False),
-    sa.Column("stock", sa.Integer, sa.CheckConstraint("stock >= 0"), nullable=False),
+    sa.Column("stock", sa.Integer, nullable=False),
+    sa.CheckConstraint("stock >= 0", name="ck_products_stock"),
+    **EXACT_TEXT,
 )
 _RESERVATIONS = sa.Table(
     "reservations",
@@ -74,6 +80,7 @@ _RESERVATIONS = sa.Table(
     sa.Column("state", sa.Integer, nullable=False),
     sa.Column("items", sa.LargeBinary, nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
+    **EXACT_TEXT,
 )
 
 
@@ -155,7 +162,9 @@ class SqlProductStore:
             if connection.scalar(sa.select(_PRODUCTS.c.id).limit(1)) is None:
                 connection.execute(sa.insert(_PRODUCTS), [_to_row(item) for item in products])
 
-        await self._database.write(work)
+        # Another process may be seeding too: one of them has its way.
+        with suppress(sa.exc.IntegrityError):
+            await self._database.write(work)
 
 
 def _take(connection: sa.Connection, item: Item) -> bool:

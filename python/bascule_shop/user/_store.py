@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy as sa
 
-from bascule.sql import from_micros, to_micros
+from bascule.events import outbox_tables
+from bascule.sql import EXACT_TEXT, from_micros, to_micros
 from bascule_shop._generated.user import User
-from bascule_shop._outbox import Outbox, outbox_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bascule.events import Event
+    from bascule.events import Event, SqlOutbox
     from bascule.sql import Database
 
-__all__ = ["METADATA", "OUTBOX", "EmailTakenError", "SqlUserStore", "UserStore"]
+__all__ = ["METADATA", "EmailTakenError", "SqlUserStore", "UserStore"]
 
 
 class EmailTakenError(Exception):
@@ -40,22 +41,24 @@ class UserStore(Protocol):
 
 
 METADATA = sa.MetaData()
-OUTBOX = outbox_table(METADATA)
+outbox_tables(METADATA)
 _USERS = sa.Table(
     "users",
     METADATA,
     sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("email", sa.String(254), nullable=False, unique=True),
+    sa.Column("email", sa.String(254), nullable=False),
     sa.Column("display_name", sa.String(100), nullable=False),
     sa.Column("password_hash", sa.String(200), nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("email", name="uq_users_email"),
+    **EXACT_TEXT,
 )
 
 
 class SqlUserStore:
     """Users in SQL."""
 
-    def __init__(self, database: Database, outbox: Outbox) -> None:
+    def __init__(self, database: Database, outbox: SqlOutbox) -> None:
         self._database = database
         self._outbox = outbox
 
@@ -92,7 +95,9 @@ class SqlUserStore:
             if connection.scalar(sa.select(_USERS.c.id).limit(1)) is None:
                 connection.execute(sa.insert(_USERS), [_to_row(user, "!") for user in users])
 
-        await self._database.write(work)
+        # Another process may be seeding too: one of them has its way.
+        with suppress(sa.exc.IntegrityError):
+            await self._database.write(work)
 
 
 def _to_row(user: User, password_hash: str) -> dict[str, Any]:

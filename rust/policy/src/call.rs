@@ -34,6 +34,9 @@ pub enum CallVerdict {
     NoEndpoint,
 }
 
+/// How often a balancer is asked for an endpoint that a call was not sent to.
+const PICKS: usize = 4;
+
 /// The right to make one call; reported once with [`CallPolicy::handle_complete`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct CallPermit(u64);
@@ -238,6 +241,18 @@ impl CallPolicy {
     /// Only a call that has somewhere to go takes from the limit, and only one within the limit
     /// takes the permit of a breaker.
     pub fn handle_admit(&mut self, key: &str, hash: Option<u64>, now: Nanos) -> CallVerdict {
+        self.handle_admit_elsewhere(key, hash, &[], now)
+    }
+
+    /// The same for a call that was sent to some endpoints already, and should go
+    /// to another one if there is any.
+    pub fn handle_admit_elsewhere(
+        &mut self,
+        key: &str,
+        hash: Option<u64>,
+        avoid: &[u64],
+        now: Nanos,
+    ) -> CallVerdict {
         if self.stale || now >= self.stale_at {
             self.gather(now);
         }
@@ -257,12 +272,27 @@ impl CallPolicy {
             now,
             decay: self.decay.unwrap_or(1),
         };
-        let Some(index) = self.balancer.pick(&Call {
+        let call = Call {
             hash,
             loads: &loads,
-        }) else {
+        };
+        let was_sent_to = |index: &usize| {
+            let place = self.candidates[*index];
+            avoid.contains(&self.endpoints[place].id)
+        };
+        let Some(mut index) = self.balancer.pick(&call) else {
             return self.refuse();
         };
+        if was_sent_to(&index) {
+            let again = (0..PICKS).filter_map(|_| self.balancer.pick(&call));
+            let count = self.candidates.len();
+            // Some balancers always give the same one for the same call.
+            let next = (1..count).map(|step| (index + step) % count);
+            index = again
+                .chain(next)
+                .find(|each| !was_sent_to(each))
+                .unwrap_or(index);
+        }
         let endpoint = &mut self.endpoints[self.candidates[index]];
         let permit = match &mut endpoint.breaker {
             None => Permit::from_generation(0),

@@ -344,3 +344,30 @@ fn only_a_call_that_goes_somewhere_takes_from_the_limit() {
         CallVerdict::Admit { .. }
     ));
 }
+
+#[test]
+fn a_call_is_sent_elsewhere_as_long_as_there_is_an_elsewhere() {
+    for kind in Kind::ALL {
+        let mut policy = CallPolicy::new(kind.build(1, &Sizes::default()), None, None);
+        let ids = policy.handle_update([("a", 1), ("b", 5), ("c", 1), ("d", 1)], 0);
+        for &id in &ids[..3] {
+            policy.handle_ready(id, true);
+        }
+        for hash in 0..20 {
+            let mut sent_to = Vec::new();
+            for _ in 0..4 {
+                let verdict = policy.handle_admit_elsewhere("", Some(hash), &sent_to, 0);
+                let CallVerdict::Admit { endpoint, permit } = verdict else {
+                    panic!("{kind:?}: {verdict:?}");
+                };
+                policy.handle_complete(endpoint, permit, Outcome::Abandoned, 0);
+                sent_to.push(endpoint);
+            }
+            // The fourth had to go where another one was.
+            let mut distinct = sent_to.clone();
+            distinct.sort_unstable();
+            distinct.dedup();
+            assert_eq!(distinct, ids[..3], "{kind:?}: {sent_to:?}");
+        }
+    }
+}

@@ -86,7 +86,7 @@ impl Encoding {
 
     /// The encoding that `headers` announce; an unknown one is the error.
     pub(crate) fn announced(headers: &HeaderMap) -> Result<Option<Self>, String> {
-        match headers.get(ENCODING) {
+        match headers.get(&grpc::ENCODING) {
             None => Ok(None),
             Some(value) if value == IDENTITY => Ok(None),
             Some(value) => Self::from_name(value.as_bytes())

@@ -17,6 +17,12 @@ pub const PREFIX: usize = 5;
 /// The flag of a compressed message.
 pub(crate) const COMPRESSED: u8 = 1;
 
+// Names that are parsed once and not for each call.
+pub(crate) static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) static ENCODING: HeaderName = HeaderName::from_static(compress::ENCODING);
+
 /// Status codes that the wire itself produces.
 #[allow(missing_docs)]
 pub mod code {
@@ -96,46 +102,34 @@ impl Deframer {
         if self.partial.is_empty() && self.rest.is_empty() {
             self.rest = data;
         } else {
-            self.partial.extend_from_slice(&self.rest);
-            self.rest = Bytes::new();
-            self.partial.extend_from_slice(&data);
+            let rest = std::mem::take(&mut self.rest);
+            self.append(&rest);
+            self.append(&data);
         }
+    }
+
+    /// Makes room for the whole message once an eighth of it has come: nobody gets
+    /// memory for the promise of a prefix, and few bytes are moved twice.
+    fn append(&mut self, data: &[u8]) {
+        let have = self.partial.len() + data.len();
+        if have > self.partial.capacity() {
+            let whole = match *self.partial {
+                [_, a, b, c, d, ..] => PREFIX + u32::from_be_bytes([a, b, c, d]) as usize,
+                _ => 0,
+            };
+            let mut larger = BytesMut::with_capacity(whole.min(8 * have).max(have));
+            larger.extend_from_slice(&self.partial);
+            self.partial = larger;
+        }
+        self.partial.extend_from_slice(data);
     }
 
     /// The next whole message, decompressed; both sizes are held to the limit.
     pub fn next(&mut self, limit: usize) -> Result<Option<Bytes>, Violation> {
-        let available: &[u8] = if self.partial.is_empty() {
-            &self.rest
-        } else {
-            &self.partial
-        };
-        let Some((prefix, body)) = available.split_at_checked(PREFIX) else {
+        let Some((encoding, size)) = self.head(limit)? else {
             return Ok(None);
         };
-        let encoding = match prefix[0] {
-            0 => None,
-            COMPRESSED if self.encoding.is_some() => self.encoding,
-            COMPRESSED => {
-                return Err(Violation::new(
-                    code::INTERNAL,
-                    "message has the compressed flag, but no encoding was announced",
-                ));
-            }
-            other => {
-                return Err(Violation::new(
-                    code::INTERNAL,
-                    format!("message has the flag {other}: only 0 and 1 are defined"),
-                ));
-            }
-        };
-        let size = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
-        if size > limit {
-            return Err(Violation::new(
-                code::RESOURCE_EXHAUSTED,
-                format!("message of {size} bytes is larger than the limit of {limit} bytes"),
-            ));
-        }
-        if body.len() < size {
+        if self.len() < PREFIX + size {
             return Ok(None);
         }
         let message = if self.partial.is_empty() {
@@ -155,6 +149,61 @@ impl Deframer {
         }
     }
 
+    /// The encoding and the size of the next message, once its prefix has come.
+    fn head(&self, limit: usize) -> Result<Option<(Option<Encoding>, usize)>, Violation> {
+        let Some(prefix) = self.available().get(..PREFIX) else {
+            return Ok(None);
+        };
+        let encoding = match prefix[0] {
+            0 => None,
+            COMPRESSED if self.encoding.is_some() => self.encoding,
+            COMPRESSED => {
+                return Err(Violation::new(
+                    code::INTERNAL,
+                    "message has the compressed flag, but no encoding was announced",
+                ));
+            }
+            other => {
+                return Err(Violation::new(
+                    code::INTERNAL,
+                    format!("message has the flag {other}: only 0 and 1 are defined"),
+                ));
+            }
+        };
+        let size = size_in(prefix);
+        if size > limit {
+            return Err(Violation::new(
+                code::RESOURCE_EXHAUSTED,
+                format!("message of {size} bytes is larger than the limit of {limit} bytes"),
+            ));
+        }
+        Ok(Some((encoding, size)))
+    }
+
+    /// Refuses what holds, or will, more than one message within the limit.
+    pub(crate) fn check_only(&self, limit: usize) -> Result<(), Violation> {
+        match self.head(limit)? {
+            Some((_, size)) if self.len() > PREFIX + size => Err(Violation::new(
+                code::INTERNAL,
+                "more than one message in a unary request",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The size that the next message is to have, once its prefix has come.
+    pub(crate) fn announced(&self) -> Option<usize> {
+        self.available().get(..PREFIX).map(size_in)
+    }
+
+    fn available(&self) -> &[u8] {
+        if self.partial.is_empty() {
+            &self.rest
+        } else {
+            &self.partial
+        }
+    }
+
     /// Bytes of an incomplete message that are held.
     pub fn len(&self) -> usize {
         self.partial.len() + self.rest.len()
@@ -164,6 +213,13 @@ impl Deframer {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// The size in a message's prefix.
+fn size_in(prefix: &[u8]) -> usize {
+    prefix[1..PREFIX]
+        .iter()
+        .fold(0, |size, byte| size << 8 | usize::from(*byte))
 }
 
 /// Reads `grpc-timeout`: at most 8 digits and a unit. `None` if it is malformed.

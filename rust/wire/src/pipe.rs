@@ -2,7 +2,7 @@
 //! on which its wakers leave the streams that can make progress.
 
 use crate::guard::{Flood, Guard};
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -121,6 +121,14 @@ impl Pipe {
     }
 }
 
+/// Where large frames are written, more of them follow: fewer bytes are moved
+/// than by doubling.
+fn make_room(output: &mut BytesMut, size: usize) {
+    if size > KEEP && output.capacity() - output.len() < size {
+        output.reserve(size.max((8 * (output.len() + size)).min(OUTPUT_LIMIT)));
+    }
+}
+
 impl AsyncRead for Pipe {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -138,9 +146,10 @@ impl AsyncRead for Pipe {
                 Poll::Pending
             };
         }
-        into.put_slice(&buffers.input.split_to(size));
-        if buffers.input.is_empty() {
-            buffers.input = BytesMut::new();
+        into.put_slice(&input[..size]);
+        input.advance(size);
+        if input.is_empty() {
+            *input = BytesMut::new();
         }
         Poll::Ready(Ok(()))
     }
@@ -169,12 +178,12 @@ impl AsyncWrite for Pipe {
         if buffers.output.len() >= OUTPUT_LIMIT {
             return Poll::Pending;
         }
-        let mut written = 0;
+        let size = slices.iter().map(|slice| slice.len()).sum();
+        make_room(&mut buffers.output, size);
         for slice in slices {
             buffers.output.extend_from_slice(slice);
-            written += slice.len();
         }
-        Poll::Ready(Ok(written))
+        Poll::Ready(Ok(size))
     }
 
     fn is_write_vectored(&self) -> bool {

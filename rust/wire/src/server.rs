@@ -1,5 +1,6 @@
 //! The server's side of an HTTP/2 connection that carries gRPC, plain HTTP or both.
 
+pub(crate) mod arrivals;
 mod config;
 mod lifetime;
 mod patience;
@@ -7,6 +8,7 @@ mod requests;
 mod stream;
 mod web;
 
+use self::arrivals::Arrivals;
 pub use self::config::{ServerConfig, ServerLimits};
 use self::lifetime::Lifetime;
 use self::stream::{Kind, Phase, Sending, Stream, grpc_headers};
@@ -119,6 +121,11 @@ pub struct ServerConnection {
     lifetime: Lifetime,
     /// The client was told which encodings are taken: once is enough.
     advertised: bool,
+    arrivals: Arc<Arrivals>,
+    /// Whether credit was kept from anybody.
+    is_rationing: bool,
+    /// What the connection's window was widened by for it.
+    widened: usize,
 }
 
 impl ServerConnection {
@@ -147,6 +154,7 @@ impl ServerConnection {
         let resets = Bucket::new(limits.floods.resets, now);
         let lifetime = Lifetime::new(&config, now);
         let mut this = Self {
+            arrivals: Arrivals::new(&config),
             config,
             pipe,
             state,
@@ -163,6 +171,8 @@ impl ServerConnection {
             leaving: false,
             lifetime,
             advertised: false,
+            is_rationing: false,
+            widened: 0,
         };
         this.drive();
         this
@@ -238,9 +248,11 @@ impl ServerConnection {
     }
 
     /// False while the peer has to be kept from sending: its input is piling up
-    /// because it does not read our output.
+    /// because it does not read our output, or would be passed over, because it
+    /// does not read how the connection ended.
     pub fn wants_read(&self) -> bool {
-        self.pipe.backlog() < INPUT_LIMIT
+        let is_told = !matches!(self.state, State::Closed) || !self.pipe.has_output();
+        is_told && self.pipe.backlog() < INPUT_LIMIT
     }
 
     /// Whether there is anything to do for `drain_output`'s caller.
@@ -291,7 +303,7 @@ impl ServerConnection {
             return self.end_web(stream, entry, Some(framed), initial, web::ok(trailing));
         }
         let mut trailers = trailing;
-        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        trailers.insert(&grpc::STATUS, HeaderValue::from_static("0"));
         let framed = entry.packed(framed);
         let result = entry.start_call(initial).and_then(|()| {
             let mut context = Context::from_waker(&entry.waker);
@@ -368,9 +380,9 @@ impl ServerConnection {
             return self.end_web(stream, entry, None, initial, end);
         }
         let mut trailers = trailing;
-        trailers.insert("grpc-status", HeaderValue::from(status));
+        trailers.insert(&grpc::STATUS, HeaderValue::from(status));
         if let Some(message) = message {
-            trailers.insert("grpc-message", grpc::encode_message(message));
+            trailers.insert(&grpc::MESSAGE, grpc::encode_message(message));
         }
         let result = if let Sending::Body(body) = &mut entry.sending {
             body.end(Some(trailers), &mut Context::from_waker(&entry.waker))
@@ -484,6 +496,7 @@ impl ServerConnection {
                         self.progress(stream);
                     }
                     self.woken = woken;
+                    let progressed = self.ration() || progressed;
                     match self.pipe.resume(std::mem::take(&mut self.messages)) {
                         Ok(resumed) if !resumed && !progressed => return,
                         Ok(_) => {}

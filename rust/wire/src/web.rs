@@ -187,6 +187,11 @@ impl Dialect {
         }
     }
 
+    /// Bytes of a message without an envelope.
+    pub(crate) fn held(&self) -> usize {
+        self.body.len()
+    }
+
     /// The request has ended: its message, if that had no envelope.
     pub(crate) fn end_request(&mut self, limit: usize) -> Result<Option<Bytes>, Violation> {
         self.text.end()?;

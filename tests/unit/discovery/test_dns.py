@@ -68,6 +68,35 @@ async def test_services_of_the_best_priority(server) -> None:
     )
 
 
+async def test_the_hosts_of_a_service_are_looked_up_together(server, monkeypatch) -> None:
+    """One that is silent does not hold up the others, and costs its own time only."""
+    monkeypatch.setattr("bascule.discovery._dns.LIFETIME", 1.0)
+    names = [f"h{number:02}.test" for number in range(20)]
+    server.records["_grpc._tcp.echo.test", "SRV"] = [f"1 1 80 {name}." for name in names]
+    for number, name in enumerate(names, 1):
+        server.records[name, "A"] = [f"127.0.0.{number}"]
+    server.silent.update(names[:5])
+    begun = anyio.current_time()
+    found = await addresses(DnsResolver("_grpc._tcp.echo.test", nameserver=server.address))
+    assert found == [f"127.0.0.{number}:80" for number in range(6, 21)]
+    # The silent ones were waited for together: one after another takes 5 s.
+    assert anyio.current_time() - begun < 3
+
+
+async def test_an_answer_without_end_is_cut(server, monkeypatch, caplog) -> None:
+    monkeypatch.setattr("bascule.discovery._dns.MOST_ENDPOINTS", 10)
+    monkeypatch.setattr("bascule.discovery._dns.MOST_HOSTS", 2)
+    server.records["echo.test", "A"] = [f"127.0.0.{number}" for number in range(1, 21)]
+    assert len(await addresses(DnsResolver("echo.test:80", nameserver=server.address))) == 10
+    server.records["_grpc._tcp.echo.test", "SRV"] = [f"1 1 80 h{n}.test." for n in range(5)]
+    for number in range(5):
+        server.records[f"h{number}.test", "A"] = [f"127.0.0.{number + 1}"]
+    found = await addresses(DnsResolver("_grpc._tcp.echo.test", nameserver=server.address))
+    assert found == ["127.0.0.1:80", "127.0.0.2:80"]
+    assert "20 addresses: the first 10" in caplog.text
+    assert "5 hosts: the first 2" in caplog.text
+
+
 async def test_a_service_that_is_not_there(server) -> None:
     server.records["_grpc._tcp.echo.test", "SRV"] = ["0 0 0 ."]
     with pytest.raises(TransportError, match="no address"):

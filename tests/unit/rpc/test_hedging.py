@@ -189,3 +189,37 @@ def test_after_pushback_hedges_resume_at_their_delay() -> None:
     failure.pushback = "-1"
     assert plan.fail(failure, 11.5)
     assert plan.gave_up
+
+
+@pytest.mark.parametrize("balancer", ["round_robin", "random", "least_request"])
+@pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
+async def test_hedges_go_to_endpoints_of_their_own(balancer: str, stream: bool) -> None:
+    """Three servers, all but one silent: three attempts always find the one that answers."""
+    services = [Scripted(HANG), Scripted(HANG), Scripted(ANSWER)]
+    async with (
+        Server([services[0]]) as one,
+        Server([services[1]]) as two,
+        Server([services[2]]) as three,
+        Channel(
+            "static:///" + ",".join(each.addresses[0] for each in (one, two, three)),
+            balancer=balancer,
+        ) as channel,
+    ):
+        while any(each.state != "ready" for each in channel.snapshot().subchannels):
+            await anyio.lowlevel.checkpoint()
+        configured(channel, MethodConfig(hedging=HedgingPolicy(3, 0)))
+        with anyio.fail_after(20):
+            for _ in range(10):
+                if stream:
+                    request = EchoRequest(text="x", replies=1)
+                    async with EchoStub(channel).server_stream(request) as call:
+                        assert [each.text async for each in call] == ["x"]
+                else:
+                    await unary(channel)
+        assert all(each.in_flight == 0 for each in channel.snapshot().subchannels)
+
+
+async def test_hedges_share_an_endpoint_that_has_no_other() -> None:
+    service = Scripted(HANG, ANSWER)
+    async with calling(service, HedgingPolicy(2, 0)) as channel:
+        assert (await unary(channel)).text == "x"

@@ -9,11 +9,11 @@ import anyio
 import pytest
 from argon2 import PasswordHasher
 
+from bascule.events import SqlOutbox
 from bascule.saga import Backoff, MemorySagaLog, SagaCoordinator
 from bascule.sql import Database
 from bascule_shop._caller import Caller
 from bascule_shop._generated.product import GetProductRequest
-from bascule_shop._outbox import Outbox
 from bascule_shop._seed import PRODUCTS, USERS
 from bascule_shop.order import ORDER_CREATED, OrderService, SqlOrderStore
 from bascule_shop.order import _store as order_tables
@@ -73,8 +73,8 @@ class JoinedShop:
     user_client: Direct
     product_client: Direct
     payment_client: Direct
-    user_outbox: Outbox
-    order_outbox: Outbox
+    user_outbox: SqlOutbox
+    order_outbox: SqlOutbox
     caller = Caller()
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ async def joined_shop(folder: Path) -> AsyncIterator[JoinedShop]:
 
         shop = JoinedShop()
         users = await database("user", user_tables.METADATA)
-        shop.user_outbox = Outbox(users, user_tables.OUTBOX, USER_CREATED)
+        shop.user_outbox = SqlOutbox(users, USER_CREATED)
         user_store = SqlUserStore(users, shop.user_outbox)
         await user_store.seed(USERS)
         shop.users = UserService(user_store, notify=shop.notify, hasher=FAST_HASHER)
@@ -111,7 +111,7 @@ async def joined_shop(folder: Path) -> AsyncIterator[JoinedShop]:
         payments = await database("payment", payment_tables.METADATA)
         shop.payments = PaymentService(SqlPaymentStore(payments), shop.provider)
         orders = await database("order", order_tables.METADATA)
-        shop.order_outbox = Outbox(orders, order_tables.OUTBOX, ORDER_CREATED)
+        shop.order_outbox = SqlOutbox(orders, ORDER_CREATED)
         shop.user_client = Direct(shop.users)
         shop.product_client = Direct(shop.products)
         shop.payment_client = Direct(shop.payments)

@@ -14,6 +14,8 @@ from typing import ClassVar
 import anyio
 import psutil
 import pytest
+from tests import tools
+from tests.servers import need
 
 from bascule.testing.servers import LocalServer, MissingProgramError, StartError
 from bascule.testing.servers._ports import HeldPort
@@ -186,6 +188,17 @@ def test_a_program_that_is_missing_is_named_with_the_way_to_get_it(
     kind = type("Unheard", (Pages,), {"program": "unheard-of", "hint": "`make unheard-of`"})
     with pytest.raises(MissingProgramError, match=r"^unheard-of is missing: `make unheard-of`$"):
         kind().__enter__()
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_without_its_program_a_test_is_left_out_by_name_or_fails_where_it_must_not_be(
+    monkeypatch: pytest.MonkeyPatch, required: bool
+):
+    monkeypatch.setattr(tools, "REQUIRED", required)
+    kind = type("Unheard", (Pages,), {"program": "unheard-of"})
+    outcome = pytest.fail.Exception if required else pytest.skip.Exception
+    with pytest.raises(outcome, match="^unheard-of is missing: it runs this test"):
+        need(kind)
 
 
 def test_a_program_is_found_where_provision_links_it(

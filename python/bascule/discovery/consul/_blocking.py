@@ -39,6 +39,9 @@ LEAST_PROBE, MOST_PROBE = 0.55, 0.75
 #: Seconds for which that one waits for an answer before it asks once more.
 QUICK = 0.7
 
+#: Seconds after which what a server without a leader knows is no improvement on what is known here.
+MOST_STALE = 10.0
+
 #: Seconds between questions where no connection is free for a query that blocks.
 POLL = 10.0
 
@@ -138,7 +141,16 @@ class BlockingQuery(Generic[T]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.rest()
+
+    def rest(self) -> None:
+        """It is not asked any more, for now: another query is to find out when Consul is back."""
         self._outage.release(self)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it has no connection of its own to block on."""
+        return self._instead is not None
 
     async def next(self) -> Answer[T]:
         """Wait for the next answer, which need not differ from the last one.
@@ -167,6 +179,10 @@ class BlockingQuery(Generic[T]):
             self._outage.worked(self)
             return answer
 
+    def restart(self) -> None:
+        """Do not block next time: the answer may have changed, or have to be seen again."""
+        self.index = 0
+
     def poke(self, after: float) -> None:
         """Ask now instead of waiting for a change, if the last answer is older than so many seconds."""
         if self._waiting is not None and anyio.current_time() - self._answered_at >= after:
@@ -180,8 +196,9 @@ class BlockingQuery(Generic[T]):
         """
         if answer.index is None:
             raise ConsulAnswerError("a blocking query", "it has no X-Consul-Index")
-        if not answer.known_leader and self._worked_once:
-            raise ConsulAnswerError("a blocking query", "the server has lost its leader")
+        if answer.last_contact > MOST_STALE and self._worked_once:
+            reason = f"the server has not heard of its leader for {answer.last_contact:.3g} s"
+            raise ConsulAnswerError("a blocking query", reason)
         went_back = answer.index < self.index
         # 0 would be no blocking query, so none that waits: by the rules, an index is at least 1.
         self.index = 0 if went_back else max(answer.index, 1)

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import anyio
+from anyio.lowlevel import RunVar
 
+from bascule.discovery.consul._agent import Agent
 from bascule.discovery.consul._blocking import POLL, WAIT, BlockingQuery, Outage, jitter
+from bascule.discovery.consul._feed import ServiceFeed
+from bascule.discovery.consul._health import Health
 from bascule.discovery.consul._http import Http
 from bascule.discovery.consul._kv import KvStore
+from bascule.discovery.consul._lock import HeldLock, hold_lock
+from bascule.discovery.consul._sessions import Sessions
 from bascule.discovery.consul._settings import ConsulSettings
 from bascule.errors import ClosedError, ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     import httpx
 
     from bascule.discovery.consul._blocking import Ask
+    from bascule.discovery.consul._http import Answer
+    from bascule.discovery.consul._wire import CheckState
     from bascule.net import ClientTLS
 
-__all__ = ["ConsulClient"]
+__all__ = ["ConsulClient", "shared_client"]
 
 T = TypeVar("T")
 
@@ -66,8 +76,11 @@ class ConsulClient:
             raise ConfigurationError(message)
         self.settings = settings or ConsulSettings.read(url, token, tls, datacenter)
         #: For the parts of this package.
-        self.http = Http(self.settings, polls=max_polls, transport=transport)
+        self.http = Http(self.settings, polls=max_polls + 1, transport=transport)
+        self.agent = Agent(self)
+        self.health = Health(self)
         self.kv = KvStore(self)
+        self.sessions = Sessions(self)
         self._wait = wait
         self._free_polls = max_polls
         self._entered = False
@@ -78,6 +91,8 @@ class ConsulClient:
             raise ClosedError(message)
         self._entered = True
         self.outage = Outage()
+        self.disk = anyio.CapacityLimiter(2)
+        self.feed = ServiceFeed(BlockingQuery(self._ask_checks, self.outage, wait=self._wait))
         self.http.open()
         return self
 
@@ -89,6 +104,25 @@ class ConsulClient:
     ) -> None:
         self._entered = False
         await self.http.close()
+
+    def lock(
+        self, key: str, *, value: bytes = b"", ttl: float = 15.0, lock_delay: float = 15.0
+    ) -> AbstractAsyncContextManager[HeldLock]:
+        """Hold a lock: ``async with client.lock("locks/bill") as held``.
+
+        Waits until the key is free; bound that by a cancel scope around it. While Consul is away, it
+        waits, too. A task keeps its session alive. If the lock is lost, the body is cancelled and
+        the ``async with`` raises. Leaving it gives the lock back, within 5 s, also if cancelled.
+
+        :param value: written to the key, for people that want to know who holds it
+        :param ttl: seconds until Consul takes the lock from a holder that is gone, at least 10; up to
+            twice as long
+        :param lock_delay: seconds, up to 60, for which nobody gets the lock after it was taken so
+        :raises LockLostError: if the lock is, or may be, lost
+        :raises ConsulError: on entering, if Consul refuses for good
+        :raises ConfigurationError: if a time is out of range
+        """
+        return hold_lock(self, key, value=value, ttl=ttl, lock_delay=lock_delay)
 
     @contextmanager
     def blocking(
@@ -107,6 +141,43 @@ class ConsulClient:
                 yield query
         finally:
             self._free_polls += has_poll
+
+    async def _ask_checks(
+        self, index: int, wait: float, timeout: float
+    ) -> Answer[tuple[CheckState, ...]]:
+        return await self.health.state(index=index, wait=wait, timeout=timeout)
+
+
+@dataclass(slots=True)
+class _Shared:
+    client: ConsulClient
+    users: int = 0
+
+
+_shared: RunVar[dict[ConsulSettings, _Shared]] = RunVar("clients of bascule.discovery.consul")
+
+
+@asynccontextmanager
+async def shared_client(settings: ConsulSettings) -> AsyncIterator[ConsulClient]:
+    """One client for all that ask for these settings in this event loop; the last one closes it.
+
+    It has no task, so it does not matter that one task opens it and another one closes it.
+    """
+    clients = _shared.get(None)
+    if clients is None:
+        _shared.set(clients := {})
+    entry = clients.get(settings)
+    if entry is None:
+        entry = clients[settings] = _Shared(ConsulClient(settings=settings))
+        await entry.client.__aenter__()
+    entry.users += 1
+    try:
+        yield entry.client
+    finally:
+        entry.users -= 1
+        if entry.users == 0:
+            del clients[settings]
+            await entry.client.__aexit__(None, None, None)
 
 
 async def _poll() -> None:

@@ -24,9 +24,11 @@ class ConsulError(BasculeError):
 
     :ivar retryable: whether the same request may well work later, unchanged. A write that failed so
         may have been done: repeat it with check-and-set, or where doing it twice does no harm
+    :ivar kind: ``unavailable``, ``answer``, ``status`` or ``other``: bounded, so fit for metric labels
     """
 
     retryable = False
+    kind = "other"
 
 
 class ConsulUnavailableError(ConsulError, TransportError):
@@ -36,6 +38,7 @@ class ConsulUnavailableError(ConsulError, TransportError):
     """
 
     retryable = True
+    kind = "unavailable"
 
     def __init__(self, request: str, reason: str, *, sent: bool = True) -> None:
         super().__init__(request, reason)
@@ -54,6 +57,7 @@ class ConsulAnswerError(ConsulError):
     """
 
     retryable = True
+    kind = "answer"
 
     def __init__(self, request: str, reason: str) -> None:
         super().__init__(request, reason)
@@ -70,6 +74,8 @@ class ConsulStatusError(ConsulError):
     :ivar status: HTTP status
     :ivar message: the beginning of what Consul said
     """
+
+    kind = "status"
 
     def __init__(self, request: str, status: int, body: bytes = b"") -> None:
         super().__init__(request, status, body[:_MOST_KEPT])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import anyio
 import httpx
@@ -50,12 +51,14 @@ class Answer(Generic[T]):
     """What Consul said.
 
     :ivar index: for the next blocking query; None if it came without one
-    :ivar known_leader: whether the server that answered has a leader
+    :ivar last_contact: seconds since the server that answered heard of its leader; only stale answers
+        have more than 0. (``X-Consul-KnownLeader`` is of no use: it is false for whatever comes
+        from Consul's streaming backend, as issue 9776 of hashicorp/consul says)
     """
 
     value: T
     index: int | None
-    known_leader: bool = True
+    last_contact: float = 0.0
 
 
 class Http:
@@ -191,9 +194,11 @@ class Http:
         too_large = False
         try:
             with anyio.move_on_after(timeout) as scope:
-                async with client.stream(
+                request = client.build_request(
                     method, path, params=query, content=body, extensions=self._extensions
-                ) as response:
+                )
+                request.stream = _Body(body)
+                async with aclosing(await client.send(request, stream=True)) as response:
                     if response.headers.get("content-encoding", "identity") != "identity":
                         raise ConsulAnswerError(named, "it is compressed, which nobody asked for")
                     async for chunk in response.aiter_raw():
@@ -217,13 +222,27 @@ class Http:
         raise ConsulUnavailableError(named, f"no answer within {timeout:.3g} s")
 
 
+class _Body(httpx.AsyncByteStream):
+    """The bytes of a request, once. httpx's own is a generator, which a cancelled request leaves behind."""
+
+    def __init__(self, content: bytes | None) -> None:
+        self._parts = iter([content] if content else [])
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for part in self._parts:
+            return part
+        raise StopAsyncIteration
+
+
 def _answer(named: str, value: T, headers: httpx.Headers) -> Answer[T]:
-    text = headers.get("x-consul-index")
+    index, contact = headers.get("x-consul-index"), headers.get("x-consul-lastcontact")
     try:
-        index = None if text is None else int(text)
+        return Answer(value, None if index is None else int(index), int(contact or 0) / 1000)
     except ValueError as error:
-        raise ConsulAnswerError(named, f"its index is {text[:40]!r}") from error
-    return Answer(value, index, headers.get("x-consul-knownleader") != "false")
+        raise ConsulAnswerError(named, f"its index {index!r:.40} or {contact!r:.40}") from error
 
 
 def _reason(error: Exception) -> str:

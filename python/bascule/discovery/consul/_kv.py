@@ -171,6 +171,7 @@ class KvStore:
         recurse: bool = True,
         consistency: Consistency = "default",
         on_failure: Callable[[ConsulError], None] | None = None,
+        on_recovery: Callable[[], None] | None = None,
     ) -> AsyncIterator[AsyncIterator[tuple[KeyValue, ...]]]:
         """Follow the keys that begin with a prefix, or one key.
 
@@ -180,6 +181,7 @@ class KvStore:
 
         :param recurse: False: ``prefix`` is the name of one key
         :param on_failure: told of each failure
+        :param on_recovery: told when Consul answers again after one
         """
 
         async def states() -> AsyncGenerator[tuple[KeyValue, ...]]:
@@ -194,14 +196,19 @@ class KvStore:
                 )
 
             said: tuple[KeyValue, ...] | None = None
+            failed = False
             with self._client.blocking(ask) as query:
                 while True:
                     try:
                         answer = await query.next()
                     except ConsulError as error:
+                        failed = True
                         if on_failure is not None:
                             on_failure(error)
                         continue
+                    if failed and on_recovery is not None:
+                        on_recovery()
+                    failed = False
                     if answer.value != said:
                         said = answer.value
                         yield said

@@ -72,7 +72,7 @@ class ConsulSettings:
         if tls is None:
             tls = _tls(said)
         return cls(
-            _address(url or said.get("CONSUL_HTTP_ADDR") or DEFAULT, secure and url is None),
+            _address(url or said.get("CONSUL_HTTP_ADDR") or DEFAULT, secure),
             _token(said) if token is None else token,
             datacenter,
             tls,

@@ -132,13 +132,21 @@ impl CallPolicy {
         self.core.lock().handle_ready(endpoint, ready);
     }
 
-    #[pyo3(signature = (now_ns, hash=None, key=None))]
-    fn admit(&self, now_ns: u64, hash: Option<u64>, key: Option<&str>) -> (u8, i64, u64, i64) {
-        match self
-            .core
-            .lock()
-            .handle_admit(key.unwrap_or_default(), hash, now_ns)
-        {
+    #[pyo3(signature = (now_ns, hash=None, key=None, avoid=None))]
+    #[allow(clippy::needless_pass_by_value)]
+    fn admit(
+        &self,
+        now_ns: u64,
+        hash: Option<u64>,
+        key: Option<&str>,
+        avoid: Option<Vec<u64>>,
+    ) -> (u8, i64, u64, i64) {
+        let avoid = avoid.as_deref().unwrap_or_default();
+        let verdict =
+            self.core
+                .lock()
+                .handle_admit_elsewhere(key.unwrap_or_default(), hash, avoid, now_ns);
+        match verdict {
             CallVerdict::Admit { endpoint, permit } => {
                 (ADMITTED, endpoint.cast_signed(), permit.bits(), UNKNOWN)
             }

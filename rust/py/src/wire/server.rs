@@ -18,6 +18,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What the connections of one listener share.
 #[pyclass(module = "bascule._core", name = "ServerConfig", frozen)]
@@ -32,7 +33,8 @@ impl PyServerConfig {
         idle_timeout_ns=3_600_000_000_000, web=None, compression=None, max_calls=None,
         blocked_timeout_ns=60_000_000_000, stream_idle_timeout_ns=300_000_000_000,
         keepalive=None, min_ping_interval_ns=None, pings_without_calls=false,
-        max_age_ns=None, max_age_grace_ns=30_000_000_000))]
+        max_age_ns=None, max_age_grace_ns=30_000_000_000,
+        max_incomplete=16_777_216, max_incomplete_of_all=536_870_912))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         calls: Option<&PyCallTable>,
@@ -55,6 +57,8 @@ impl PyServerConfig {
         pings_without_calls: bool,
         max_age_ns: Option<u64>,
         max_age_grace_ns: u64,
+        max_incomplete: usize,
+        max_incomplete_of_all: usize,
     ) -> PyResult<Self> {
         let limits = ServerLimits {
             max_streams,
@@ -63,6 +67,8 @@ impl PyServerConfig {
             handshake_timeout: from_ns(handshake_timeout_ns),
             idle_timeout: from_ns(idle_timeout_ns),
             max_calls,
+            max_incomplete,
+            max_incomplete_of_all,
             blocked_timeout: from_ns(blocked_timeout_ns),
             stream_idle_timeout: from_ns(stream_idle_timeout_ns),
             floods: FloodLimits {
@@ -89,6 +95,7 @@ impl PyServerConfig {
             web: web.map(|web| web.0.clone()),
             compression: encoding_from_py(compression)?,
             calls: Arc::default(),
+            incomplete: Arc::default(),
             keepalive: keepalive.map(keepalive_from_py),
             pings: min_ping_interval_ns.map(|interval| PingLimits {
                 min_interval: from_ns(interval),
@@ -100,6 +107,12 @@ impl PyServerConfig {
                 made: Arc::default(),
             }),
         })))
+    }
+
+    /// Bytes that are held of requests that are not whole, by all connections.
+    #[getter]
+    fn incomplete(&self) -> usize {
+        self.0.incomplete.load(Ordering::Relaxed)
     }
 }
 

@@ -118,7 +118,7 @@ pub(super) fn outcome_of_trailers(trailers: Option<HeaderMap>, whole: bool) -> O
         return failed(code::INTERNAL, "the answer ended without grpc-status");
     };
     let status = trailers
-        .get("grpc-status")
+        .get(&grpc::STATUS)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse::<u32>().ok());
     let Some(status) = status else {
@@ -128,7 +128,7 @@ pub(super) fn outcome_of_trailers(trailers: Option<HeaderMap>, whole: bool) -> O
         return failed(code::INTERNAL, "the answer ended inside a message");
     }
     let message = trailers
-        .get("grpc-message")
+        .get(&grpc::MESSAGE)
         .map(|value| grpc::decode_message(value.as_bytes()));
     let status = if status > 16 { code::UNKNOWN } else { status };
     Outcome {

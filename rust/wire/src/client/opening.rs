@@ -112,7 +112,7 @@ impl ClientConnection {
         *headers = self.base.clone();
         headers.extend(metadata);
         if let Some(left) = left {
-            headers.insert("grpc-timeout", grpc::format_timeout(left));
+            headers.insert(&grpc::TIMEOUT, grpc::format_timeout(left));
         }
         request
     }

@@ -96,7 +96,7 @@ impl ClientConnection {
             .headers
             .get(header::CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        if parts.headers.contains_key("grpc-status") && body.is_end_stream() {
+        if parts.headers.contains_key(&grpc::STATUS) && body.is_end_stream() {
             return Some(outcome_of_trailers(Some(parts.headers), true));
         }
         if parts.status != http::StatusCode::OK || !grpc {

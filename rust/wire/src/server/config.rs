@@ -37,6 +37,12 @@ pub struct ServerLimits {
     /// Calls at once over all connections that share the configuration; more
     /// are refused before they begin.
     pub max_calls: Option<usize>,
+    /// Bytes of requests that are not whole, held by a connection. Beyond half
+    /// of it only the oldest may grow, and each other one is held to its window.
+    pub max_incomplete: usize,
+    /// The same for all connections that share the configuration. Beyond it,
+    /// calls whose requests are larger than 16 KiB are refused.
+    pub max_incomplete_of_all: usize,
     /// What the peer may do for nothing.
     pub floods: FloodLimits,
     /// A connection whose streams have come to this id takes no new calls.
@@ -57,6 +63,8 @@ impl Default for ServerLimits {
             blocked_timeout: Duration::from_secs(60),
             stream_idle_timeout: Duration::from_secs(300),
             max_calls: None,
+            max_incomplete: 16 * 1024 * 1024,
+            max_incomplete_of_all: 512 * 1024 * 1024,
             floods: FloodLimits::default(),
             last_stream: LAST_STREAM,
         }
@@ -78,6 +86,8 @@ pub struct ServerConfig {
     pub compression: Option<Encoding>,
     /// Calls in progress; only counted if there is a limit.
     pub calls: Arc<AtomicUsize>,
+    /// Bytes that are held of requests that are not whole.
+    pub incomplete: Arc<AtomicUsize>,
     /// When to ping clients, if ever.
     pub keepalive: Option<KeepaliveSettings>,
     /// How often a client may ping, if that is to be held to more than to the limit on floods.

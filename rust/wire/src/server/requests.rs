@@ -1,5 +1,6 @@
 //! From the frames of a stream to the events of a request.
 
+use super::arrivals::Share;
 use super::stream::{
     Gone, Kind, Phase, REFUSED_LIMIT, SKIP_LIMIT, Sending, Stream, grpc_kind, grpc_only,
     http_problem, is_grpc, refuse_busy, refuse_grpc, send_whole,
@@ -87,6 +88,7 @@ impl ServerConnection {
             body: BytesMut::new(),
             message: None,
             credit: Credit::default(),
+            share: Share::default(),
             sending: Sending::Idle(respond),
             encoding: self.reply_encoding(&headers, dialect.is_none()),
             advertises: !std::mem::replace(&mut self.advertised, true),
@@ -134,7 +136,9 @@ impl ServerConnection {
             return;
         };
         entry.ready.rearm();
-        match self.advance(stream, &mut entry) {
+        self.prepare(&mut entry);
+        let advanced = self.advance(stream, &mut entry);
+        match advanced.and_then(|()| self.note_arrival(&mut entry)) {
             Ok(()) => {
                 let ended = match &mut entry.sending {
                     Sending::Body(body) => body.is_done(),
@@ -205,7 +209,7 @@ impl ServerConnection {
                 },
                 Poll::Ready(Some(Err(_))) => return Err(Gone::Reset),
                 Poll::Ready(None) => {
-                    entry.receiving = None;
+                    entry.close_receiving();
                     self.end_request(stream, entry)?;
                 }
             }
@@ -247,6 +251,13 @@ impl ServerConnection {
             return Ok(());
         };
         let unary = method.unary_request();
+        if unary && entry.deframer.may_expand() && entry.receiving.is_some() {
+            // Kept as it came until it is whole: what it decompresses to is not
+            // bounded by any window.
+            entry.deframer.check_only(self.config.limits.max_message)?;
+            entry.settle();
+            return Ok(());
+        }
         while !entry.is_full(self.config.limits.stream_window)
             && let Some(message) = entry.deframer.next(self.config.limits.max_message)?
         {
@@ -277,7 +288,7 @@ impl ServerConnection {
         if entry.phase != Phase::Arriving {
             entry.skipped += data.len();
             if entry.skipped > SKIP_LIMIT {
-                entry.receiving = None;
+                entry.close_receiving();
             }
             return;
         }
@@ -329,6 +340,7 @@ impl ServerConnection {
         {
             entry.message = Some(message);
         }
+        self.take_messages(stream, entry)?;
         if !entry.deframer.is_empty() {
             return Err(
                 Violation::new(code::INTERNAL, "the request ended inside a message").into(),

@@ -1,5 +1,6 @@
 //! One stream of a server connection, and how it is refused.
 
+use super::arrivals::Share;
 use crate::compress::{self, Encoding};
 use crate::credit::Credit;
 use crate::grpc::{self, Deframer, Violation, code};
@@ -59,6 +60,7 @@ pub(super) struct Stream {
     pub(super) body: BytesMut,
     pub(super) message: Option<Bytes>,
     pub(super) credit: Credit,
+    pub(super) share: Share,
     pub(super) sending: Sending,
     /// What compresses the next messages of the reply.
     pub(super) encoding: Option<Encoding>,
@@ -175,8 +177,8 @@ impl Stream {
             return self.finish_web(None, HeaderMap::new(), End::from(violation));
         }
         let mut headers = HeaderMap::new();
-        headers.insert("grpc-status", HeaderValue::from(violation.status));
-        headers.insert("grpc-message", grpc::encode_message(&violation.message));
+        headers.insert(&grpc::STATUS, HeaderValue::from(violation.status));
+        headers.insert(&grpc::MESSAGE, grpc::encode_message(&violation.message));
         if let Sending::Body(body) = &mut self.sending {
             return body.end(Some(headers), &mut Context::from_waker(&self.waker));
         }
@@ -207,11 +209,33 @@ impl Stream {
         self.release(back);
     }
 
+    /// Gives credit back, or keeps it until it is this stream's turn.
     pub(super) fn release(&mut self, size: usize) {
-        if let Some(receiving) = &mut self.receiving {
+        if self.share.is_rationed {
+            self.share.kept += size;
+        } else if let Some(receiving) = &mut self.receiving {
             // Fails only for more than was received, which the counters exclude.
             let _ = receiving.flow_control().release_capacity(size);
         }
+    }
+
+    /// Gives back the credit that waits for its turn; false if there is none.
+    pub(super) fn give_kept(&mut self) -> bool {
+        self.share.is_rationed = false;
+        let kept = std::mem::take(&mut self.share.kept);
+        self.release(kept);
+        kept > 0
+    }
+
+    /// Nothing more of the request is looked at.
+    pub(super) fn close_receiving(&mut self) {
+        self.give_kept();
+        self.receiving = None;
+    }
+
+    /// Whether its answer can still say that there is no room for the request.
+    pub(super) fn is_refusable(&self) -> bool {
+        self.phase != Phase::Answered && matches!(self.kind, Kind::Grpc { .. })
     }
 
     /// Whether the rest of a plain request still flows after its answer: many
@@ -225,6 +249,9 @@ impl Stream {
     /// Returns the credit of what nobody will read, and forgets what waited for its turn.
     pub(super) fn stop_receiving(&mut self) {
         self.deframer = Deframer::default();
+        self.message = None;
+        self.share.holding = None;
+        self.give_kept();
         let back = self.credit.abandon();
         self.release(back);
         self.receiving = None;
@@ -276,9 +303,9 @@ pub(super) fn refuse_busy(mut respond: SendResponse<Bytes>, dialect: Option<Box<
         return send_whole(&Method::POST, &dialect.busy(), &mut respond);
     }
     let mut headers = grpc_headers(HeaderMap::new());
-    headers.insert("grpc-status", HeaderValue::from(code::RESOURCE_EXHAUSTED));
+    headers.insert(&grpc::STATUS, HeaderValue::from(code::RESOURCE_EXHAUSTED));
     let why = HeaderValue::from_static(BUSY);
-    headers.insert("grpc-message", why);
+    headers.insert(&grpc::MESSAGE, why);
     // Fibonacci hashing: neighbours land far from each other.
     let hash = respond.stream_id().as_u32().wrapping_mul(0x9e37_79b9);
     let spread = hash % (PUSHBACK_MS.end - PUSHBACK_MS.start);
@@ -290,8 +317,8 @@ pub(super) fn refuse_busy(mut respond: SendResponse<Bytes>, dialect: Option<Box<
 /// Answers a call that no handler gets.
 pub(super) fn refuse_grpc(violation: &Violation, mut respond: SendResponse<Bytes>) {
     let mut headers = grpc_headers(HeaderMap::new());
-    headers.insert("grpc-status", HeaderValue::from(violation.status));
-    headers.insert("grpc-message", grpc::encode_message(&violation.message));
+    headers.insert(&grpc::STATUS, HeaderValue::from(violation.status));
+    headers.insert(&grpc::MESSAGE, grpc::encode_message(&violation.message));
     if violation.status == code::UNIMPLEMENTED {
         // What the client may use instead, if the encoding was it.
         advertise(&mut headers);
@@ -322,7 +349,7 @@ pub(super) fn grpc_kind(
             format!("method {path} is not served here"),
         );
     };
-    let timeout = match headers.get("grpc-timeout") {
+    let timeout = match headers.get(&grpc::TIMEOUT) {
         None => None,
         Some(value) => match grpc::parse_timeout(value.as_bytes()) {
             Some(timeout) => Some(timeout),

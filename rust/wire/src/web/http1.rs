@@ -6,6 +6,7 @@ use crate::grpc::{Deframer, PREFIX, Violation, code};
 use crate::http1::Http1Connection;
 use crate::message::{HttpEvent, HttpLimits, HttpRequest, Problem};
 use crate::outbound::SEND_BUFFER;
+use crate::server::arrivals::{Arrivals, Holding, too_much};
 use crate::server::{ServerConfig, ServerEvent, ServerLimits};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -37,6 +38,8 @@ struct Call {
     headers: Option<HeaderMap>,
     deframer: Deframer,
     message: Option<Bytes>,
+    /// What is held of a request that is not whole yet.
+    holding: Option<Holding>,
     since: Duration,
     /// When something last came or went.
     active_at: Duration,
@@ -61,6 +64,7 @@ pub(crate) struct WebConnection {
     live: u32,
     now: Duration,
     told: bool,
+    arrivals: Arc<Arrivals>,
 }
 
 impl WebConnection {
@@ -76,6 +80,7 @@ impl WebConnection {
             idle_timeout: limits.idle_timeout,
         };
         Self {
+            arrivals: Arrivals::new(&config),
             config,
             http: Http1Connection::streaming(bounds, now),
             state: State::Idle,
@@ -347,6 +352,7 @@ impl WebConnection {
                     active_at: self.now,
                     has_ended: false,
                     is_answering: false,
+                    holding: None,
                     unconsumed: 0,
                     queued: 0,
                     blocked: false,
@@ -385,11 +391,19 @@ impl WebConnection {
 
     /// Takes what can be taken of the request that came.
     fn advance(&mut self, stream: u32) {
-        if let Some(call) = self.state.call(stream)
-            && let Err(violation) = call.advance(&self.config.limits, &mut self.events)
-        {
-            self.refuse(stream, &violation);
-        }
+        let Some(call) = self.state.call(stream) else {
+            return;
+        };
+        let advanced = call.advance(&self.config.limits, &mut self.events);
+        let size = call.incomplete();
+        Holding::note(&mut call.holding, &self.arrivals, size);
+        let holding = call.holding.as_ref();
+        let violation = match advanced {
+            Err(violation) => violation,
+            Ok(()) if holding.is_some_and(|each| each.is_too_much(&self.config)) => too_much(),
+            Ok(()) => return,
+        };
+        self.refuse(stream, &violation);
     }
 
     fn end_request(&mut self, stream: u32) {
@@ -472,6 +486,12 @@ impl State {
 impl Call {
     fn is_handled(&self) -> bool {
         self.headers.is_none()
+    }
+
+    /// Bytes that are held of what is not whole yet.
+    fn incomplete(&self) -> usize {
+        let message = self.message.as_ref().map_or(0, Bytes::len);
+        self.deframer.len() + message + self.admitted.dialect.held()
     }
 
     fn event(&mut self, message: Option<Bytes>) -> ServerEvent {

@@ -403,3 +403,23 @@ fn a_header_list_beyond_the_limit_reaches_no_handler() {
     victim.takes(&request(3, UNARY));
     assert!(victim.closed.is_some() || victim.calls == 1);
 }
+
+#[test]
+fn a_peer_that_does_not_read_why_it_is_cut_off_is_not_read_either() {
+    let mut victim = Victim::new(server_limits());
+    for number in 0..1000 {
+        let stream = 2 * number + 1;
+        victim.takes(&[request(stream, UNARY), cancel(stream)].concat());
+        victim.reap();
+        if victim.server.is_finished() || victim.closed.is_some() {
+            break;
+        }
+    }
+    assert!(victim.closed.is_some());
+    assert!(
+        !victim.server.wants_read(),
+        "before it has taken the GOAWAY"
+    );
+    victim.sends();
+    assert!(victim.server.wants_read(), "while it gets time to leave");
+}

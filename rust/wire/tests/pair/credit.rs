@@ -28,6 +28,8 @@ enum Step {
     ServerTakes(usize),
     ServerFinishes(usize, u32),
     ServerResets(usize),
+    /// GOAWAY: at first of no stream in particular, then of the last one that came.
+    ServerLeaves,
     ToServer(usize),
     ToClient(usize),
 }
@@ -65,6 +67,8 @@ struct Hands {
     /// The same for the server, and the streams whose handler runs.
     streams: BTreeMap<u32, Vec<usize>>,
     unary: BTreeSet<u32>,
+    /// The first calls, that no step touches: what is left to measure by after a GOAWAY.
+    probes: usize,
     from_client: usize,
     from_server: usize,
 }
@@ -88,6 +92,7 @@ impl Hands {
             calls: BTreeMap::new(),
             streams: BTreeMap::new(),
             unary: BTreeSet::new(),
+            probes: 0,
             from_client: 0,
             from_server: 0,
         }
@@ -113,7 +118,9 @@ impl Hands {
                     assert!(self.streams.remove(&stream).is_some());
                     self.pair.server.handler_ended(stream);
                 }
-                ServerEvent::Closed { error } => panic!("the connection broke: {error:?}"),
+                ServerEvent::Closed { error: Some(error) } => {
+                    panic!("the connection broke: {error}")
+                }
                 _ => {}
             }
         }
@@ -128,7 +135,9 @@ impl Hands {
                     // Messages that were not taken before the end never are.
                     assert!(self.calls.remove(&call).is_some());
                 }
-                ClientEvent::Closed { error } => panic!("the connection broke: {error:?}"),
+                ClientEvent::Closed { error: Some(error) } => {
+                    panic!("the connection broke: {error}")
+                }
                 _ => {}
             }
         }
@@ -136,17 +145,19 @@ impl Hands {
 
     fn apply(&mut self, step: &Step) {
         let now = self.pair.now;
+        let probes = self.probes;
         let nth = |open: &BTreeMap<u32, Vec<usize>>, n: usize| {
-            let count = open.len().max(1);
-            open.keys().nth(n % count).copied()
+            let count = (open.len() - probes).max(1);
+            open.keys().nth(probes + n % count).copied()
         };
         match *step {
             Step::Start(method) => {
                 let large = vec![1; 20_000];
                 let request = (method < CLIENT_STREAM).then_some(&large[..]);
                 let unary_reply = matches!(method, UNARY | CLIENT_STREAM);
-                let call = self.pair.start(method, request, unary_reply);
-                self.calls.insert(call, Vec::new());
+                if let Some(call) = self.pair.try_start(method, request, unary_reply) {
+                    self.calls.insert(call, Vec::new());
+                }
             }
             Step::ClientSends(n, size) => {
                 if let Some(call) = nth(&self.calls, n) {
@@ -202,6 +213,7 @@ impl Hands {
                     self.streams.remove(&stream);
                 }
             }
+            Step::ServerLeaves => self.pair.server.shutdown(),
             Step::ToServer(size) => {
                 self.pair.collect();
                 self.pair.deliver_to_server(size);
@@ -230,27 +242,26 @@ impl Hands {
     /// Ends whatever is open.
     fn end_all(&mut self) {
         self.settle();
-        while !self.calls.is_empty() {
+        while self.calls.len() > self.probes {
             self.apply(&Step::ClientCancels(0));
         }
         self.settle();
-        while !self.streams.is_empty() {
+        while self.streams.len() > self.probes {
             self.apply(&Step::ServerFinishes(0, 0));
         }
         self.settle();
         assert_eq!(
             (self.pair.client.in_flight(), self.pair.server.in_flight()),
-            (0, 0)
+            (self.probes, self.probes)
         );
     }
 
     /// How much can be sent each way before anything is taken, over fresh calls.
     fn fill(&mut self) -> (usize, usize) {
         (self.from_client, self.from_server) = (0, 0);
-        for _ in 0..4 {
-            self.apply(&Step::Start(BIDI));
+        if self.probes == 0 {
+            self.start_four();
         }
-        self.settle();
         let piece = grpc::frame(&[4; PIECE - grpc::PREFIX]);
         for _ in 0..STREAM_WINDOW / PIECE {
             for &call in self.calls.keys() {
@@ -262,14 +273,21 @@ impl Hands {
         }
         self.settle();
         let filled = (self.from_client, self.from_server);
-        for n in 0..4 {
-            for _ in 0..STREAM_WINDOW / PIECE {
-                self.apply(&Step::ClientTakes(n));
-                self.apply(&Step::ServerTakes(n));
-            }
+        for (&call, sizes) in &mut self.calls {
+            self.pair.client.consume(call, sizes.drain(..).sum());
+        }
+        for (&stream, sizes) in &mut self.streams {
+            self.pair.server.consume(stream, sizes.drain(..).sum());
         }
         self.settle();
         filled
+    }
+
+    fn start_four(&mut self) {
+        for _ in 0..4 {
+            self.apply(&Step::Start(BIDI));
+        }
+        self.settle();
     }
 }
 
@@ -290,5 +308,31 @@ proptest! {
         // Resets are rationed; this is not their test.
         hands.pair.now += Duration::from_secs(60);
         prop_assert_eq!(hands.fill(), (CONNECTION_WINDOW, CONNECTION_WINDOW));
+    }
+
+    #[test]
+    fn credit_is_conserved_over_a_goaway(
+        before in prop::collection::vec(step(), 0..30),
+        after in prop::collection::vec(step(), 0..30),
+        more_goaways in prop::collection::vec(0_usize..30, 0..3),
+    ) {
+        let mut hands = Hands::new();
+        hands.start_four();
+        hands.probes = 4;
+        for step in before.iter().chain([&Step::ServerLeaves]) {
+            hands.apply(step);
+        }
+        for (n, step) in after.iter().enumerate() {
+            hands.apply(step);
+            if more_goaways.contains(&n) {
+                hands.apply(&Step::ServerLeaves);
+            }
+        }
+        hands.end_all();
+        hands.fill();
+        prop_assert_eq!(hands.fill(), (CONNECTION_WINDOW, CONNECTION_WINDOW));
+        prop_assert!(hands.pair.client.is_draining());
+        hands.probes = 0;
+        hands.end_all();
     }
 }

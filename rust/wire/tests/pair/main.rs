@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod abuse;
+mod arrivals;
 mod calls;
 mod credit;
 mod fuzz;
@@ -117,6 +118,11 @@ impl Pair {
     }
 
     fn start(&mut self, method: u32, request: Option<&[u8]>, unary_reply: bool) -> u32 {
+        self.try_start(method, request, unary_reply)
+            .expect("the connection takes calls")
+    }
+
+    fn try_start(&mut self, method: u32, request: Option<&[u8]>, unary_reply: bool) -> Option<u32> {
         let start = Start {
             method,
             metadata: HeaderMap::new(),
@@ -124,9 +130,7 @@ impl Pair {
             request: request.map(grpc::frame),
             unary_reply,
         };
-        self.client
-            .start(start, self.now)
-            .expect("the connection takes calls")
+        self.client.start(start, self.now)
     }
 }
 

@@ -1,0 +1,1 @@
+"""The history of the user service's database."""
