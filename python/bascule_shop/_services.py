@@ -99,7 +99,12 @@ async def open_payment(
 
 @asynccontextmanager
 async def open_order(
-    url: str, bus: EventBus, metrics: Metrics, channels: Mapping[str, Channel]
+    url: str,
+    bus: EventBus,
+    metrics: Metrics,
+    channels: Mapping[str, Channel],
+    *,
+    lease: float = 30.0,
 ) -> AsyncIterator[OrderService]:
     """Open the order service on a database that is brought up to date.
 
@@ -109,11 +114,12 @@ async def open_order(
     :param bus: where ``order.created`` is published
     :param metrics: what shows its database, its outbox and its sagas
     :param channels: to the services that it calls, by short name
+    :param lease: seconds after which other processes go on with the orders of one that died
     """
     await migrate("order", url)
     async with Database(url) as database:
         metrics.add_database(database.stats)
-        coordinator = SagaCoordinator(SqlSagaLog(database, order_tables.SAGAS))
+        coordinator = SagaCoordinator(SqlSagaLog(database, order_tables.SAGAS), lease=lease)
         metrics.add_sagas(coordinator.stats)
         outbox = SqlOutbox(database, ORDER_CREATED, name="order")
         async with OutboxRelay(outbox, bus) as relay:

@@ -254,13 +254,9 @@ class Shop:
         urls |= self._databases
         enter = stack.enter_async_context
         self.channels = await enter(
-            open_channels(
-                self.target, self.metrics, registry=self.registry, breaker=self._breaker
-            )
+            open_channels(self.target, self.metrics, registry=self.registry, breaker=self._breaker)
         )
-        self._orders = await enter(
-            open_order(urls["order"], self.bus, self.metrics, self.channels)
-        )
+        self._orders = await enter(open_order(urls["order"], self.bus, self.metrics, self.channels))
         users = open_user(urls["user"], self.bus, self.metrics, hasher=self._hasher)
         payments = open_payment(urls["payment"], self.metrics, provider=self.provider)
         return {

@@ -92,6 +92,12 @@ def serve(
     propagation: Annotated[
         float, typer.Option(help="Seconds between deregistering and the drain.")
     ] = 1.0,
+    lease: Annotated[
+        float,
+        typer.Option(
+            help="Seconds after which others go on with the orders of a process that died."
+        ),
+    ] = 30.0,
     loop: Annotated[Loop, typer.Option(help="The event loop.")] = Loop.ASYNCIO,
 ) -> None:
     """Run one service until SIGTERM or Ctrl-C. It starts without what is away and waits for it."""
@@ -111,6 +117,7 @@ def serve(
             events=events,
             operations=operations,
             propagation=propagation,
+            lease=lease,
         )
         service = shop_app(settings)
     except ConfigurationError as error:

@@ -51,6 +51,7 @@ class ProcessSettings:
     :param events: URL of the Redis that events go through; None to keep them in the process
     :param operations: address for ``/livez``, ``/readyz`` and ``/metrics``; None for none
     :param propagation: seconds between deregistering and the drain
+    :param lease: seconds after which other processes go on with the orders of one that died
     :raises ConfigurationError: if there is no such service, or it would not find those that it calls
     """
 
@@ -63,6 +64,7 @@ class ProcessSettings:
     events: str | None = None
     operations: str | None = None
     propagation: float = 1.0
+    lease: float = 30.0
 
     def __post_init__(self) -> None:
         if self.name not in SERVICES:
@@ -120,15 +122,20 @@ async def _open(settings: ProcessSettings, metrics: Metrics) -> AsyncIterator[ob
         if settings.name == "payment":
             yield await enter(open_payment(url, metrics))
             return
-        bus = MemoryEventBus() if settings.events is None else RedisEventBus(settings.events)
-        metrics.add_events((await enter(bus)).stats)
+        bus = _bus(settings)
+        await enter(bus)
+        metrics.add_events(bus.stats)
         if settings.name == "user":
             yield await enter(open_user(url, bus, metrics))
             return
         channels = await enter(open_channels(settings.target, metrics))
-        orders = await enter(open_order(url, bus, metrics, channels))
+        orders = await enter(open_order(url, bus, metrics, channels, lease=settings.lease))
         await enter(SagaWorker(orders.coordinator, orders.saga))
         yield orders
+
+
+def _bus(settings: ProcessSettings) -> MemoryEventBus | RedisEventBus:
+    return MemoryEventBus() if settings.events is None else RedisEventBus(settings.events)
 
 
 def _registrar(consul: str | None) -> Registrar | None:

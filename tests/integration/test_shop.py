@@ -284,7 +284,7 @@ import os, signal, sys
 from pathlib import Path
 
 import anyio
-from tests.integration.test_shop import OrderServiceStub, Channel, open_shop, order, target
+from tests.integration.test_shop import OrderServiceStub, Channel, open_shop, order
 
 from bascule_shop.payment import SimulatedProvider
 
@@ -298,7 +298,7 @@ class Fatal(SimulatedProvider):
 
 async def main():
     async with open_shop(Path(sys.argv[1]), provider=Fatal()) as shop:
-        async with Channel(target("order"), registry=shop.registry) as channel:
+        async with Channel(shop.target("order"), registry=shop.registry) as channel:
             if sys.argv[2] == "confirming":
                 shop._orders._store.confirm = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
             await OrderServiceStub(channel).create_order(order())
@@ -320,8 +320,8 @@ async def test_an_order_whose_process_was_killed_is_ended_by_the_next_one(
         database.execute("UPDATE saga_runs SET due = 0")
     async with (
         open_shop(tmp_path) as shop,
-        Channel(target("order"), registry=shop.registry) as orders,
-        Channel(target("product"), registry=shop.registry) as products,
+        Channel(shop.target("order"), registry=shop.registry) as orders,
+        Channel(shop.target("product"), registry=shop.registry) as products,
     ):
         with anyio.fail_after(20):
             while True:
