@@ -9,26 +9,25 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from bascule.app import owned_tasks
-from bascule.discovery import Endpoint, MemoryRegistry
+from bascule.discovery import MemoryRegistry, Registration
 from bascule.errors import Status
-from bascule.events import MemoryEventBus, OutboxRelay, RedisEventBus, SqlOutbox
+from bascule.events import MemoryEventBus, RedisEventBus
+from bascule.observe import Metrics
 from bascule.resilience import BreakerSettings
-from bascule.rpc import Channel, HealthService, ReflectionService, Server, ServerInterceptor
-from bascule.saga import SagaClientInterceptor, SagaCoordinator, SagaWorker, SqlSagaLog
-from bascule.sql import Database
-from bascule_shop._caller import current_caller
+from bascule.rpc import HealthService, ReflectionService, Server, ServerInterceptor
+from bascule.saga import SagaWorker
 from bascule_shop._descriptors import descriptor_set
 from bascule_shop._faults import fault
-from bascule_shop._generated.payment.services import PaymentServiceStub
-from bascule_shop._generated.product.services import ProductServiceStub
-from bascule_shop._generated.user.services import UserServiceStub
-from bascule_shop._seed import PRODUCTS, SOLD_OUT, USERS
-from bascule_shop.migrations import migrate
-from bascule_shop.order import ORDER_CREATED, OrderService, SqlOrderStore
-from bascule_shop.order import _store as order_tables
-from bascule_shop.payment import PaymentProvider, PaymentService, SimulatedProvider, SqlPaymentStore
-from bascule_shop.product import ProductService, open_product_store
-from bascule_shop.user import USER_CREATED, SqlUserStore, UserService
+from bascule_shop._seed import SOLD_OUT
+from bascule_shop._services import (
+    SERVICES,
+    open_channels,
+    open_order,
+    open_payment,
+    open_product,
+    open_user,
+)
+from bascule_shop.payment import PaymentProvider, SimulatedProvider
 
 if TYPE_CHECKING:
     import os
@@ -38,22 +37,10 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
     from argon2 import PasswordHasher
 
-    from bascule.rpc import CallContext, Servable
+    from bascule.discovery import Registrar
+    from bascule.rpc import CallContext, Channel, Servable
 
-__all__ = ["SERVICES", "SOLD_OUT", "Outage", "Shop", "ShopServer", "target"]
-
-SERVICES: Mapping[str, str] = {
-    "user": "user.UserService",
-    "product": "product.ProductService",
-    "payment": "payment.PaymentService",
-    "order": "order.OrderService",
-}
-"""The shop's services by short name, each after those that it calls."""
-
-
-def target(name: str) -> str:
-    """Give the target of a service, by short name, for channels on the shop's registry."""
-    return f"memory:///{SERVICES[name]}"
+__all__ = ["SERVICES", "SOLD_OUT", "Outage", "Shop", "ShopServer"]
 
 
 class Outage(ServerInterceptor):
@@ -80,21 +67,21 @@ class ShopServer:
     :param name: short name
     :param service: what to serve, beside health and reflection
     :param listen: address; a restart binds the same port again
-    :param registry: where to register
+    :param registrar: where it makes itself known
     :param grace: seconds that calls in progress have to finish when it stops
     :ivar outage: makes it fail on demand
     :ivar server: the current or last server; None before the first start
     """
 
     def __init__(
-        self, name: str, service: Servable, *, listen: str, registry: MemoryRegistry, grace: float
+        self, name: str, service: Servable, *, listen: str, registrar: Registrar, grace: float
     ) -> None:
         self.name = name
         self.outage = Outage()
         self.server: Server | None = None
         self._service = service
         self._listen = listen
-        self._registry = registry
+        self._registrar = registrar
         self._grace = grace
         self._stop: anyio.Event | None = None
         self._stopped = anyio.Event()
@@ -139,13 +126,12 @@ class ShopServer:
                 self.server = server
                 self._listen = server.addresses[0]
                 self._stop = anyio.Event()
-                endpoint = Endpoint(self._listen)
-                self._registry.register(full_name, endpoint)
+                registration = Registration(full_name, self._listen, health=full_name)
                 try:
-                    task_status.started()
-                    await self._stop.wait()
+                    async with self._registrar.registered(registration):
+                        task_status.started()
+                        await self._stop.wait()
                 finally:
-                    self._registry.deregister(full_name, endpoint)
                     health.shutdown()
         finally:
             self._stop = None
@@ -160,6 +146,7 @@ class Shop:
         ``mysql://...``, and for products ``mongodb://...`` too
     :param listen: addresses by short name; a free port of this machine for those not named
     :param registry: where the services register and find each other; None for one of its own
+    :param consul: ``host:port`` of a Consul agent in place of the registry
     :param breaker: for each call between services
     :param provider: who moves the money; None for a simulated one
     :param hasher: of passwords; None for argon2id with its library's parameters
@@ -167,8 +154,7 @@ class Shop:
     :param grace: seconds that calls in progress have to finish when the shop closes
     :ivar servers: the services by short name
     :ivar bus: where ``user.created`` and ``order.created`` are published
-    :ivar relays: what moves them there
-    :ivar sagas: runs the order service's sagas
+    :ivar metrics: of all its parts
     :ivar channels: the order service's channels by short name of the service called
     """
 
@@ -179,6 +165,7 @@ class Shop:
         databases: Mapping[str, str] | None = None,
         listen: Mapping[str, str] | None = None,
         registry: MemoryRegistry | None = None,
+        consul: str | None = None,
         breaker: BreakerSettings | None = None,
         provider: PaymentProvider | None = None,
         hasher: PasswordHasher | None = None,
@@ -186,11 +173,13 @@ class Shop:
         grace: float = 10.0,
     ) -> None:
         self.registry = registry or MemoryRegistry()
+        self._consul = consul
         self.provider: PaymentProvider = provider or SimulatedProvider()
         self.bus = MemoryEventBus() if events is None else RedisEventBus(events)
-        self.relays: list[OutboxRelay] = []
+        self.metrics = Metrics()
+        self.metrics.add_events(self.bus.stats)
         self.servers: dict[str, ShopServer] = {}
-        self.channels: dict[str, Channel] = {}
+        self.channels: Mapping[str, Channel] = {}
         self._data = Path(data)
         self._databases = databases or {}
         self._listen = listen or {}
@@ -209,18 +198,21 @@ class Shop:
             await stack.enter_async_context(self.bus)
             services = await self._open_services(stack)
             self._tasks = await stack.enter_async_context(owned_tasks())
+            registrar = self._registrar()
             for name, service in services.items():
                 server = self.servers[name] = ShopServer(
                     name,
                     service,
                     listen=self._listen.get(name, "127.0.0.1:0"),
-                    registry=self.registry,
+                    registrar=registrar,
                     grace=self._grace,
                 )
                 await self.start(name)
+                if server.server is not None:
+                    self.metrics.add_calls(server.server.stats, side="server")
                 stack.push_async_callback(server.stop)
             # Orders that the last process left go on now that the other services answer.
-            await stack.enter_async_context(SagaWorker(self.sagas, self._orders.saga))
+            await stack.enter_async_context(SagaWorker(self._orders.coordinator, self._orders.saga))
             self._stack = stack.pop_all()
         return self
 
@@ -245,59 +237,31 @@ class Shop:
         """Tell whether every service takes calls."""
         return all(server.serving for server in self.servers.values())
 
+    def target(self, name: str) -> str:
+        """Give the target of a service, by short name, for channels on the shop's registry."""
+        scheme = "memory:///" if self._consul is None else f"consul://{self._consul}/"
+        return scheme + SERVICES[name]
+
+    def _registrar(self) -> Registrar:
+        if self._consul is None:
+            return self.registry
+        from bascule.discovery.consul import ConsulRegistrar, ConsulSettings
+
+        return ConsulRegistrar(settings=ConsulSettings.read(self._consul))
+
     async def _open_services(self, stack: AsyncExitStack) -> dict[str, Servable]:
-        urls = await self._migrate()
-        users = await stack.enter_async_context(Database(urls["user"]))
-        user_outbox = SqlOutbox(users, USER_CREATED, name="user")
-        user_relay = await self._relay(stack, user_outbox)
-        user_store = SqlUserStore(users, user_outbox)
-        await user_store.seed(USERS)
-
-        product_store = await stack.enter_async_context(open_product_store(urls["product"]))
-        await product_store.seed(PRODUCTS)
-
-        payments = await stack.enter_async_context(Database(urls["payment"]))
-
-        orders = await stack.enter_async_context(Database(urls["order"]))
-        order_outbox = SqlOutbox(orders, ORDER_CREATED, name="order")
-        order_relay = await self._relay(stack, order_outbox)
-        self.sagas = SagaCoordinator(SqlSagaLog(orders, order_tables.SAGAS))
-        self._orders = OrderService(
-            SqlOrderStore(orders, order_outbox),
-            UserServiceStub(await self._channel(stack, "user")),
-            ProductServiceStub(await self._channel(stack, "product")),
-            PaymentServiceStub(await self._channel(stack, "payment")),
-            coordinator=self.sagas,
-            notify=order_relay.notify,
-            caller=current_caller,
+        urls = {name: f"sqlite:///{self._data / name}.db" for name in SERVICES}
+        urls |= self._databases
+        enter = stack.enter_async_context
+        self.channels = await enter(
+            open_channels(self.target, self.metrics, registry=self.registry, breaker=self._breaker)
         )
+        self._orders = await enter(open_order(urls["order"], self.bus, self.metrics, self.channels))
+        users = open_user(urls["user"], self.bus, self.metrics, hasher=self._hasher)
+        payments = open_payment(urls["payment"], self.metrics, provider=self.provider)
         return {
-            "user": UserService(user_store, notify=user_relay.notify, hasher=self._hasher),
-            "product": ProductService(product_store),
-            "payment": PaymentService(SqlPaymentStore(payments), self.provider),
+            "user": await enter(users),
+            "product": await enter(open_product(urls["product"])),
+            "payment": await enter(payments),
             "order": self._orders,
         }
-
-    async def _migrate(self) -> Mapping[str, str]:
-        """Bring each database to what the code expects; give their URLs by short name."""
-        urls = {name: f"sqlite:///{self._data / name}.db" for name in SERVICES} | dict(
-            self._databases
-        )
-        for name, url in urls.items():
-            await migrate(name, url)
-        return urls
-
-    async def _relay(self, stack: AsyncExitStack, outbox: SqlOutbox) -> OutboxRelay:
-        relay = await stack.enter_async_context(OutboxRelay(outbox, self.bus))
-        self.relays.append(relay)
-        return relay
-
-    async def _channel(self, stack: AsyncExitStack, name: str) -> Channel:
-        channel = Channel(
-            target(name),
-            registry=self.registry,
-            breaker=self._breaker,
-            interceptors=[SagaClientInterceptor()],
-        )
-        self.channels[name] = await stack.enter_async_context(channel)
-        return channel

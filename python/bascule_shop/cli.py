@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,14 @@ from bascule.errors import BasculeError, ConfigurationError
 from bascule_shop.migrations import METADATA, migrate
 
 __all__ = ["main"]
+
+
+class Loop(StrEnum):
+    """The event loops."""
+
+    ASYNCIO = "asyncio"
+    TRIO = "trio"
+
 
 app = typer.Typer(
     help="Operates the reference shop.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -51,6 +60,78 @@ def migrate_command(
     except BasculeError as error:
         typer.echo(f"bascule_shop: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+@app.command()
+def serve(
+    name: Annotated[str, typer.Argument(help="Which service: user, product, payment or order.")],
+    *,
+    database: Annotated[
+        str | None,
+        typer.Option(help="Its URL; by default what SHOP_DATABASE_NAME says, or a file in --data."),
+    ] = None,
+    data: Annotated[Path, typer.Option(help="Folder of the SQLite file.")] = Path("shop-data"),
+    listen: Annotated[
+        str, typer.Option(help="Address; port 0 is any free one.")
+    ] = "127.0.0.1:50051",
+    advertise: Annotated[str | None, typer.Option(help="Address for clients, if another.")] = None,
+    consul: Annotated[
+        str | None, typer.Option(envvar="SHOP_CONSUL", help="HOST:PORT of the Consul agent.")
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="SERVICE=TARGET of a service that is not to be found in Consul."),
+    ] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(envvar="SHOP_EVENTS", help="URL of the Redis that events go through."),
+    ] = None,
+    operations: Annotated[
+        str | None, typer.Option(help="Address of /livez, /readyz and /metrics by HTTP.")
+    ] = None,
+    propagation: Annotated[
+        float, typer.Option(help="Seconds between deregistering and the drain.")
+    ] = 1.0,
+    lease: Annotated[
+        float,
+        typer.Option(
+            help="Seconds after which others go on with the orders of a process that died."
+        ),
+    ] = 30.0,
+    loop: Annotated[Loop, typer.Option(help="The event loop.")] = Loop.ASYNCIO,
+) -> None:
+    """Run one service until SIGTERM or Ctrl-C. It starts without what is away and waits for it."""
+    from bascule.app import run, settle_memory
+    from bascule.observe import configure_logging
+    from bascule_shop.process import ProcessSettings, shop_app
+
+    try:
+        configure_logging("json")
+        settings = ProcessSettings(
+            name=name,
+            database=_urls([name], [database] if database else [], data)[name],
+            listen=listen,
+            advertise=advertise,
+            consul=consul,
+            peers=dict(_peer(each) for each in peer or []),
+            events=events,
+            operations=operations,
+            propagation=propagation,
+            lease=lease,
+        )
+        service = shop_app(settings)
+    except ConfigurationError as error:
+        typer.echo(f"bascule_shop: {error}", err=True)
+        raise typer.Exit(2) from None
+    settle_memory()
+    raise typer.Exit(anyio.run(run, service, backend=loop.value))
+
+
+def _peer(text: str) -> tuple[str, str]:
+    name, equals, target = text.partition("=")
+    if not equals or not target:
+        raise ConfigurationError(f"--peer {text!r}: expected SERVICE=TARGET")
+    return name, target
 
 
 def _urls(services: list[str], databases: list[str], data: Path) -> dict[str, str]:

@@ -56,6 +56,7 @@ def shop_gateway(
     subject_limit: LimitConfig | None = _SUBJECT_LIMIT,
     address_limit: LimitConfig | None = _ADDRESS_LIMIT,
     redis: str | None = None,
+    limit_timeout: float = 0.05,
     breaker: BreakerSettings | None = None,
     access_log: AccessLog | None = None,
     metrics: Metrics | None = None,
@@ -73,6 +74,7 @@ def shop_gateway(
     :param subject_limit: for each subject; None for none
     :param address_limit: for each address; None for none
     :param redis: URL of the Redis that gateways share; None if this is the only one
+    :param limit_timeout: seconds that Redis has to answer before this gateway counts by itself
     :param breaker: for each endpoint of each service; None for the defaults
     :param access_log: where a line for each request goes; None for standard error
     :param metrics: what ``/metrics`` shows
@@ -96,6 +98,7 @@ def shop_gateway(
         subject_limit=subject_limit,
         address_limit=address_limit,
         redis=redis,
+        limit_timeout=limit_timeout,
         grace=grace,
     )
     return Gateway(

@@ -30,7 +30,7 @@ from bascule_shop._generated.product.services import ProductServiceStub
 from bascule_shop._generated.user import CreateUserRequest, GetUserRequest
 from bascule_shop._generated.user.services import UserServiceStub
 from bascule_shop._seed import SOLD_OUT
-from bascule_shop.app import Shop, target
+from bascule_shop.app import Shop
 from bascule_shop.order import ORDER_CREATED, OrderCreated
 from bascule_shop.payment import SimulatedProvider
 from bascule_shop.user import USER_CREATED, UserCreated
@@ -94,9 +94,9 @@ async def client(tmp_path: Path, databases: dict[str, str]) -> AsyncIterator[Cli
     async with open_shop(tmp_path, databases=databases, breaker=breaker) as shop:
         registry = shop.registry
         async with (
-            Channel(target("user"), registry=registry) as users,
-            Channel(target("product"), registry=registry) as products,
-            Channel(target("order"), registry=registry) as orders,
+            Channel(shop.target("user"), registry=registry) as users,
+            Channel(shop.target("product"), registry=registry) as products,
+            Channel(shop.target("order"), registry=registry) as orders,
         ):
             yield Client(shop, users, products, orders)
 
@@ -218,8 +218,8 @@ async def test_a_caller_that_gives_up_has_its_order_undone(tmp_path: Path) -> No
     provider = HangingProvider()
     async with (
         open_shop(tmp_path, provider=provider) as shop,
-        Channel(target("order"), registry=shop.registry) as orders,
-        Channel(target("product"), registry=shop.registry) as products,
+        Channel(shop.target("order"), registry=shop.registry) as orders,
+        Channel(shop.target("product"), registry=shop.registry) as products,
     ):
 
         async def stock() -> int:
@@ -270,7 +270,7 @@ async def test_the_shop_remembers_over_a_restart(tmp_path: Path) -> None:
     for _ in range(2):
         async with (
             open_shop(tmp_path) as shop,
-            Channel(target("order"), registry=shop.registry) as channel,
+            Channel(shop.target("order"), registry=shop.registry) as channel,
         ):
             orders = OrderServiceStub(channel)
             if made is None:
@@ -284,7 +284,7 @@ import os, signal, sys
 from pathlib import Path
 
 import anyio
-from tests.integration.test_shop import OrderServiceStub, Channel, open_shop, order, target
+from tests.integration.test_shop import OrderServiceStub, Channel, open_shop, order
 
 from bascule_shop.payment import SimulatedProvider
 
@@ -298,7 +298,7 @@ class Fatal(SimulatedProvider):
 
 async def main():
     async with open_shop(Path(sys.argv[1]), provider=Fatal()) as shop:
-        async with Channel(target("order"), registry=shop.registry) as channel:
+        async with Channel(shop.target("order"), registry=shop.registry) as channel:
             if sys.argv[2] == "confirming":
                 shop._orders._store.confirm = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
             await OrderServiceStub(channel).create_order(order())
@@ -320,8 +320,8 @@ async def test_an_order_whose_process_was_killed_is_ended_by_the_next_one(
         database.execute("UPDATE saga_runs SET due = 0")
     async with (
         open_shop(tmp_path) as shop,
-        Channel(target("order"), registry=shop.registry) as orders,
-        Channel(target("product"), registry=shop.registry) as products,
+        Channel(shop.target("order"), registry=shop.registry) as orders,
+        Channel(shop.target("product"), registry=shop.registry) as products,
     ):
         with anyio.fail_after(20):
             while True:

@@ -22,7 +22,8 @@ def print_account(account: Account, console: Console | None = None) -> None:
     console.print(
         f"\n[bold]The shop[/bold] on {account.backend}, started in {account.starting:.2f} s"
     )
-    for name, address in {"gateway": account.url, **account.services}.items():
+    listed = {"gateway": account.url, **account.services, **account.components}
+    for name, address in listed.items():
         console.print(f"  {name:<8} {address}")
     console.print()
     table = Table(box=None, padding=(0, 2, 0, 0))

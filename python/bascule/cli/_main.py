@@ -55,6 +55,14 @@ def demo(
     listen: Annotated[
         str, typer.Option(help="The gateway's address; port 0 is any free one.")
     ] = "127.0.0.1:0",
+    components: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            metavar="consul,redis,mysql,mongo",
+            help="Real servers to start and use instead of what is embedded.",
+        ),
+    ] = "",
     data: Annotated[
         Path | None,
         typer.Option(help="Folder for databases, key and certificate; a temporary one if none."),
@@ -69,6 +77,7 @@ def demo(
     from bascule.cli._account import print_account, print_serving, write_json
     from bascule.cli._demo import Account, DemoSettings, run_demo
     from bascule.errors import BasculeError
+    from bascule_shop.servers import read_components
 
     def report(account: Account) -> None:
         if as_json:
@@ -78,8 +87,14 @@ def demo(
         if serve:
             print_serving(account)
 
-    settings = DemoSettings(listen=listen, data=data, serve=serve, backend=backend.value)
     try:
+        settings = DemoSettings(
+            listen=listen,
+            data=data,
+            serve=serve,
+            backend=backend.value,
+            components=read_components(components),
+        )
         ok = anyio.run(run_demo, settings, report, backend=backend.value)
     except BasculeError as error:
         typer.echo(f"bascule demo: {error}", err=True)

@@ -254,7 +254,10 @@ class SagaCoordinator:
 
     async def _run_or_undo(self, execution: Execution[Any]) -> None:
         """Start a run and drive it, for its caller."""
-        await self._begin(execution.run)
+        run = execution.run
+        await self._begin(run)
+        fields = {"saga": run.name, "saga_id": run.saga_id, "event_of": "started", "step": None}
+        _logger.info("saga %s %s: started", run.name, run.saga_id, extra=fields)
         try:
             await execution.forward()
         except SagaFailedError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar
 import anyio
 import msgspec
 
+from bascule.observe import escape
 from bascule.saga._backoff import ONCE
 from bascule.saga._call import calling
 from bascule.saga._definition import Saga, Step, StepCall
@@ -368,7 +369,7 @@ class Execution(Generic[ContextT]):
             fields = {"saga": self.saga.name, "saga_id": self.run.saga_id, "event_of": event.value}
             _logger.log(
                 level, "saga %s %s: %s%s%s", self.saga.name, self.run.saga_id, event.value,
-                f" {name}" if name else "", f": {note}" if note else "",
+                f" {name}" if name else "", f": {escape(note)}" if note else "",
                 extra=fields | {"step": name},
             )  # fmt: skip
 

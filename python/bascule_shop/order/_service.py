@@ -58,6 +58,7 @@ class OrderService(OrderServiceBase):
     :param coordinator: runs the sagas
     :param notify: called after an event was stored
     :param caller: gives the caller of the call being handled
+    :ivar coordinator: what runs the sagas
     :ivar saga: by which orders are made, for a worker to end those that were interrupted
     """
 
@@ -75,7 +76,7 @@ class OrderService(OrderServiceBase):
         self._store = store
         self._users = users
         self._products = products
-        self._coordinator = coordinator or SagaCoordinator(MemorySagaLog())
+        self.coordinator = coordinator or SagaCoordinator(MemorySagaLog())
         self._caller = caller
         self._steps = OrderSteps(store, products, payments, notify)
         self.saga: Saga[PlacedOrder] = self._steps.saga()
@@ -189,7 +190,7 @@ class OrderService(OrderServiceBase):
 
     async def _make(self, placed: PlacedOrder) -> Order:
         try:
-            done = await self._coordinator.run(self.saga, placed, saga_id=placed.order_id)
+            done = await self.coordinator.run(self.saga, placed, saga_id=placed.order_id)
         except SagaFailedError as error:
             if isinstance(error.cause, KeyTakenError) and placed.idempotency_key:
                 known = await self._store.find(placed.user_id, placed.idempotency_key)

@@ -21,7 +21,7 @@ from bascule_shop._generated.product import GetProductRequest
 from bascule_shop._generated.product.services import ProductServiceStub
 from bascule_shop._generated.user import CreateUserRequest
 from bascule_shop._generated.user.services import UserServiceStub
-from bascule_shop.app import Shop, target
+from bascule_shop.app import Shop
 from bascule_shop.gateway import shop_gateway
 from bascule_shop.order import ORDER_CREATED
 from bascule_shop.user import USER_CREATED
@@ -60,8 +60,8 @@ async def test_its_events_reach_another_process_in_the_trace_of_the_request(
         bus.subscribe(USER_CREATED, hear, name="mailer")
         bus.subscribe(ORDER_CREATED, hear, name="mailer")
         async with (
-            Channel(target("user"), registry=shop.registry) as users,
-            Channel(target("order"), registry=shop.registry) as orders,
+            Channel(shop.target("user"), registry=shop.registry) as users,
+            Channel(shop.target("order"), registry=shop.registry) as orders,
         ):
             user = await UserServiceStub(users).create_user(
                 CreateUserRequest(email="n@example.com", display_name="N", password="long enough"),
@@ -116,8 +116,8 @@ async def test_fifty_replays_of_one_order_at_two_gateways_have_one_effect_and_on
                 for number in range(50):
                     tasks.start_soon(order, number)
         async with (
-            Channel(target("product"), registry=shop.registry) as products,
-            Channel(target("order"), registry=shop.registry) as orders,
+            Channel(shop.target("product"), registry=shop.registry) as products,
+            Channel(shop.target("order"), registry=shop.registry) as orders,
         ):
             product = await ProductServiceStub(products).get_product(
                 GetProductRequest(id="prd_001")

@@ -429,3 +429,25 @@ async def test_definitions_that_cannot_work_are_refused(
         Saga("bad", int)
     with pytest.raises(SagaError, match="no run of saga"):
         await coordinator.resume(journal.saga(), "unknown")
+
+
+async def test_each_transition_is_one_line_of_the_log_with_its_fields(
+    coordinator: SagaCoordinator, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def lie(_context: Context, _call: StepCall) -> None:
+        raise RefusedError("first\nsaga order s2 completed")
+
+    saga = Saga("order", Context).step("a", journal.act, journal.undo).step("b", lie)
+    with caplog.at_level("DEBUG", logger="bascule.saga"), pytest.raises(SagaFailedError):
+        await coordinator.run(saga, Context(total=7), saga_id="s1")
+    seen = [(record.event_of, record.step, record.levelname) for record in caplog.records]  # type: ignore[attr-defined]
+    assert seen == [
+        ("started", None, "INFO"),
+        ("done", "a", "DEBUG"),
+        ("begun", "b", "DEBUG"),
+        ("failed", "b", "INFO"),
+        ("compensated", "a", "DEBUG"),
+        ("undone", None, "INFO"),
+    ]
+    assert {record.saga_id for record in caplog.records} == {"s1"}  # type: ignore[attr-defined]
+    assert all("\n" not in record.getMessage() for record in caplog.records)

@@ -77,7 +77,7 @@ class Watched:
 
 async def create_order(shop: JoinedShop, token: str, interruption: Interruption) -> None:
     """Order something, watched in the caller's task and in that of the saga."""
-    coordinator = shop.orders._coordinator
+    coordinator = shop.orders.coordinator
     drive = type(coordinator)._run_or_undo
 
     async def watched(execution: Any) -> None:
