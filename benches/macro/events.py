@@ -9,7 +9,7 @@ from benches.harness import process
 from benches.harness.figures import Figures, Key
 from benches.macro._settings import Settings
 
-EVENTS = 10_000
+EVENTS = 5_000
 _TIMEOUT = 120.0  #: seconds
 #: Metric, unit and case of each figure that the subject prints.
 _FIGURES = {
@@ -33,7 +33,7 @@ def measure(settings: Settings, figures: Figures) -> None:
         except MissingProgramError as error:
             figures.skip("events", str(error))
             return
-        for _ in range(settings.rounds):
+        for _ in range(settings.few_rounds):
             for store, redis in servers.items():
                 for backend in ("asyncio", "trio"):
                     redis.flush()

@@ -24,7 +24,7 @@ def measure(settings: Settings, figures: Figures) -> None:
                 stores["MariaDB"] = stack.enter_context(MariaDBServer())
         except MissingProgramError as error:
             figures.skip("orders on MariaDB", str(error))
-        for _ in range(settings.rounds):
+        for _ in range(settings.few_rounds):
             for store, database in stores.items():
                 for backend in ("asyncio", "trio"):
                     _measure(backend, store, database, settings, figures)
@@ -40,7 +40,7 @@ def _measure(
         with process.serving(command, settings.subject_core) as shop:
             for at_once in AT_ONCE:
                 customers = process.python(
-                    "benches.peers.orders", "load", shop.address, at_once, settings.seconds
+                    "benches.peers.orders", "load", shop.address, at_once, settings.short
                 )
                 before = shop.cpu_seconds()
                 output, readable = process.run(customers, settings.load_core, _TIMEOUT)

@@ -31,7 +31,7 @@ from benches.peers.serve import ready, run
 PRODUCTS = 100
 _STOCK = 1_000_000_000
 _DEADLINE = 10.0  #: seconds, on every order
-_WARM_UP = 0.5  #: seconds
+_WARM_UP = 0.3  #: seconds
 
 
 async def serve(folder: str, databases: dict[str, str]) -> None:
