@@ -20,6 +20,7 @@ FORKED.set_forkserver_preload(
         "anyio._backends._asyncio",
         "anyio._backends._trio",
         "coredis.connection",
+        "prometheus_client",
         "pymysql",
         "sqlalchemy.dialects.mysql.pymysql",
         "sqlalchemy.dialects.sqlite.pysqlite",

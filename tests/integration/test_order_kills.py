@@ -89,6 +89,7 @@ class Replicas:
         self.registry = MemoryRegistry()
         self.kills: Counter[str] = Counter()
         self.codes: list[int | None] = []
+        self.opening = self.living = 0.0
         self._settings = settings
         self._log = folder / "orders.log"
         self._backends = itertools.cycle(["asyncio", "trio", "trio", "asyncio"])
@@ -147,6 +148,7 @@ class Replicas:
     async def _follow(self, process: Any, hear: Any, *, mortal: bool) -> str:
         """Make a process known while it lives; tell at which moment it was killed."""
         endpoint: Endpoint | None = None
+        began = anyio.current_time()
         try:
             with anyio.move_on_after(LONGEST_LIFE if mortal else float("inf")):
                 while True:
@@ -155,6 +157,7 @@ class Replicas:
                     if what == "killed":
                         return str(detail)
                     endpoint = Endpoint(detail)
+                    self.opening += anyio.current_time() - began
                     self.registry.register(SERVICES["order"], endpoint)
                     if not mortal:
                         self._last.append(process.pid)
@@ -163,6 +166,7 @@ class Replicas:
         except EOFError:
             return "by itself"
         finally:
+            self.living += anyio.current_time() - began
             if endpoint is not None:
                 self.registry.deregister(SERVICES["order"], endpoint)
         return "anywhere"
@@ -197,7 +201,7 @@ class Customers:
                         self.answers[key] = error
                     else:
                         self.repeats += 1
-                        await anyio.sleep(0.03)
+                        await anyio.sleep(0.05)
 
 
 def is_final(error: RpcError) -> bool:
@@ -322,9 +326,10 @@ async def main(urls: Mapping[str, str], redis: str, folder: Path, seed: int) -> 
                 await replicas.stop()
         seconds = anyio.current_time() - began
     _logger.info(
-        "seed %d: %d kills in %.1f s, %.1f s in all; %d orders asked for %d times; %d events delivered"
-        " %d times; killed %s",
+        "seed %d: %d kills in %.1f s, %.1f s in all; a process opened in %.2f s and lived for %.2f s;"
+        " %d orders asked for %d times; %d events delivered %d times; killed %s",
         *(seed, replicas.kills.total(), killed - began, seconds),
+        *(replicas.opening / KILLS, replicas.living / KILLS),
         *(len(customers.wanted), len(customers.wanted) + customers.repeats),
         *(len(events), deliveries, dict(replicas.kills)),
     )

@@ -160,7 +160,7 @@ async def test_of_fifty_orders_at_once_for_the_last_ten_items_ten_succeed(
 ) -> None:
     answers: list[tuple[int, dict[str, Any]]] = []
     async with shop(urls, redis_url, tmp_path, anyio_backend_name, shared=True) as running:
-        assert (await running.order(0, 10, "the first ten"))[0] == 201
+        assert (await running.order(0, 10, "order-of-ten"))[0] == 201
         assert await running.stock() == 10
 
         async def order(number: int) -> None:
