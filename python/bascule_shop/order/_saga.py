@@ -219,6 +219,10 @@ def answer_to(cause: Exception | None) -> RpcError:
                 "an order with this idempotency key is being made: try again",
             )
         case None:
-            return try_again(Status.ABORTED, "the order was interrupted and undone")
+            return fault(
+                Status.ABORTED,
+                "ORDER_UNDONE",
+                "the order was interrupted and undone: place it again with another idempotency key",
+            )
         case _:
             return fault(Status.INTERNAL, "ORDER_FAILED", "the order could not be made")
