@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -443,6 +444,14 @@ async def test_a_mark_can_be_made_in_a_transaction_of_the_handlers_own(database:
     inbox, event = SqlInbox(database, "pieces"), moved("a")
     assert await database.write(lambda connection: inbox.first(connection, event))
     assert not await database.write(lambda connection: inbox.first(connection, event))
+
+
+async def test_consumers_and_events_that_differ_by_case_are_different(database: Database) -> None:
+    """MySQL would take them for the same, and one of them would have no effect."""
+    upper, lower = SqlInbox(database, "Stock"), SqlInbox(database, "stock")
+    first, second = replace(moved("a"), id="ab"), replace(moved("a"), id="AB")
+    for inbox, event in ((upper, first), (lower, first), (lower, second)):
+        assert await inbox.once([event], lambda *_: None) == 1
 
 
 async def test_old_marks_are_forgotten_and_young_ones_are_not(database: Database) -> None:
