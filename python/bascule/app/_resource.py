@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 
+from bascule._backoff import pause_after
 from bascule._tasks import owned_tasks
 from bascule.errors import ConfigurationError, RpcError, Status
 
@@ -132,7 +133,9 @@ class _Holder:
             with anyio.CancelScope(shield=True):
                 while not self._closing.is_set():
                     await self._hold_once()
-                    pause = min(FIRST_PAUSE * GROWTH ** (self._failures - 1), LONGEST_PAUSE)
+                    pause = pause_after(
+                        self._failures, FIRST_PAUSE, LONGEST_PAUSE, growth=GROWTH, jitter=0.2
+                    )
                     with anyio.move_on_after(pause):
                         await self._closing.wait()
         finally:

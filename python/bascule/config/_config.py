@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 import anyio
 import anyio.to_thread
 
+from bascule._backoff import pause_after
 from bascule._tasks import owned_tasks
 from bascule.config._document import MISSING, Document, check_key, find, merged, replaced
 from bascule.config._schema import InvalidError, secrets_in, typed, with_secrets
@@ -253,7 +254,7 @@ class Config(Generic[T]):
                 failures += 1
                 reason = f"{type(error).__name__}: {error}"
                 self._mark(level, unread=Problem(level.source.name, "", reason, away=True))
-            await anyio.sleep(min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE))
+            await anyio.sleep(pause_after(failures, FIRST_PAUSE, LONGEST_PAUSE))
 
     def _take(self, level: _Level, layer: Layer) -> None:
         if layer.document is None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from random import random
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from bascule._backoff import pause_after
 from bascule.errors import ConfigurationError
 from bascule.events._trace import handling
 
@@ -51,8 +51,7 @@ class Redelivery:
 
     def wait(self, failures: int) -> float:
         """Seconds to wait after so many failures in a row."""
-        longest = min(self.longest, self.first * 2.0 ** min(failures - 1, 60))
-        return longest * (1 - random() / 2)  # noqa: S311 - spreads load, guards nothing
+        return pause_after(failures, self.first, self.longest)
 
 
 @dataclass(frozen=True)

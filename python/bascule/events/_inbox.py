@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
-from bascule.sql import database_micros
+from bascule.sql import database_micros, exact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,8 +28,8 @@ def inbox_tables(metadata: sa.MetaData) -> None:
     sa.Table(
         "inbox",
         metadata,
-        sa.Column("consumer", sa.String(100), primary_key=True),
-        sa.Column("event_id", sa.String(64), primary_key=True),
+        sa.Column("consumer", exact(100), primary_key=True),
+        sa.Column("event_id", exact(64), primary_key=True),
         sa.Column("handled_at", sa.BigInteger, nullable=False, index=True),
     )
 

@@ -208,8 +208,18 @@ class OutboxRelay:
                 await self._bus.publish(*(event for _, event in claim.events))
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await self._store.give_up(claim)
+                await self._give_up(claim)
             raise
+
+    async def _give_up(self, claim: OutboxClaim) -> None:
+        """Free the shards, if that can be done; what kept the events from the bus is what is told."""
+        try:
+            await self._store.give_up(claim)
+        except _EXPECTED as error:
+            _logger.warning(
+                "%s: the shards stay leased for up to %g s: %s",
+                *(self._store.name, self._lease, error or type(error).__name__),
+            )
 
     async def _look(self) -> None:
         now = anyio.current_time()

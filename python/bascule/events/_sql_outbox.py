@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import sqlalchemy as sa
 
+from bascule.errors import DecodeError
 from bascule.events._outbox import LeaseLostError, OutboxClaim
 from bascule.sql import database_micros
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SqlOutbox", "outbox_tables"]
 
+_logger = logging.getLogger("bascule.events")
 # So many relays can work at once. Each key belongs to one shard for ever: it stands in stored rows.
 _SHARDS = 16
 _SHARDS_A_CLAIM = 4
@@ -67,7 +70,9 @@ class SqlOutbox:
 
     Events of one key keep the order in which their transactions changed what the key names, if each
     changes it before it adds its event: the row's lock makes the later one wait. Rows of topics that
-    are not given here wait for a relay that knows them.
+    are not given here wait for a relay that knows them. An event that cannot be read, since another
+    version of the service has stored it, holds up the events of its shard until a relay can read it;
+    the log tells its number.
 
     :param database: must have the tables of :func:`outbox_tables`
     :param topics: of the events that the service stores
@@ -151,7 +156,8 @@ class SqlOutbox:
                 connection.execute(sa.delete(_OUTBOX).where(_OUTBOX.c.number.in_(numbers)))
             following = self._next(connection, claim.shards, limit) if limit else None
             if following is None or not following.events:
-                for shard, token in claim.shards.items():
+                freed = claim if following is None else following
+                for shard, token in freed.shards.items():
                     self._extend(connection, shard, token, now, now)
                 return None
             return following
@@ -191,10 +197,26 @@ class SqlOutbox:
         self, connection: sa.Connection, shards: Mapping[int, int], limit: int
     ) -> OutboxClaim:
         query = self._oldest.where(_OUTBOX.c.shard.in_(list(shards))).limit(limit)
-        rows = connection.execute(query)
-        return OutboxClaim(
-            shards, [(row.number, self._topics[row.topic].decode(row.event)) for row in rows]
-        )
+        events: list[tuple[int, Event[Any]]] = []
+        readable: set[int] = set()
+        stuck: set[int] = set()
+        for row in connection.execute(query):
+            if row.shard in stuck:
+                continue
+            try:
+                events.append((row.number, self._topics[row.topic].decode(row.event)))
+                readable.add(row.shard)
+            except DecodeError as error:
+                stuck.add(row.shard)
+                if row.shard not in readable:
+                    _logger.error(  # noqa: TRY400 - whoever stored it is at fault, not this line
+                        "event %d of %s in %s cannot be read: it and what follows it in shard %d wait for"
+                        " a relay of a version that can: %s",
+                        *(row.number, row.topic, self.name, row.shard, error),
+                    )
+        # What begins with such an event stays leased, so that the other shards get their turn.
+        kept = {s: token for s, token in shards.items() if s in readable or s not in stuck}
+        return OutboxClaim(kept, events)
 
     def _extend(
         self, connection: sa.Connection, shard: int, token: int, now: int, until: int

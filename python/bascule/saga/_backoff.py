@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from bascule._backoff import pause_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,9 +46,7 @@ class Backoff:
 
     def delay(self, attempt: int) -> float:
         """Seconds to wait after a failed attempt; the first has number 1."""
-        # Larger exponents overflow a float; no maximum is that large.
-        full = min(self.maximum, self.initial * 2.0 ** min(attempt - 1, 60))
-        return full * (1 - self.jitter * random.random())  # noqa: S311 - no secret
+        return pause_after(attempt, self.initial, self.maximum, jitter=self.jitter)
 
     def goes_on(self, attempt: int, error: Exception) -> bool:
         """Tell whether another attempt follows the one of this number, which failed."""

@@ -46,7 +46,7 @@ class Execution(Generic[ContextT]):
         whoever claims the run then
     :ivar run: as the log has it
     :ivar scopes: what to cancel when the lease is lost
-    :ivar renewed: when the lease was renewed last, in the clock of anyio
+    :ivar renewed: since when the lease lasts, in the clock of anyio
     """
 
     def __init__(
@@ -65,7 +65,9 @@ class Execution(Generic[ContextT]):
         self.run = run
         self.lease = lease
         self.scopes: list[anyio.CancelScope] = []
-        self.renewed = anyio.current_time()
+        # What the claim took is gone from the lease.
+        left = (run.due or 0.0) - log.now()
+        self.renewed = anyio.current_time() - min(lease, max(0.0, lease - left))
         self.lost = False
         self._log = log
         self._owner = owner
@@ -320,11 +322,13 @@ class Execution(Generic[ContextT]):
 
         :raises SagaFencedError: if it is another worker's
         """
-        due = self._log.now() + self.lease
         async with self._lock:
+            if self.run.owner is None:
+                return  # It ended, or was left to others, while the lock was waited for.
+            begun, due = anyio.current_time(), self._log.now() + self.lease
             await self._log.renew(self.run, due)
             self.run = msgspec.structs.replace(self.run, due=due)
-            self.renewed = anyio.current_time()
+            self.renewed = begun
 
     async def _park(self, step: str, cause: Exception | None, reason: str) -> NoReturn:
         error = SagaParkedError(self.run.saga_id, step, cause, reason)
@@ -387,7 +391,7 @@ class Execution(Generic[ContextT]):
                     )
                     for number, (event, at, step, note) in enumerate(notes, self.run.sequence)
                 ]
-                now = self._log.now()
+                begun, now = anyio.current_time(), self._log.now()
                 values: dict[str, Any] = {
                     "sequence": self.run.sequence + len(added),
                     "due": now + self.lease,
@@ -403,7 +407,7 @@ class Execution(Generic[ContextT]):
                 await self._store(after, added)
                 self._unwritten = False
                 self.run = after
-                self.renewed = anyio.current_time()
+                self.renewed = begun
 
     async def _store(self, run: SagaRun, added: Sequence[SagaRecord]) -> None:
         """Write; try again while the lease lasts if the log is out of reach."""

@@ -63,7 +63,8 @@ class SqlSagaLog:
         unchanged = ours & (runs.c.sequence == sa.bindparam("expected_sequence"))
         # What is set is what the parameters name.
         self._update = sa.update(runs).where(unchanged)
-        self._renew = sa.update(runs).where(ours)
+        # A run that is over or parked has no lease: with one it would be claimed again.
+        self._renew = sa.update(runs).where(ours & runs.c.due.is_not(None))
         self._select_run = sa.select(runs).where(runs.c.saga_id == sa.bindparam("of"))
         self._select_records = (
             sa.select(records)
@@ -91,7 +92,8 @@ class SqlSagaLog:
             if known is None:
                 # Whoever had the key was forgotten between the two transactions.
                 raise SagaLogError(f"saga {run.saga_id!r} could not be added: try again") from None
-            if (known.saga_id, known.owner, known.epoch) != (run.saga_id, run.owner, run.epoch):
+            # The commit of the same begin may have come through though its answer did not.
+            if known.saga_id != run.saga_id or _mark(known) != _mark(run):
                 raise DuplicateSagaError(known.saga_id) from None
 
     async def write(self, run: SagaRun, added: Sequence[SagaRecord]) -> None:

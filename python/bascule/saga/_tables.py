@@ -5,17 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
-__all__ = ["SagaTables", "barrier_table", "exact", "saga_tables"]
+from bascule.sql import exact
+
+__all__ = ["SagaTables", "barrier_table", "saga_tables"]
 
 _JSON_BYTES = 2**24 - 1  # MySQL's MEDIUMBLOB: a BLOB there ends at 64 KiB
-
-
-def exact(length: int) -> sa.types.TypeEngine[str]:
-    """Give a type of strings that differ by case and accents too, which MySQL ignores by default."""
-    bound = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return sa.String(length).with_variant(bound, "mysql", "mariadb")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import anyio
 import msgspec
@@ -11,7 +13,12 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bascule.errors import ConfigurationError, EncodeError, StoreUnavailableError
+from bascule.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    EncodeError,
+    StoreUnavailableError,
+)
 from bascule.events import (
     Event,
     LeaseLostError,
@@ -246,6 +253,47 @@ async def test_the_relay_goes_on_after_a_failure_and_keeps_the_order(
     assert "Traceback" not in caplog.text, "a bus that is away is no fault of ours"
 
 
+async def test_an_event_that_cannot_be_read_holds_up_its_own_shard_only(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as one that another version of the service has stored."""
+
+    class Other(msgspec.Struct, frozen=True):
+        steps: list[str]
+
+    other = SqlOutbox(database, Topic(MOVED.name, Other))
+    outbox, log = SqlOutbox(database, MOVED), Log()
+    keys = [f"k{number}" for number in range(200)]
+    stuck = crc32(b"k0") % 16
+    fine = [key for key in keys if crc32(key.encode()) % 16 != stuck]
+    await store(database, outbox, moved("k0", 0))
+    await store(database, other, Topic(MOVED.name, Other).event("k0", Other(["1"])))
+    await store(database, outbox, *(moved(key, 2) for key in keys))
+    async with OutboxRelay(outbox, log, retry=0.01, poll=0.05, batch=10):
+        await log.until(len(fine) + 1)
+    assert log.steps == {"k0": [0]} | {key: [2] for key in fine}
+    assert (await outbox.backlog())[0] == 1 + len(keys) - len(fine)
+    assert 1 <= caplog.text.count("cannot be read") <= 3, "it is told, but not all the time"
+    claims = [await other.claim("newer", 10, 60.0)]
+    assert claims == [None], "the shard is leased for a while, so that others get their turn"
+
+
+async def test_a_relay_whose_bus_and_database_fail_tells_of_the_bus(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(SqlOutbox):
+        async def give_up(self, claim: OutboxClaim) -> None:
+            raise DatabaseUnavailableError("events", "lost", "the connection broke")
+
+    outbox, log = Failing(database, MOVED), Log()
+    log.failures = 1
+    await store(database, outbox, moved("a"))
+    async with OutboxRelay(outbox, log, retry=0.01, lease=0.1):
+        await log.until(1)
+    assert "the bus is away" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
 async def test_several_relays_share_the_work_and_keep_the_order(database: Database) -> None:
     outbox, log = SqlOutbox(database, MOVED), Log()
     keys = [str(key) for key in range(20)]
@@ -396,6 +444,14 @@ async def test_a_mark_can_be_made_in_a_transaction_of_the_handlers_own(database:
     inbox, event = SqlInbox(database, "pieces"), moved("a")
     assert await database.write(lambda connection: inbox.first(connection, event))
     assert not await database.write(lambda connection: inbox.first(connection, event))
+
+
+async def test_consumers_and_events_that_differ_by_case_are_different(database: Database) -> None:
+    """MySQL would take them for the same, and one of them would have no effect."""
+    upper, lower = SqlInbox(database, "Stock"), SqlInbox(database, "stock")
+    first, second = replace(moved("a"), id="ab"), replace(moved("a"), id="AB")
+    for inbox, event in ((upper, first), (lower, first), (lower, second)):
+        assert await inbox.once([event], lambda *_: None) == 1
 
 
 async def test_old_marks_are_forgotten_and_young_ones_are_not(database: Database) -> None:

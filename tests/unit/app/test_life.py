@@ -249,6 +249,20 @@ async def test_what_breaks_is_opened_anew() -> None:
     assert said == ["database opened", "database closed"] * 2
 
 
+async def test_what_is_away_for_days_is_opened_when_it_is_back() -> None:
+    """The pause between attempts stops growing, however many there were."""
+    database = Dependency("database", [])
+    database.away = OSError("away")
+    app = App("echo", [Echo([])], ADDRESS, resources=[database.resource()], propagation=0.0)
+    async with serving(app) as (life, _, _):
+        await anyio.sleep(86_400.0)
+        assert not life.ready
+        database.away = None
+        await anyio.sleep(20.0)
+        assert life.ready
+        life.stop()
+
+
 async def test_an_optional_resource_does_not_decide_readiness() -> None:
     cache = Dependency("cache", [])
     cache.away = OSError("away")

@@ -224,6 +224,16 @@ async def test_a_source_that_raises_is_watched_again_after_growing_pauses() -> N
         assert config.problems == ()
 
 
+async def test_a_source_that_raises_for_a_day_is_read_when_it_does_not() -> None:
+    source = Scripted(Layer({"debug": True}))
+    source.raising = OSError("no such folder")
+    async with Config(Settings, [MemorySource({"server": {"port": 1}}), source]) as config:
+        await anyio.sleep(86_400)
+        source.raising = None
+        await anyio.sleep(31)
+        assert config.current.debug
+
+
 async def test_pydantic_models_and_dicts_are_schemas_too() -> None:
     class Model(pydantic.BaseModel):
         port: int

@@ -156,6 +156,30 @@ class LogRules(ABC):
             clock.now = 1_051.0
             assert len(await log.claim("w", 10.0)) == 1
 
+    async def test_one_owner_that_begins_an_id_twice_is_refused_the_second_time(self) -> None:
+        """Though all but the moment and what the run is about are the same."""
+        async with self.log(Clock()) as log:
+            await log.begin(new("s1"))
+            with pytest.raises(DuplicateSagaError):
+                await log.begin(new("s1", now=1_000.5))
+            after, added = done(new("s1"), 1_001.0)
+            await log.write(after, added)
+            with pytest.raises(DuplicateSagaError):
+                await log.begin(new("s1"))
+
+    async def test_a_run_that_is_over_has_no_lease_to_renew(self) -> None:
+        """Or it would be due again one day, and be driven again."""
+        clock = Clock()
+        async with self.log(clock) as log:
+            run = new("s1")
+            await log.begin(run)
+            after, added = finished(run, 1_001.0)
+            await log.write(after, added)
+            with pytest.raises(SagaFencedError):
+                await log.renew(run, 1_020.0)
+            clock.now = 1_030.0
+            assert await log.claim("w", 10.0) == []
+
     async def test_many_claimers_get_each_run_once(self) -> None:
         clock = Clock()
         async with self.log(clock) as log:

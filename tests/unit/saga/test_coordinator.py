@@ -390,6 +390,29 @@ async def test_a_lease_is_renewed_as_long_as_a_step_takes(journal: Journal) -> N
     await coordinator.run(Saga("slow", Context).step("only", slow), Context(total=1), saga_id="s1")
 
 
+async def test_a_lease_begins_before_the_write_that_gives_it(journal: Journal) -> None:
+    """However long a database takes: it is renewed before it ends there, not here."""
+    slow, lease = 0.15, 0.24
+    renewals: list[tuple[float, float]] = []
+
+    class Slow(MemorySagaLog):
+        async def write(self, run: SagaRun, added: Sequence[SagaRecord]) -> None:
+            await super().write(run, added)
+            await anyio.sleep(slow)
+
+        async def renew(self, run: SagaRun, due: float) -> None:
+            renewals.append((self.now(), self._runs[run.saga_id].due or 0.0))
+            await super().renew(run, due)
+
+    async def last(_context: Context, _call: StepCall) -> None:
+        await anyio.sleep(3 * lease)
+
+    saga = Saga("slow", Context).step("first", journal.act).step("last", last)
+    await SagaCoordinator(Slow(), lease=lease).run(saga, Context(total=1), saga_id="s1")
+    assert renewals
+    assert all(now < due for now, due in renewals), renewals
+
+
 async def test_finished_runs_are_forgotten_in_the_end(journal: Journal) -> None:
     log = MemorySagaLog(keep_finished=2)
     coordinator = SagaCoordinator(log)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 import anyio
 
+from bascule._backoff import grown
 from bascule.discovery.consul._errors import ConsulAnswerError, ConsulError
 from bascule.discovery.consul._http import TIMEOUT, Answer
 
@@ -265,7 +266,7 @@ class BlockingQuery(Generic[T]):
     async def _pause(self) -> None:
         """Wait after a failure."""
         # By when Consul is asked again, if nobody finds it back before.
-        most = min(LEAST_PAUSE * 2**self.failures, MOST_PAUSE)
+        most = grown(self.failures + 1, LEAST_PAUSE, MOST_PAUSE)
         until = anyio.current_time() + jitter(LEAST_PAUSE, most)
         while not self._outage.claim(self):
             seen = self._outage.recoveries

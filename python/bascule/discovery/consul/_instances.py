@@ -106,6 +106,9 @@ class ServiceList:
     def review(self, now: float) -> None:
         """Judge the last answer again: doubts end with time."""
         listed = {each.endpoint.address for each in self._said}
+        # Who was taken out on purpose and then is not listed any more is gone, not missed.
+        out = {e.endpoint.address for e in self._said if e.health is Health.MAINTENANCE}
+        self._good = tuple(each for each in self._good if each.address not in out)
         present = [each for each in self._said if each.health is not Health.MAINTENANCE]
         healthy = tuple(each.endpoint for each in present if each.health in self._healthy)
         vanished = tuple(each for each in self._good if each.address not in listed)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from bascule._backoff import grown
 from bascule._tasks import finish, owned_tasks
 from bascule.discovery.consul._agent import (
     Check,
@@ -299,8 +300,8 @@ class ConsulRegistrar:
             try:
                 await registered.attempt(anew=registered.registered == 0)
             except ConsulError:
-                pause = min(2.0**failures, MOST_PAUSE)
                 failures += 1
+                pause = grown(failures, 1.0, MOST_PAUSE)
             else:
                 pause, failures = self._check_every, 0
 

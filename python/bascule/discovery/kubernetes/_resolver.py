@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 import httpx
 
+from bascule._backoff import grown
 from bascule._latest import Latest
 from bascule._tasks import owned_tasks
 from bascule.discovery._endpoint import ResolverState
@@ -142,7 +143,7 @@ class _Following:
 
     def _pause(self, passed: float) -> float:
         if self._failures:
-            most = min(LEAST_PAUSE * 2**self._failures, MOST_PAUSE)
+            most = grown(self._failures + 1, LEAST_PAUSE, MOST_PAUSE)
             return random.uniform(LEAST_PAUSE, most)  # noqa: S311
         return max(LEAST_WATCH - passed, 0.0)
 

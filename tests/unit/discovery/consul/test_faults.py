@@ -152,3 +152,19 @@ async def test_a_fault_is_told(fault: str) -> None:
         assert status.age >= 19
         kinds = {"error": "status", "cut": "answer", "garbage": "answer", "stale": "answer"}
         assert list(status.failures) == [kinds.get(fault, "unavailable")]
+
+
+async def test_an_outage_of_a_whole_night_is_survived() -> None:
+    """The one query that looks for Consul fails thousands of times: its pause must not grow for ever."""
+    consul = FakeConsul()
+    consul.set("users", *instances(A))
+    async with watching(consul) as seen:
+        await anyio.sleep(10)
+        consul.begin("error")
+        await anyio.sleep(3_600)
+        assert seen.addresses() == {A}
+        consul.set("users", *instances(B))
+        consul.recover()
+        await anyio.sleep(1)
+        assert seen.addresses() == {B}
+        assert seen.problem is None

@@ -6,7 +6,7 @@ import math
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.unit.discovery.consul.fake import entry
 
@@ -114,6 +114,16 @@ ANSWER = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(list(Health)
     st.floats(0, 1),
     st.integers(0, 30),
     st.lists(st.tuples(st.integers(0, 40), ANSWER), min_size=1, max_size=12),
+)
+@example(
+    # Taken out, then deregistered, while others are missed.
+    1.0,
+    1,
+    [
+        (0, {"a": Health.PASSING, "b": Health.PASSING}),
+        (0, {"a": Health.MAINTENANCE}),
+        (0, {}),
+    ],
 )
 def test_never_few_of_many(
     threshold: float, hold: int, answers: list[tuple[int, dict[str, Health]]]
