@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotation
 from typing import TYPE_CHECKING, Any
 
@@ -143,15 +144,15 @@ class OrderSteps:
                 raise
 
     async def _reject(self, placed: PlacedOrder, call: StepCall) -> None:
-        failure = encode_fault(answer_to(call.cause))
+        answer = answer_to(call.cause)
+        failure = encode_fault(answer)
         order = placed.order(OrderStatus.REJECTED)
-        try:
+        with suppress(KeyTakenError):
             # If it was never added, it must not be added later.
             await self._store.add(
                 StoredOrder(order, placed.idempotency_key, placed.fingerprint, failure)
             )
-        except KeyTakenError:
-            await self._store.set_status(placed.order_id, OrderStatus.REJECTED, failure)
+        await self._store.reject(placed.order_id, failure, keep_key=answer.status in _STANDS)
 
     async def _reserve(self, placed: PlacedOrder, call: StepCall) -> None:
         items = [Item(product_id=line.product_id, quantity=line.quantity) for line in placed.lines]
@@ -193,6 +194,9 @@ class OrderSteps:
             RefundRequest(idempotency_key=key, reason=reason), timeout=CALL_TIMEOUT
         )
 
+
+_STANDS = frozenset({Status.FAILED_PRECONDITION, Status.NOT_FOUND})
+"""What the same request would be answered again. After anything else it may succeed, with the same key."""
 
 _PASSED_ON = frozenset(
     {Status.FAILED_PRECONDITION, Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.NOT_FOUND}

@@ -15,7 +15,7 @@ from bascule_shop._generated.order import Order, OrderLine, OrderStatus
 from bascule_shop._generated.shop import Money
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bascule.events import Event, SqlOutbox
     from bascule.sql import Database
@@ -61,9 +61,14 @@ class OrderStore(Protocol):
     async def confirm(self, order_id: str, event: Event[Any]) -> None:
         """Confirm a pending order and store the event that tells of it, both or neither."""
 
-    async def set_status(
-        self, order_id: str, status: OrderStatus, failure: bytes | None = None
-    ) -> None:
+    async def reject(self, order_id: str, failure: bytes, *, keep_key: bool) -> None:
+        """Reject an order, if there is one.
+
+        :param failure: what to answer to the same request
+        :param keep_key: whether its idempotency key stays its own; else another order may have it
+        """
+
+    async def set_status(self, order_id: str, status: OrderStatus) -> None:
         """Change the status of an order, if there is one."""
 
     async def get(self, order_id: str) -> StoredOrder | None:
@@ -127,15 +132,19 @@ class SqlOrderStore:
 
         await self._database.write(work)
 
-    async def set_status(
-        self, order_id: str, status: OrderStatus, failure: bytes | None = None
-    ) -> None:
+    async def reject(self, order_id: str, failure: bytes, *, keep_key: bool) -> None:
+        """Reject an order, if there is one. See :class:`OrderStore`."""
+        values: dict[str, Any] = {"status": int(OrderStatus.REJECTED), "failure": failure}
+        if not keep_key:
+            values["idempotency_key"] = None
+        await self._update(order_id, values)
+
+    async def set_status(self, order_id: str, status: OrderStatus) -> None:
         """Change the status of an order, if there is one."""
-        update = (
-            sa.update(_ORDERS)
-            .where(_ORDERS.c.id == order_id)
-            .values(status=int(status), failure=failure)
-        )
+        await self._update(order_id, {"status": int(status)})
+
+    async def _update(self, order_id: str, values: Mapping[str, Any]) -> None:
+        update = sa.update(_ORDERS).where(_ORDERS.c.id == order_id).values(values)
         await self._database.write(lambda connection: connection.execute(update))
 
     async def get(self, order_id: str) -> StoredOrder | None:

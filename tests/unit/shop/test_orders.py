@@ -201,6 +201,24 @@ async def test_a_repeated_failure_is_answered_with_the_first_one(shop: JoinedSho
     assert shop.payment_client.calls.count("charge") == charges
 
 
+@pytest.mark.parametrize("method", ["reserve_inventory", "charge"])
+async def test_what_passes_by_itself_can_be_ordered_again_with_its_key(
+    shop: JoinedShop, method: str
+) -> None:
+    """A client that is told to come again comes with the same key, and then has its one order."""
+    client = shop.payment_client if method == "charge" else shop.product_client
+    client.before[method] = UNAVAILABLE
+    for _ in range(2):
+        assert (await refused(shop, order(key="k1"))).status is Status.UNAVAILABLE
+    client.before.clear()
+    made = await shop.orders.create_order(order(key="k1"))
+    assert made.status is OrderStatus.CONFIRMED
+    assert await shop.orders.create_order(order(key="k1")) == made
+    assert await shop.stock("prd_001") == 98
+    found = (await shop.orders.list_orders(ListOrdersRequest())).orders
+    assert [each.status for each in found] == [OrderStatus.CONFIRMED] + 2 * [OrderStatus.REJECTED]
+
+
 async def test_many_at_once_with_one_key_make_one_order(shop: JoinedShop) -> None:
     made: set[str] = set()
     refusals: set[tuple[Status, str]] = set()
