@@ -125,5 +125,5 @@ async def measure(redis: str, folder: str, events: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    backend, *addresses, count = sys.argv[1:]
-    print(json.dumps(anyio.run(measure, *addresses, int(count), backend=backend)))
+    backend, database, redis, count = sys.argv[1:]
+    print(json.dumps(anyio.run(measure, database, redis, int(count), backend=backend)))
