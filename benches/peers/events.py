@@ -125,5 +125,5 @@ async def measure(redis: str, folder: str, events: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    backend, database, redis, count = sys.argv[1:]
-    print(json.dumps(anyio.run(measure, database, redis, int(count), backend=backend)))
+    backend, redis, folder, count = sys.argv[1:]
+    print(json.dumps(anyio.run(measure, redis, folder, int(count), backend=backend)))
