@@ -125,5 +125,5 @@ async def measure(redis: str, folder: str, events: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    backend, *addresses, count = sys.argv[1:]
-    print(json.dumps(anyio.run(measure, *addresses, int(count), backend=backend)))
+    loop, url, place, count = sys.argv[1:]
+    print(json.dumps(anyio.run(measure, url, place, int(count), backend=loop)))

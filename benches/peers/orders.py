@@ -70,7 +70,7 @@ async def load(address: str, at_once: int, seconds: float) -> dict[str, float]:
             request = CreateOrderRequest(
                 user_id="usr_ada",
                 items=items,
-                payment_token="tok_visa",  # noqa: S106 - a simulated one
+                payment_token="tok_visa",
                 idempotency_key=f"{before}-{number}",
             )
             order = await orders.create_order(request, timeout=_DEADLINE)

@@ -61,7 +61,6 @@ def _dbos(folder: str, at_once: int, seconds: float) -> dict[str, float]:
             "name": "bench",
             "system_database_url": f"sqlite:///{folder}/dbos.sqlite",
             "log_level": "ERROR",
-            "run_admin_server": False,
         }
     )
 
