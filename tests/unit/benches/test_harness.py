@@ -137,7 +137,7 @@ def test_a_run_is_published_as_markdown() -> None:
             "python": "3.11.7",
             "packages": {},
         }
-        | {"go": "go 1.26", "rust": "rustc 1.95"},
+        | {"go": "go 1.26", "rust": "rustc 1.95", "servers": ["redis-server 7.0"]},
         "settings": {"rounds": 3, "seconds": 2.0},
         "figures": [figure.as_dict() for figure in figures],
         "targets": [verdict.as_dict() for verdict in judge(figures)],
@@ -148,7 +148,7 @@ def test_a_run_is_published_as_markdown() -> None:
 
     assert "| -c1 -m100 | bascule asyncio | 12,000 (6,000 to 108,000) |" in page
     assert "at least 12x | 12.00x | met" in page
-    assert "rustc 1.95.0; redis-server 7.0." in page
+    assert "rustc 1.95; redis-server 7.0." in page
     assert "gateway: go is missing" in page
     assert "| bascule asyncio | 12,000 |  |  |  |" in table
 
