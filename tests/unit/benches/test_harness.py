@@ -9,6 +9,7 @@ from benches.harness.figures import Figures, Key
 from benches.harness.h2load import Outcome, Shape
 from benches.macro.server import require_replies
 from benches.peers import MissingToolError, echo, require
+from benches.peers.percentile import percentile
 from benches.report.render import _SUITES, MARKERS, document, fragment, put_between_markers
 from benches.report.targets import judge
 from benches.report.units import readable
@@ -111,6 +112,14 @@ def test_sagas_are_judged_by_the_ratio_to_dbos(steps: float, met: bool) -> None:
 
 def test_every_suite_has_a_section_on_the_page() -> None:
     assert set(_SUITES) == set(SUITES)
+
+
+@pytest.mark.parametrize(
+    ("count", "percent", "value"),
+    [(1, 50, 1), (10, 50, 5), (10, 99, 10), (100, 99, 99), (200, 99, 198)],
+)
+def test_a_percentile_is_a_sample(count: int, percent: float, value: float) -> None:
+    assert percentile(range(count, 0, -1), percent) == value
 
 
 @pytest.mark.parametrize(
