@@ -7,7 +7,6 @@ instance each, with a TTL check, and adds instances to some.
 
 import json
 import logging
-import math
 import statistics
 import sys
 import time
@@ -27,6 +26,7 @@ from bascule.discovery.consul import (
 )
 from bascule.rpc import Channel, Server
 from bascule.testing.servers import ConsulServer
+from benches.peers.percentile import percentile
 
 UPDATES = 3
 IDLE = 5.0  #: seconds
@@ -81,9 +81,7 @@ async def first_routed_call(
             async with ConsulRegistrar(client).registered(registration):
                 await EchoStub(channel).unary(EchoRequest(), timeout=10)
                 took.append(time.perf_counter() - begun)
-    took.sort()
-    # The nearest rank: of fewer than 100 trials, the slowest.
-    return {"routed_p50": statistics.median(took), "routed_p99": took[math.ceil(trials * 0.99) - 1]}
+    return {"routed_p50": percentile(took, 50), "routed_p99": percentile(took, 99)}
 
 
 async def many(client: ConsulClient, services: int) -> dict[str, float]:

@@ -5,7 +5,6 @@ each side. Prints one JSON object of figures.
 """
 
 import json
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from bascule.events import (
     outbox_tables,
 )
 from bascule.sql import Database
+from benches.peers.percentile import percentile
 
 _KEYS = 100
 _AT_ONCE = 500  #: events that one transaction stores, to fill the outbox
@@ -115,15 +115,14 @@ async def measure(redis: str, folder: str, events: int) -> dict[str, float]:
                 relay.notify()
                 await effects.reached()
                 delays.append(time.perf_counter() - begun)
-    percentiles = statistics.quantiles(delays, n=100)
     return {
         "events_per_second": events / took,
         "cpu_per_event": cpu / events,
-        "p50": percentiles[49],
-        "p99": percentiles[98],
+        "p50": percentile(delays, 50),
+        "p99": percentile(delays, 99),
     }
 
 
 if __name__ == "__main__":
-    backend, redis, folder, count = sys.argv[1:]
-    print(json.dumps(anyio.run(measure, redis, folder, int(count), backend=backend)))
+    loop, url, place, count = sys.argv[1:]
+    print(json.dumps(anyio.run(measure, url, place, int(count), backend=loop)))

@@ -10,7 +10,6 @@ one JSON object: orders, orders a second, and the latencies.
 
 import itertools
 import json
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from bascule_shop._generated.shop import Money
 from bascule_shop.app import SERVICES, Shop
 from bascule_shop.migrations import migrate
 from bascule_shop.product import open_product_store
+from benches.peers.percentile import percentile
 from benches.peers.serve import ready, run
 
 PRODUCTS = 100
@@ -61,8 +61,9 @@ async def load(address: str, at_once: int, seconds: float) -> dict[str, float]:
     latencies: list[float] = []
 
     async def customer(end: float) -> None:
-        while (before := time.perf_counter()) < end:
-            number = next(numbers)
+        after = 0.0
+        while after < end:
+            before, number = time.perf_counter(), next(numbers)
             items = [
                 OrderItem(product_id=f"prd_{each % PRODUCTS:03}", quantity=1)
                 for each in (number * 7, number * 7 + 1)
@@ -74,7 +75,8 @@ async def load(address: str, at_once: int, seconds: float) -> dict[str, float]:
                 idempotency_key=f"{before}-{number}",
             )
             order = await orders.create_order(request, timeout=_DEADLINE)
-            latencies.append(time.perf_counter() - before)
+            after = time.perf_counter()
+            latencies.append(after - before)
             if order.status is not OrderStatus.CONFIRMED:
                 message = f"order {order.id} is {order.status.name}"
                 raise ValueError(message)
@@ -91,12 +93,11 @@ async def load(address: str, at_once: int, seconds: float) -> dict[str, float]:
         await drive(min(_WARM_UP, seconds))
         latencies.clear()
         took = await drive(seconds)
-    percentiles = statistics.quantiles(latencies, n=100)
     return {
         "orders": next(numbers),
         "orders_per_second": len(latencies) / took,
-        "p50": percentiles[49],
-        "p99": percentiles[98],
+        "p50": percentile(latencies, 50),
+        "p99": percentile(latencies, 99),
     }
 
 

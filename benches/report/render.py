@@ -142,7 +142,7 @@ with nghttp2 (`apt-get install nghttp2-client`). What is missing is named, and l
 `.venv/bin/python -m benches --only server,client` measures some suites, `--quick` only shows that
 they run, and `.venv/bin/python -m benches.report.render` writes this page from the last run.
 
-Measured on {cpu}, {cores} cores, {system}, Python {python}; {packages}; {go}; {rust}.
+Measured on {cpu}, {cores} cores, {system}, Python {python}; {packages}; {go}; {rust}; {servers}.
 """
 
 Row = Mapping[str, Any]
@@ -152,7 +152,12 @@ def document(report: Row) -> str:
     """Answer with the whole page."""
     machine = dict(report["machine"])
     packages = ", ".join(f"{name} {version}" for name, version in machine.pop("packages").items())
-    parts = [_INTRODUCTION.format(**machine, **report["settings"], packages=packages)]
+    servers = "; ".join(machine.pop("servers"))
+    parts = [
+        _INTRODUCTION.format(
+            **machine, **report["settings"], packages=packages, servers=servers or "no servers"
+        )
+    ]
     figures: Sequence[Row] = report["figures"]
     for suite in dict.fromkeys(figure["suite"] for figure in figures):
         title, method = _SUITES[suite]
