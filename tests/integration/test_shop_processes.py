@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from tests.forked import FORKED
 from tests.integration.shop_process import serve
-from tests.servers import MONGO, database_name, running
+from tests.servers import MONGO, running
 
 from bascule.gateway import DevelopmentKey, LineLog
 from bascule.net import HttpRequest
@@ -28,87 +29,99 @@ from bascule_shop.process import ProcessSettings
 from bascule_shop.product import open_product_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from bascule.gateway import Gateway
-    from bascule.testing.servers import MariaDBServer
+    from bascule.testing.servers import MariaDBServer, RedisServer
 
 pytestmark = pytest.mark.anyio
 
-#: Of this one there are 20.
-PRODUCT = "prd_005"
+
+@dataclass(frozen=True)
+class Processes:
+    """Where the services are, and what they keep."""
+
+    targets: Mapping[str, str]
+    urls: Mapping[str, str]
+    redis: str
+
+    async def stock(self, product_id: str) -> int:
+        async with open_product_store(self.urls["product"]) as store:
+            product = await store.get(product_id)
+        assert product is not None
+        return product.stock
+
+    async def orders(self, user_id: str) -> Mapping[str, OrderStatus]:
+        table = METADATA["order"].tables["orders"]
+        query = sa.select(table.c.id, table.c.status).where(table.c.user_id == user_id)
+        async with Database(self.urls["order"]) as database:
+            rows = await database.read(lambda connection: list(connection.execute(query)))
+        return {row.id: OrderStatus(row.status) for row in rows}
+
+    async def paid(self) -> Counter[str]:
+        """Count the charges for each order that were not given back."""
+        table = METADATA["payment"].tables["payments"]
+        query = sa.select(table.c.order_id).where(table.c.state == int(PaymentState.CHARGED))
+        async with Database(self.urls["payment"]) as database:
+            return Counter(await database.read(lambda c: list(c.execute(query).scalars())))
 
 
-@pytest.fixture(params=["mariadb", *MONGO], ids=lambda kind: getattr(kind, "program", kind))
-def urls(request: pytest.FixtureRequest, mariadb_server: MariaDBServer) -> Iterator[Any]:
-    """A database for each service, the products' of the kind that the test is for."""
+@pytest.fixture(
+    scope="module",
+    params=["mariadb", *MONGO],
+    ids=lambda kind: getattr(kind, "program", kind),
+)
+def processes(
+    request: pytest.FixtureRequest,
+    mariadb_server: MariaDBServer,
+    redis_server: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Processes]:
+    """All services, the order service twice, on both loops; products in the database that is asked for."""
     names = {name: f"shop_processes_{name}" for name in SERVICES}
-    found = {name: mariadb_server.fresh_database(database) for name, database in names.items()}
-    if request.param == "mariadb":
-        yield found
-    else:
-        with running(request.param) as server:
+    urls = {name: mariadb_server.fresh_database(database) for name, database in names.items()}
+    redis_server.flush()
+    log = tmp_path_factory.mktemp("processes") / "log"
+    loops = itertools.cycle(["asyncio", "trio"])
+    peers: dict[str, str] = {}
+
+    def start(stack: ExitStack, name: str) -> str:
+        settings = ProcessSettings(
+            name=name,
+            database=urls[name],
+            peers=peers,
+            events=redis_server.url,
+            propagation=0.0,
+        )
+        return stack.enter_context(served(settings, next(loops), log))
+
+    with ExitStack() as stack:
+        if request.param != "mariadb":
+            server = stack.enter_context(running(request.param))
             url, _, options = server.url.partition("?")
-            yield found | {"product": f"{url.rstrip('/')}/{database_name(request)}?{options}"}
+            urls["product"] = f"{url.rstrip('/')}/products?{options}"
+        for name in CALLED:
+            peers[name] = f"static:///{start(stack, name)}"
+        addresses = [start(stack, "order"), start(stack, "order")]
+        targets = {SERVICES[name]: target for name, target in peers.items()}
+        targets[SERVICES["order"]] = f"static:///{','.join(addresses)}"
+        yield Processes(targets, urls, redis_server.url)
     for database in names.values():
         mariadb_server.drop_database(database)
 
 
-@dataclass
-class RunningShop:
-    """Two gateways in front of the processes, and what is kept behind them."""
-
-    urls: Mapping[str, str]
-    gateways: list[Gateway]
-    token: str
-
-    async def order(self, number: int, quantity: int, key: str) -> tuple[int, dict[str, Any]]:
-        """Order at one of the gateways; ask again while the same order is being made."""
-        body = {
-            "items": [{"productId": PRODUCT, "quantity": quantity}],
-            "paymentToken": "tok_visa",
-        }
-        headers = [
-            ("content-type", "application/json"),
-            ("idempotency-key", key),
-            ("authorization", f"Bearer {self.token}"),
-        ]
-        while True:
-            request = HttpRequest(
-                *("POST", "/api/v1/orders", headers, json.dumps(body).encode()),
-                *("192.0.2.1:1", "https", "2"),
-            )
-            response = await self.gateways[number % 2].handle(request)
-            if response.status != 409:
-                return response.status, json.loads(response.body)
-            await anyio.sleep(0.02)
-
-    async def stock(self) -> int:
-        async with open_product_store(self.urls["product"]) as store:
-            product = await store.get(PRODUCT)
-        assert product is not None
-        return product.stock
-
-    async def count(self, service: str, table: str, column: str) -> Counter[int]:
-        query = sa.select(METADATA[service].tables[table].c[column])
-        async with Database(self.urls[service]) as database:
-            return Counter(await database.read(lambda c: list(c.execute(query).scalars())))
-
-
-@asynccontextmanager
-async def served(settings: ProcessSettings, backend: str, log: Path) -> AsyncIterator[str]:
+@contextmanager
+def served(settings: ProcessSettings, loop: str, log: Path) -> Iterator[str]:
     """Run a service as a process; give its address."""
     hear, tell = FORKED.Pipe(duplex=False)
-    process = FORKED.Process(target=serve, args=(settings, backend, None, tell, log))
+    process = FORKED.Process(target=serve, args=(settings, loop, None, tell, log))
     process.start()
     tell.close()
     try:
-        with anyio.fail_after(30):
-            await anyio.wait_readable(hear.fileno())
+        assert hear.poll(60), f"{settings.name} is not ready"
         yield hear.recv()[1]
         process.terminate()
-        await anyio.to_thread.run_sync(process.join, 15)
+        process.join(20)
         assert process.exitcode == 0
     finally:
         process.kill()
@@ -116,89 +129,102 @@ async def served(settings: ProcessSettings, backend: str, log: Path) -> AsyncIte
         hear.close()
 
 
-@asynccontextmanager
-async def shop(
-    urls: Mapping[str, str], redis: str, folder: Path, loop: str, *, shared: bool
-) -> AsyncIterator[RunningShop]:
-    """Run all services, the order service twice.
+class Customer:
+    """Orders at two gateways in turns.
 
     :param shared: whether the gateways tell each other of keys, or leave it to the order service
     """
 
-    def settings(name: str, peers: Mapping[str, str]) -> ProcessSettings:
-        return ProcessSettings(
-            name=name, database=urls[name], peers=peers, events=redis, propagation=0.0
-        )
-
-    log = folder / "processes.log"
-    async with AsyncExitStack() as stack:
-        enter = stack.enter_async_context
-        peers: dict[str, str] = {}
-        for name in CALLED:
-            peers[name] = f"static:///{await enter(served(settings(name, {}), loop, log))}"
-        orders = [await enter(served(settings("order", peers), loop, log)) for _ in range(2)]
-        targets = {SERVICES[name]: target for name, target in peers.items()}
-        targets[SERVICES["order"]] = f"static:///{','.join(orders)}"
+    def __init__(self, processes: Processes, user_id: str, folder: Path, *, shared: bool) -> None:
         key = DevelopmentKey(folder)
-        gateways = [
-            await enter(
-                shop_gateway(
-                    key.auth,
-                    listen="127.0.0.1:0",
-                    targets=targets,
-                    redis=redis if shared else None,
-                    access_log=LineLog(io.BytesIO()),
-                )
+        self.gateways = [
+            shop_gateway(
+                key.auth,
+                listen="127.0.0.1:0",
+                targets=processes.targets,
+                redis=processes.redis if shared else None,
+                access_log=LineLog(io.BytesIO()),
             )
             for _ in range(2)
         ]
-        yield RunningShop(urls, gateways, key.mint_token("usr_ada"))
+        self._token = key.mint_token(user_id)
+        self._turns = itertools.cycle(self.gateways)
+
+    async def order(self, product_id: str, quantity: int, key: str) -> tuple[int, Any]:
+        """Order; ask again while the same order is being made."""
+        items = [{"productId": product_id, "quantity": quantity}]
+        body = json.dumps({"items": items, "paymentToken": "tok_visa"}).encode()
+        headers = [
+            ("content-type", "application/json"),
+            ("idempotency-key", key),
+            ("authorization", f"Bearer {self._token}"),
+        ]
+        gateway = next(self._turns)
+        while True:
+            request = HttpRequest(
+                *("POST", "/api/v1/orders", headers, body), *("192.0.2.1:1", "https", "2")
+            )
+            response = await gateway.handle(request)
+            if response.status != 409:
+                return response.status, json.loads(response.body)
+            await anyio.sleep(0.02)
+
+    async def order_at_once(self, product_id: str, quantity: int, keys: list[str]) -> list[Any]:
+        answers: list[Any] = []
+
+        async def order(key: str) -> None:
+            answers.append(await self.order(product_id, quantity, key))
+
+        async with anyio.create_task_group() as tasks:
+            for key in keys:
+                tasks.start_soon(order, key)
+        return answers
 
 
 async def test_of_fifty_orders_at_once_for_the_last_ten_items_ten_succeed(
-    urls: Mapping[str, str], redis_url: str, tmp_path: Path, anyio_backend_name: str
+    processes: Processes, tmp_path: Path, anyio_backend_name: str
 ) -> None:
-    answers: list[tuple[int, dict[str, Any]]] = []
-    async with shop(urls, redis_url, tmp_path, anyio_backend_name, shared=True) as running:
-        assert (await running.order(0, 10, "order-of-ten"))[0] == 201
-        assert await running.stock() == 10
-
-        async def order(number: int) -> None:
-            answers.append(await running.order(number, 1, f"order-{number}"))
-
-        async with anyio.create_task_group() as tasks:
-            for number in range(50):
-                tasks.start_soon(order, number)
-        assert await running.stock() == 0
-        orders = await running.count("order", "orders", "status")
-        payments = await running.count("payment", "payments", "state")
+    # There are 20 of each.
+    user, product = {
+        "asyncio": ("usr_ada", "prd_005"),
+        "trio": ("usr_bram", "prd_010"),
+    }[anyio_backend_name]
+    customer = Customer(processes, user, tmp_path, shared=True)
+    async with customer.gateways[0], customer.gateways[1]:
+        status, _ = await customer.order(product, 10, "order-of-ten")
+        assert (status, await processes.stock(product)) == (201, 10)
+        keys = [f"order-{number}" for number in range(50)]
+        answers = await customer.order_at_once(product, 1, keys)
     assert Counter(status for status, _ in answers) == {201: 10, 400: 40}
-    refused = [body for status, body in answers if status == 400]
-    assert all("out of stock" in body["message"] for body in refused)
-    assert orders == {OrderStatus.CONFIRMED: 11, OrderStatus.REJECTED: 40}
-    assert payments[PaymentState.CHARGED] == 11
-    assert payments.keys() <= {PaymentState.CHARGED, PaymentState.REFUNDED}
+    assert all("out of stock" in body["message"] for status, body in answers if status == 400)
+    assert await processes.stock(product) == 0
+    orders = await processes.orders(user)
+    assert Counter(orders.values()) == {OrderStatus.CONFIRMED: 11, OrderStatus.REJECTED: 40}
+    paid = await processes.paid()
+    for order_id, order in orders.items():
+        assert paid[order_id] == (order is OrderStatus.CONFIRMED)
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["keys shared", "keys not shared"])
+@pytest.mark.parametrize("shared", [True, False], ids=["keys-shared", "keys-not-shared"])
 async def test_fifty_replays_of_one_order_have_one_effect_and_one_answer(
-    urls: Mapping[str, str], redis_url: str, tmp_path: Path, anyio_backend_name: str, shared: bool
+    processes: Processes, tmp_path: Path, anyio_backend_name: str, shared: bool
 ) -> None:
     """Though they come to two gateways, and to two processes of the order service behind them."""
-    answers: list[tuple[int, dict[str, Any]]] = []
-    async with shop(urls, redis_url, tmp_path, anyio_backend_name, shared=shared) as running:
-
-        async def order(number: int) -> None:
-            answers.append(await running.order(number, 3, "order-1"))
-
-        async with anyio.create_task_group() as tasks:
-            for number in range(50):
-                tasks.start_soon(order, number)
-        assert await running.stock() == 20 - 3
-        orders = await running.count("order", "orders", "status")
-        payments = await running.count("payment", "payments", "state")
+    user, product = {
+        ("asyncio", True): ("usr_chiara", "prd_015"),
+        ("trio", True): ("usr_dev", "prd_020"),
+        ("asyncio", False): ("usr_elif", "prd_025"),
+        ("trio", False): ("usr_bram", "prd_030"),
+    }[anyio_backend_name, shared]
+    before = await processes.orders(user)
+    customer = Customer(processes, user, tmp_path, shared=shared)
+    async with customer.gateways[0], customer.gateways[1]:
+        answers = await customer.order_at_once(product, 3, ["the-same"] * 50)
     assert len(answers) == 50
     assert all(answer == answers[0] for answer in answers)
-    assert answers[0][0] == 201
-    assert orders == {OrderStatus.CONFIRMED: 1}
-    assert payments[PaymentState.CHARGED] == 1
+    status, body = answers[0]
+    assert status == 201
+    assert await processes.stock(product) == 20 - 3
+    made = dict((await processes.orders(user)).items() - before.items())
+    assert made == {body["id"]: OrderStatus.CONFIRMED}
+    assert (await processes.paid())[body["id"]] == 1
