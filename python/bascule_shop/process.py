@@ -13,6 +13,7 @@ from bascule.events import MemoryEventBus, RedisEventBus
 from bascule.observe import Metrics
 from bascule.saga import SagaWorker
 from bascule_shop._descriptors import descriptor_set
+from bascule_shop._faults import UnknownOutcomes
 from bascule_shop._generated.order.services import OrderServiceBase
 from bascule_shop._generated.payment.services import PaymentServiceBase
 from bascule_shop._generated.product.services import ProductServiceBase
@@ -96,6 +97,7 @@ def shop_app(settings: ProcessSettings) -> App:
         resources=[service],
         registrar=lambda: _registrar(settings.consul),
         operations=settings.operations,
+        interceptors=[UnknownOutcomes()],
         reflection=descriptor_set(),
         propagation=settings.propagation,
         metrics=metrics,
