@@ -88,7 +88,9 @@ def shop_app(settings: ProcessSettings) -> App:
     until they answer.
     """
     metrics = Metrics()
-    service: Resource[Any] = Resource(settings.name, lambda: _open(settings, metrics))
+    service: Resource[Any] = Resource(
+        settings.name, lambda: _open(settings, metrics), open_timeout=_OPEN_TIMEOUT
+    )
     return App(
         settings.name,
         services=[_late(_BASES[settings.name], service)],
@@ -103,6 +105,9 @@ def shop_app(settings: ProcessSettings) -> App:
         metrics=metrics,
     )
 
+
+_OPEN_TIMEOUT = 60.0
+"""Seconds. Connecting is bounded by itself; migrating takes what it takes."""
 
 _BASES: Mapping[str, type[Servable]] = {
     "user": UserServiceBase,
