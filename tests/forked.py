@@ -16,7 +16,7 @@ FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
     [
         "tests.integration.events.workers",
-        "tests.integration.shop_process",
+        "tests.integration.shop_forks",
         "anyio._backends._asyncio",
         "anyio._backends._trio",
         "coredis.connection",

@@ -1,230 +1,135 @@
-"""The shop as real processes on real databases: many order at once, or repeat themselves."""
+"""One service of the shop as a process: what it does without its database, and with it."""
 
 from __future__ import annotations
 
-import io
-import itertools
-import json
-from collections import Counter
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
+import httpx
 import pytest
-import sqlalchemy as sa
-from tests.forked import FORKED
-from tests.integration.shop_process import serve
-from tests.servers import MONGO, running
+from tests.integration.shop_processes import FAREWELL, ServiceProcess
 
-from bascule.gateway import DevelopmentKey, LineLog
-from bascule.net import HttpRequest
-from bascule.sql import Database
-from bascule_shop._generated.order import OrderStatus
-from bascule_shop._generated.payment import PaymentState
-from bascule_shop._services import CALLED, SERVICES
-from bascule_shop.gateway import shop_gateway
-from bascule_shop.migrations import METADATA
-from bascule_shop.process import ProcessSettings
-from bascule_shop.product import open_product_store
+from bascule.errors import RpcError, Status
+from bascule.rpc import Channel
+from bascule_shop._generated.order import CreateOrderRequest, OrderItem
+from bascule_shop._generated.order.services import OrderServiceStub
+from bascule_shop._generated.product import GetProductRequest
+from bascule_shop._generated.product.services import ProductServiceStub
+from bascule_shop._generated.user import GetUserRequest
+from bascule_shop._generated.user.services import UserServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from bascule.testing.servers import MariaDBServer, RedisServer
+    from bascule.testing.servers import ConsulServer, MariaDBServer, MongoServer
 
 pytestmark = pytest.mark.anyio
 
-
-@dataclass(frozen=True)
-class Processes:
-    """Where the services are, and what they keep."""
-
-    targets: Mapping[str, str]
-    urls: Mapping[str, str]
-    redis: str
-
-    async def stock(self, product_id: str) -> int:
-        async with open_product_store(self.urls["product"]) as store:
-            product = await store.get(product_id)
-        assert product is not None
-        return product.stock
-
-    async def orders(self, user_id: str) -> Mapping[str, OrderStatus]:
-        table = METADATA["order"].tables["orders"]
-        query = sa.select(table.c.id, table.c.status).where(table.c.user_id == user_id)
-        async with Database(self.urls["order"]) as database:
-            rows = await database.read(lambda connection: list(connection.execute(query)))
-        return {row.id: OrderStatus(row.status) for row in rows}
-
-    async def paid(self) -> Counter[str]:
-        """Count the charges for each order that were not given back."""
-        table = METADATA["payment"].tables["payments"]
-        query = sa.select(table.c.order_id).where(table.c.state == int(PaymentState.CHARGED))
-        async with Database(self.urls["payment"]) as database:
-            return Counter(await database.read(lambda c: list(c.execute(query).scalars())))
+ADA = GetUserRequest(id="usr_ada")
 
 
-@pytest.fixture(
-    scope="module",
-    params=["mariadb", *MONGO],
-    ids=lambda kind: getattr(kind, "program", kind),
-)
-def processes(
-    request: pytest.FixtureRequest,
-    mariadb_server: MariaDBServer,
-    redis_server: RedisServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Processes]:
-    """All services, the order service twice, on both loops; products in the database that is asked for."""
-    names = {name: f"shop_processes_{name}" for name in SERVICES}
-    urls = {name: mariadb_server.fresh_database(database) for name, database in names.items()}
-    redis_server.flush()
-    log = tmp_path_factory.mktemp("processes") / "log"
-    loops = itertools.cycle(["asyncio", "trio"])
+async def instances(consul: ConsulServer, service: str, *, passing: bool) -> int:
+    async with httpx.AsyncClient(base_url=consul.url, trust_env=False) as client:
+        found = await client.get(f"/v1/health/service/{service}{'?passing' * passing}")
+    return len(found.json())
+
+
+async def test_it_starts_without_its_database_and_is_ready_when_that_comes(
+    own_mariadb: MariaDBServer, own_consul: ConsulServer, tmp_path: Path, anyio_backend_name: str
+) -> None:
+    url = own_mariadb.fresh_database("user")
+    await anyio.to_thread.run_sync(own_mariadb.stop)
+    options = {"database": url, "consul": own_consul.address}
+    with ServiceProcess("user", tmp_path, anyio_backend_name, **options) as user:
+        (address,) = (await user.until("serving"))["addresses"]
+        await user.until("not ready")
+        answer = await user.readiness()
+        assert (answer.status_code, answer.json()["ready"]) == (503, False)
+        assert "mysql://" in answer.json()["missing"]["user"]
+        assert "bascule:bascule" not in user.log, "passwords are not for logs"
+        assert await instances(own_consul, "user.UserService", passing=False) == 0
+        async with Channel(address) as channel:
+            stub = UserServiceStub(channel)
+            with pytest.raises(RpcError) as caught:
+                await stub.get_user(ADA)
+            assert caught.value.status is Status.UNAVAILABLE
+            await anyio.to_thread.run_sync(own_mariadb.start)
+            await user.until("registered")
+            answer = await user.readiness()
+            assert (answer.status_code, answer.json()["missing"]) == (200, {})
+            assert (await stub.get_user(ADA)).display_name == "Ada Okafor"
+        async with Channel(f"consul://{own_consul.address}/user.UserService") as channel:
+            assert (await UserServiceStub(channel).get_user(ADA)).id == "usr_ada"
+        user.terminate()
+        assert await user.ended() == 0
+        assert await instances(own_consul, "user.UserService", passing=False) == 0
+        assert [event for event in user.events() if event in FAREWELL] == FAREWELL
+        assert "Traceback" not in user.log
+
+
+async def test_products_wait_for_mongodb(
+    own_mongo: MongoServer, tmp_path: Path, anyio_backend_name: str
+) -> None:
+    server, _, query = own_mongo.url.partition("?")
+    await anyio.to_thread.run_sync(own_mongo.stop)
+    url = f"{server.rstrip('/')}/product?{query}"
+    with ServiceProcess("product", tmp_path, anyio_backend_name, database=url) as product:
+        (address,) = (await product.until("serving"))["addresses"]
+        assert (await product.readiness()).status_code == 503
+        await anyio.to_thread.run_sync(own_mongo.start)
+        await product.until("ready")
+        async with Channel(address) as channel:
+            found = await ProductServiceStub(channel).get_product(GetProductRequest(id="prd_001"))
+        assert found.stock == 100
+        product.terminate()
+        assert await product.ended() == 0
+
+
+async def test_services_find_each_other_by_name_or_by_peer(
+    tmp_path: Path, anyio_backend_name: str
+) -> None:
+    """Without any server: SQLite files, and targets that are given."""
     peers: dict[str, str] = {}
-
-    def start(stack: ExitStack, name: str) -> str:
-        settings = ProcessSettings(
-            name=name,
-            database=urls[name],
-            peers=peers,
-            events=redis_server.url,
-            propagation=0.0,
-        )
-        return stack.enter_context(served(settings, next(loops), log))
-
-    with ExitStack() as stack:
-        if request.param != "mariadb":
-            server = stack.enter_context(running(request.param))
-            url, _, options = server.url.partition("?")
-            urls["product"] = f"{url.rstrip('/')}/products?{options}"
-        for name in CALLED:
-            peers[name] = f"static:///{start(stack, name)}"
-        addresses = [start(stack, "order"), start(stack, "order")]
-        targets = {SERVICES[name]: target for name, target in peers.items()}
-        targets[SERVICES["order"]] = f"static:///{','.join(addresses)}"
-        yield Processes(targets, urls, redis_server.url)
-    for database in names.values():
-        mariadb_server.drop_database(database)
-
-
-@contextmanager
-def served(settings: ProcessSettings, loop: str, log: Path) -> Iterator[str]:
-    """Run a service as a process; give its address."""
-    hear, tell = FORKED.Pipe(duplex=False)
-    process = FORKED.Process(target=serve, args=(settings, loop, None, tell, log))
-    process.start()
-    tell.close()
-    try:
-        assert hear.poll(60), f"{settings.name} is not ready"
-        yield hear.recv()[1]
-        process.terminate()
-        process.join(20)
-        assert process.exitcode == 0
-    finally:
-        process.kill()
-        process.join()
-        hear.close()
+    with (
+        ServiceProcess("user", tmp_path, anyio_backend_name, data=str(tmp_path)) as user,
+        ServiceProcess("product", tmp_path, anyio_backend_name, data=str(tmp_path)) as product,
+        ServiceProcess("payment", tmp_path, anyio_backend_name, data=str(tmp_path)) as payment,
+    ):
+        for process in (user, product, payment):
+            (peers[process.name],) = (await process.until("serving"))["addresses"]
+        arguments = [f"--peer={name}={target}" for name, target in peers.items()]
+        with ServiceProcess(
+            "order", tmp_path, anyio_backend_name, *arguments, data=str(tmp_path)
+        ) as order:
+            (address,) = (await order.until("serving"))["addresses"]
+            await order.until("ready")
+            async with Channel(address) as channel:
+                made = await OrderServiceStub(channel).create_order(
+                    CreateOrderRequest(
+                        user_id="usr_ada",
+                        items=[OrderItem(product_id="prd_001", quantity=1)],
+                        payment_token="tok_visa",
+                    )
+                )
+            assert made.id
+            for process in (order, payment, product, user):
+                process.terminate()
+                assert await process.ended() == 0
+                farewell = [event for event in FAREWELL if event != "deregistered"]
+                assert [event for event in process.events() if event in FAREWELL] == farewell
 
 
-class Customer:
-    """Orders at two gateways in turns.
-
-    :param shared: whether the gateways tell each other of keys, or leave it to the order service
-    """
-
-    def __init__(self, processes: Processes, user_id: str, folder: Path, *, shared: bool) -> None:
-        key = DevelopmentKey(folder)
-        self.gateways = [
-            shop_gateway(
-                key.auth,
-                listen="127.0.0.1:0",
-                targets=processes.targets,
-                redis=processes.redis if shared else None,
-                access_log=LineLog(io.BytesIO()),
-            )
-            for _ in range(2)
-        ]
-        self._token = key.mint_token(user_id)
-        self._turns = itertools.cycle(self.gateways)
-
-    async def order(self, product_id: str, quantity: int, key: str) -> tuple[int, Any]:
-        """Order; ask again while the same order is being made."""
-        items = [{"productId": product_id, "quantity": quantity}]
-        body = json.dumps({"items": items, "paymentToken": "tok_visa"}).encode()
-        headers = [
-            ("content-type", "application/json"),
-            ("idempotency-key", key),
-            ("authorization", f"Bearer {self._token}"),
-        ]
-        gateway = next(self._turns)
-        while True:
-            request = HttpRequest(
-                *("POST", "/api/v1/orders", headers, body), *("192.0.2.1:1", "https", "2")
-            )
-            response = await gateway.handle(request)
-            if response.status != 409:
-                return response.status, json.loads(response.body)
-            await anyio.sleep(0.02)
-
-    async def order_at_once(self, product_id: str, quantity: int, keys: list[str]) -> list[Any]:
-        answers: list[Any] = []
-
-        async def order(key: str) -> None:
-            answers.append(await self.order(product_id, quantity, key))
-
-        async with anyio.create_task_group() as tasks:
-            for key in keys:
-                tasks.start_soon(order, key)
-        return answers
-
-
-async def test_of_fifty_orders_at_once_for_the_last_ten_items_ten_succeed(
-    processes: Processes, tmp_path: Path, anyio_backend_name: str
-) -> None:
-    # There are 20 of each.
-    user, product = {
-        "asyncio": ("usr_ada", "prd_005"),
-        "trio": ("usr_bram", "prd_010"),
-    }[anyio_backend_name]
-    customer = Customer(processes, user, tmp_path, shared=True)
-    async with customer.gateways[0], customer.gateways[1]:
-        status, _ = await customer.order(product, 10, "order-of-ten")
-        assert (status, await processes.stock(product)) == (201, 10)
-        keys = [f"order-{number}" for number in range(50)]
-        answers = await customer.order_at_once(product, 1, keys)
-    assert Counter(status for status, _ in answers) == {201: 10, 400: 40}
-    assert all("out of stock" in body["message"] for status, body in answers if status == 400)
-    assert await processes.stock(product) == 0
-    orders = await processes.orders(user)
-    assert Counter(orders.values()) == {OrderStatus.CONFIRMED: 11, OrderStatus.REJECTED: 40}
-    paid = await processes.paid()
-    for order_id, order in orders.items():
-        assert paid[order_id] == (order is OrderStatus.CONFIRMED)
-
-
-@pytest.mark.parametrize("shared", [True, False], ids=["keys-shared", "keys-not-shared"])
-async def test_fifty_replays_of_one_order_have_one_effect_and_one_answer(
-    processes: Processes, tmp_path: Path, anyio_backend_name: str, shared: bool
-) -> None:
-    """Though they come to two gateways, and to two processes of the order service behind them."""
-    user, product = {
-        ("asyncio", True): ("usr_chiara", "prd_015"),
-        ("trio", True): ("usr_dev", "prd_020"),
-        ("asyncio", False): ("usr_elif", "prd_025"),
-        ("trio", False): ("usr_bram", "prd_030"),
-    }[anyio_backend_name, shared]
-    before = await processes.orders(user)
-    customer = Customer(processes, user, tmp_path, shared=shared)
-    async with customer.gateways[0], customer.gateways[1]:
-        answers = await customer.order_at_once(product, 3, ["the-same"] * 50)
-    assert len(answers) == 50
-    assert all(answer == answers[0] for answer in answers)
-    status, body = answers[0]
-    assert status == 201
-    assert await processes.stock(product) == 20 - 3
-    made = dict((await processes.orders(user)).items() - before.items())
-    assert made == {body["id"]: OrderStatus.CONFIRMED}
-    assert (await processes.paid())[body["id"]] == 1
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nobody", "no service is called 'nobody'"),
+        ("order", "cannot find user, product, payment: name a Consul agent or these peers"),
+    ],
+)
+async def test_what_cannot_work_is_said_in_one_line(tmp_path: Path, name: str, said: str) -> None:
+    with ServiceProcess(name, tmp_path, "asyncio", data=str(tmp_path)) as process:
+        assert await process.ended() == 2
+        (line,) = process.log.splitlines()
+        assert line.startswith("bascule_shop: ")
+        assert said in line

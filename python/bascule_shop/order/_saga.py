@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bascule.errors import BreakerOpenError, RejectedError, RpcError, Status
+from bascule.errors import BreakerOpenError, CommitUnknownError, RejectedError, RpcError, Status
 from bascule.events import Topic
 from bascule.saga import Saga, StepCall
 from bascule_shop._faults import encode_fault, fault, try_again
@@ -198,9 +198,7 @@ class OrderSteps:
 _STANDS = frozenset({Status.FAILED_PRECONDITION, Status.NOT_FOUND})
 """What the same request would be answered again. After anything else it may succeed, with the same key."""
 
-_PASSED_ON = frozenset(
-    {Status.FAILED_PRECONDITION, Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.NOT_FOUND}
-)
+_PASSED_ON = _STANDS | {Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.ABORTED}
 
 
 def answer_to(cause: Exception | None) -> RpcError:
@@ -222,11 +220,7 @@ def answer_to(cause: Exception | None) -> RpcError:
                 "ORDER_IN_PROGRESS",
                 "an order with this idempotency key is being made: try again",
             )
-        case None:
-            return fault(
-                Status.ABORTED,
-                "ORDER_UNDONE",
-                "the order was interrupted and undone: place it again with another idempotency key",
-            )
+        case CommitUnknownError() | None:
+            return try_again(Status.ABORTED, "the order was interrupted and undone")
         case _:
             return fault(Status.INTERNAL, "ORDER_FAILED", "the order could not be made")
