@@ -10,6 +10,7 @@ from bascule.observe._http_metrics import HttpStats as HttpStats
 from bascule.observe._logging import configure_logging as configure_logging
 from bascule.observe._logging import escape as escape
 from bascule.observe._metrics import Metrics as Metrics
+from bascule.observe._metrics import MetricSources as MetricSources
 from bascule.observe._samples import Sample as Sample
 from bascule.observe._tracing import Span as Span
 from bascule.observe._tracing import TraceContext as TraceContext

@@ -7,8 +7,8 @@ module that declares its families and gives rows; :func:`render` is the same for
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from bascule.observe._call_metrics import (
     ATTEMPTS,
@@ -28,7 +28,7 @@ from bascule.observe._saga_metrics import SAGAS, saga_rows
 from bascule.observe._samples import families
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
@@ -41,31 +41,25 @@ if TYPE_CHECKING:
     from bascule.observe._saga_metrics import SagaStats
     from bascule.observe._samples import Sample
 
-__all__ = ["Metrics"]
+__all__ = ["MetricSources", "Metrics"]
+
+RowT = TypeVar("RowT")
 
 
-class Metrics:
-    """Collects what servers, channels, breakers and gateways count, and renders it for Prometheus.
+class MetricSources:
+    """What metrics are read from: what parts count, kept as they give it. See :class:`Metrics`."""
 
-    :param registry: where to register the collector; None for a registry of its own, which keeps two
-        gateways in one process apart
-    """
-
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        from prometheus_client import CollectorRegistry
-
-        self.registry: CollectorRegistry = registry if registry is not None else CollectorRegistry()
-        self._servers: list[tuple[CallStats, Sequence[float] | None]] = []
-        self._clients: list[tuple[CallStats, Sequence[float] | None]] = []
-        self._breakers: list[Callable[[], Iterable[tuple[str, str]]]] = []
-        self._attempts: list[tuple[str, AttemptCounters]] = []
-        self._http: list[HttpStats] = []
-        self._samples: list[Callable[[], Iterable[Sample]]] = []
-        self._discovery: list[DiscoveryStats] = []
-        self._databases: list[DatabaseStats] = []
-        self._events: list[EventStats] = []
-        self._sagas: list[SagaStats] = []
-        self.registry.register(self)
+    def __init__(self) -> None:
+        self.servers: list[tuple[CallStats, Sequence[float] | None]] = []
+        self.clients: list[tuple[CallStats, Sequence[float] | None]] = []
+        self.breakers: list[Callable[[], Iterable[tuple[str, str]]]] = []
+        self.attempts: list[tuple[str, AttemptCounters]] = []
+        self.http: list[HttpStats] = []
+        self.samples: list[Callable[[], Iterable[Sample]]] = []
+        self.discovery: list[DiscoveryStats] = []
+        self.databases: list[DatabaseStats] = []
+        self.events: list[EventStats] = []
+        self.sagas: list[SagaStats] = []
 
     def add_calls(
         self,
@@ -79,14 +73,14 @@ class Metrics:
         :param stats: ``Server.stats`` or ``Channel.stats``
         :param bounds: upper bounds of its buckets in seconds, without infinity; None for the core's own
         """
-        (self._servers if side == "server" else self._clients).append((stats, bounds))
+        (self.servers if side == "server" else self.clients).append((stats, bounds))
 
     def add_breakers(self, breakers: Callable[[], Iterable[tuple[str, str]]]) -> None:
         """Render ``circuit_breaker_state``.
 
         :param breakers: tells (name, state) of each breaker at the time of the scrape
         """
-        self._breakers.append(breakers)
+        self.breakers.append(breakers)
 
     def add_attempts(self, target: str, attempts: AttemptCounters) -> None:
         """Render ``grpc_client_attempts_total`` and ``grpc_client_retry_tokens`` of a channel.
@@ -94,36 +88,36 @@ class Metrics:
         :param target: what the channel is to; channels with the same one are summed up
         :param attempts: ``Channel.attempts``
         """
-        self._attempts.append((target, attempts))
+        self.attempts.append((target, attempts))
 
     def add_http(self, stats: HttpStats) -> None:
         """Render a gateway's requests, its limits' decisions and the tokens that it refused."""
-        self._http.append(stats)
+        self.http.append(stats)
 
     def add_samples(self, samples: Callable[[], Iterable[Sample]]) -> None:
         """Render single values.
 
         :param samples: tells them at the time of the scrape
         """
-        self._samples.append(samples)
+        self.samples.append(samples)
 
     def add_discovery(self, stats: DiscoveryStats) -> None:
         """Render ``discovery_list_age_seconds`` and ``discovery_errors_total`` of watched services."""
-        self._discovery.append(stats)
+        self.discovery.append(stats)
 
     def add_database(self, stats: DatabaseStats) -> None:
         """Render ``database_connections`` and what happened to transactions.
 
         :param stats: ``Database.stats``
         """
-        self._databases.append(stats)
+        self.databases.append(stats)
 
     def add_events(self, stats: EventStats) -> None:
         """Render what a bus (``events_*``) or an outbox relay (``outbox_*``) counts.
 
         :param stats: ``bus.stats`` or ``relay.stats``
         """
-        self._events.append(stats)
+        self.events.append(stats)
 
     def add_sagas(self, stats: SagaStats) -> None:
         """Render a coordinator's runs and steps, and what its log holds unfinished.
@@ -133,7 +127,33 @@ class Metrics:
 
         :param stats: ``SagaCoordinator.stats``
         """
-        self._sagas.append(stats)
+        self.sagas.append(stats)
+
+
+class Metrics(MetricSources):
+    """Collects what servers, channels, breakers and gateways count, and renders it for Prometheus.
+
+    :param registry: where to register the collector; None for a registry of its own, which keeps two
+        gateways in one process apart
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        from prometheus_client import CollectorRegistry
+
+        super().__init__()
+        self.registry: CollectorRegistry = registry if registry is not None else CollectorRegistry()
+        self._sources: list[MetricSources] = [self]
+        self.registry.register(self)
+
+    @contextmanager
+    def passing(self) -> Iterator[MetricSources]:
+        """Take sources for as long as the ``with`` lasts: of what may be opened again and again."""
+        sources = MetricSources()
+        self._sources.append(sources)
+        try:
+            yield sources
+        finally:
+            self._sources.remove(sources)
 
     def render(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""
@@ -147,21 +167,23 @@ class Metrics:
 
     def collect(self) -> Iterable[Metric]:
         """Turn the snapshots of this moment into metric families."""
-        for declared, prefix, calls in (
-            (SERVER_CALLS, "grpc", self._servers),
-            (CLIENT_CALLS, "grpc_client", self._clients),
-        ):
-            found = (call_rows(stats, bounds, prefix) for stats, bounds in calls)
-            yield from render(declared, chain.from_iterable(found))
-        breakers = chain.from_iterable(told() for told in self._breakers)
         for declared, rows in (
-            (ATTEMPTS, (attempt_rows(*each) for each in self._attempts)),
-            (BREAKERS, (breaker_rows(breakers),)),
-            (HTTP, map(http_rows, self._http)),
-            (DISCOVERY, map(discovery_rows, self._discovery)),
-            (DATABASES, map(database_rows, self._databases)),
-            (EVENTS, (stats.rows() for stats in self._events)),
-            (SAGAS, map(saga_rows, self._sagas)),
+            (SERVER_CALLS, self._rows(lambda of: (call_rows(*c, "grpc") for c in of.servers))),
+            (
+                CLIENT_CALLS,
+                self._rows(lambda of: (call_rows(*c, "grpc_client") for c in of.clients)),
+            ),
+            (ATTEMPTS, self._rows(lambda of: (attempt_rows(*each) for each in of.attempts))),
+            (BREAKERS, breaker_rows(self._rows(lambda of: (told() for told in of.breakers)))),
+            (HTTP, self._rows(lambda of: map(http_rows, of.http))),
+            (DISCOVERY, self._rows(lambda of: map(discovery_rows, of.discovery))),
+            (DATABASES, self._rows(lambda of: map(database_rows, of.databases))),
+            (EVENTS, self._rows(lambda of: (stats.rows() for stats in of.events))),
+            (SAGAS, self._rows(lambda of: map(saga_rows, of.sagas))),
         ):
-            yield from render(declared, chain.from_iterable(rows))
-        yield from families(each for samples in self._samples for each in samples())
+            yield from render(declared, rows)
+        yield from families(self._rows(lambda of: (told() for told in of.samples)))
+
+    def _rows(self, read: Callable[[MetricSources], Iterable[Iterable[RowT]]]) -> Iterator[RowT]:
+        """Give what is read from all sources, one after the other."""
+        return (row for sources in self._sources for rows in read(sources) for row in rows)
