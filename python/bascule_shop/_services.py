@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from bascule.discovery import MemoryRegistry
     from bascule.events import EventBus
-    from bascule.observe import Metrics
+    from bascule.observe import MetricSources
     from bascule.resilience import BreakerSettings
 
 __all__ = [
@@ -55,7 +55,7 @@ CALLED = ("user", "product", "payment")
 
 @asynccontextmanager
 async def open_user(
-    url: str, bus: EventBus, metrics: Metrics, *, hasher: PasswordHasher | None = None
+    url: str, bus: EventBus, metrics: MetricSources, *, hasher: PasswordHasher | None = None
 ) -> AsyncIterator[UserService]:
     """Open the user service on a database that is brought up to date and seeded.
 
@@ -84,7 +84,7 @@ async def open_product(url: str) -> AsyncIterator[ProductService]:
 
 @asynccontextmanager
 async def open_payment(
-    url: str, metrics: Metrics, *, provider: PaymentProvider | None = None
+    url: str, metrics: MetricSources, *, provider: PaymentProvider | None = None
 ) -> AsyncIterator[PaymentService]:
     """Open the payment service on a database that is brought up to date.
 
@@ -101,7 +101,7 @@ async def open_payment(
 async def open_order(
     url: str,
     bus: EventBus,
-    metrics: Metrics,
+    metrics: MetricSources,
     channels: Mapping[str, Channel],
     *,
     lease: float = 30.0,
@@ -138,7 +138,7 @@ async def open_order(
 @asynccontextmanager
 async def open_channels(
     target: Callable[[str], str],
-    metrics: Metrics,
+    metrics: MetricSources,
     *,
     registry: MemoryRegistry | None = None,
     breaker: BreakerSettings | None = None,

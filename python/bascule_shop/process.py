@@ -123,20 +123,21 @@ async def _open(settings: ProcessSettings, metrics: Metrics) -> AsyncIterator[ob
     url = settings.database
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
+        counted = stack.enter_context(metrics.passing())
         if settings.name == "product":
             yield await enter(open_product(url))
             return
         if settings.name == "payment":
-            yield await enter(open_payment(url, metrics))
+            yield await enter(open_payment(url, counted))
             return
         bus = _bus(settings)
         await enter(bus)
-        metrics.add_events(bus.stats)
+        counted.add_events(bus.stats)
         if settings.name == "user":
-            yield await enter(open_user(url, bus, metrics))
+            yield await enter(open_user(url, bus, counted))
             return
-        channels = await enter(open_channels(settings.target, metrics))
-        orders = await enter(open_order(url, bus, metrics, channels, lease=settings.lease))
+        channels = await enter(open_channels(settings.target, counted))
+        orders = await enter(open_order(url, bus, counted, channels, lease=settings.lease))
         await enter(SagaWorker(orders.coordinator, orders.saga))
         yield orders
 

@@ -21,7 +21,7 @@ from bascule.config._document import (
     merged,
     replaced,
 )
-from bascule.config._source import ConflictError, Layer, Revision
+from bascule.config._source import ConflictError, Layer, Revision, new_id
 from bascule.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -231,11 +231,11 @@ class ConsulSource:
                 known = {name: bytes(value) for name, value in last.keys.items()}
         if known != before:
             changes = changes_between(_document(known), _document(before))
-            unknown = Revision(_new_id(), time.time(), "unknown", changes)
+            unknown = Revision(new_id(), time.time(), "unknown", changes)
             operations.append(self._remember(unknown, before))
         after = change(before)
         changes = changes_between(_document(before), _document(after))
-        revision = Revision(_new_id(), time.time(), by, changes, rollback)
+        revision = Revision(new_id(), time.time(), by, changes, rollback)
         for name in sorted({*before, *after}):
             full = f"{self._prefix}/{name}" if name else self._prefix
             if name not in after:
@@ -321,8 +321,3 @@ def _as_json(value: bytes) -> bytes:
     except (msgspec.DecodeError, RecursionError):
         return msgspec.json.encode(value.decode(errors="replace"))
     return value.strip()
-
-
-def _new_id() -> str:
-    """Sorts by time, and two at once differ."""
-    return f"{time.time_ns() // 1_000:016d}-{secrets.token_hex(3)}"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-import secrets
-import tempfile
 import time
 import tomllib
 from collections import deque
@@ -19,8 +17,9 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from bascule._files import replace_file
 from bascule.config._document import Document, changes_between, check_key, replaced
-from bascule.config._source import ConflictError, Layer, Revision
+from bascule.config._source import ConflictError, Layer, Revision, new_id
 from bascule.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -198,12 +197,12 @@ class FileSource:
             if _digest(before) != (_digest({}) if last is None else last.digest):
                 self._append(
                     before,
-                    Revision(_new_id(), time.time(), "unknown", changes_between(known, before)),
+                    Revision(new_id(), time.time(), "unknown", changes_between(known, before)),
                 )
             after = change(before)
             changes = changes_between(before, after)
             self._replace(self._encode(after))
-            revision = Revision(_new_id(), time.time(), by, changes, rollback)
+            revision = Revision(new_id(), time.time(), by, changes, rollback)
             self._append(after, revision)
         return revision
 
@@ -228,19 +227,8 @@ class FileSource:
 
     def _replace(self, content: bytes) -> None:
         target = self._path.resolve()
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            if target.exists():
-                Path(temporary).chmod(target.stat().st_mode & 0o7777)
-            Path(temporary).replace(target)
-        except BaseException:
-            with suppress(OSError):
-                Path(temporary).unlink()
-            raise
+        mode = target.stat().st_mode & 0o7777 if target.exists() else 0o600
+        replace_file(target, content, mode=mode)
 
     def _append(self, document: Document, revision: Revision) -> None:
         entry = _Entry(revision, dict(document), _digest(document))
@@ -269,8 +257,3 @@ def _digest(document: Document) -> str:
 
 def _is_fresh(mark: tuple[int, int, int]) -> bool:
     return abs(time.time_ns() - mark[0]) < 2_000_000_000
-
-
-def _new_id() -> str:
-    """Sorts by time, and two at once differ."""
-    return f"{time.time_ns() // 1_000_000:013d}-{secrets.token_hex(3)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Mapping, Sequence  # noqa: TC003 - msgspec reads the annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from bascule.config._document import Document
 
-__all__ = ["ConflictError", "Layer", "Revision", "Source", "WritableSource"]
+__all__ = ["ConflictError", "Layer", "Revision", "Source", "WritableSource", "new_id"]
 
 
 class ConflictError(BasculeError):
@@ -69,6 +71,11 @@ class Revision(msgspec.Struct, frozen=True, omit_defaults=True):
     by: str
     changes: Mapping[str, Sequence[Any]]
     rollback: str = ""
+
+
+def new_id() -> str:
+    """Make a revision's id: they sort by time, and two at once differ."""
+    return f"{time.time_ns() // 1_000:016d}-{secrets.token_hex(3)}"
 
 
 @runtime_checkable

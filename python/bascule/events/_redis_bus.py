@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 
+from bascule._backoff import pause_after
 from bascule._redis import RedisClient
 from bascule._tasks import owned_tasks
 from bascule.errors import ClosedError, ConfigurationError, DecodeError, StoreUnavailableError
@@ -39,7 +40,8 @@ _logger = logging.getLogger("bascule.events")
 _SINGLES = 20
 _BELLS = 64
 _BLOCK = 5.0
-_AGAIN = 0.2
+# Seconds, or less by chance, until the bell is listened to again.
+_AGAIN = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,11 +315,11 @@ class RedisEventBus:
     async def _listen(self, keys: TopicKeys) -> None:
         """Wake members when somebody has published."""
         while True:
-            try:
+            with suppress(StoreUnavailableError):
                 async with self._client.apart() as ask:
                     await self._listen_to(keys, ask)
-            except StoreUnavailableError:
-                await anyio.sleep(_AGAIN)
+            # Not all at once: whatever cut this one off has cut off the others as well.
+            await anyio.sleep(pause_after(1, _AGAIN, _AGAIN))
 
     async def _listen_to(self, keys: TopicKeys, ask: Callable[..., Awaitable[Any]]) -> None:
         newest = await ask("XREVRANGE", keys.bell, "+", "-", "COUNT", 1)

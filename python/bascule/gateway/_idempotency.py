@@ -107,8 +107,10 @@ class Idempotency:
         token = uuid.uuid4().hex
         hold = endpoint.settings.timeout + _SPARE
         try:
-            async with self._breaker:
-                found = await self._store.begin(key, _fingerprint(exchange), token, hold)
+            # What is marked is served: given up in between, the mark would refuse the next attempts.
+            with anyio.CancelScope(shield=True):
+                async with self._breaker:
+                    found = await self._store.begin(key, _fingerprint(exchange), token, hold)
         except (StoreUnavailableError, BreakerOpenError) as error:
             return await self._without_store(exchange, endpoint, error)
         match found:

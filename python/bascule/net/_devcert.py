@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from bascule._files import replace_file
 from bascule.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def _ensure(certificate_path: Path, key_path: Path, now: datetime) -> tuple[Path
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        _replace(key_path, pem, mode=0o600)
+        replace_file(key_path, pem, mode=0o600)
         certificate = _self_signed(key, now).public_bytes(serialization.Encoding.PEM)
-        _replace(certificate_path, certificate, mode=0o644)
+        replace_file(certificate_path, certificate, mode=0o644)
     return certificate_path, key_path
 
 
@@ -130,19 +130,3 @@ _KEY_USAGE = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
-
-
-def _replace(path: Path, content: bytes, *, mode: int) -> None:
-    """Write all of the file or leave the old one: a reader never sees half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise

@@ -1,15 +1,16 @@
 """Metrics, tracing and logging. Every exporter is imported by its first use, not with this package."""
 
+from bascule.observe._call_metrics import CallStats as CallStats
+from bascule.observe._discovery_metrics import DiscoveryRow as DiscoveryRow
+from bascule.observe._discovery_metrics import DiscoveryStats as DiscoveryStats
 from bascule.observe._event_metrics import EventRow as EventRow
 from bascule.observe._event_metrics import EventStats as EventStats
+from bascule.observe._http_metrics import HttpRow as HttpRow
+from bascule.observe._http_metrics import HttpStats as HttpStats
 from bascule.observe._logging import configure_logging as configure_logging
 from bascule.observe._logging import escape as escape
-from bascule.observe._metrics import CallStats as CallStats
-from bascule.observe._metrics import DiscoveryRow as DiscoveryRow
-from bascule.observe._metrics import DiscoveryStats as DiscoveryStats
-from bascule.observe._metrics import HttpRow as HttpRow
-from bascule.observe._metrics import HttpStats as HttpStats
 from bascule.observe._metrics import Metrics as Metrics
+from bascule.observe._metrics import MetricSources as MetricSources
 from bascule.observe._samples import Sample as Sample
 from bascule.observe._tracing import Span as Span
 from bascule.observe._tracing import TraceContext as TraceContext

@@ -1,4 +1,4 @@
-"""Sagas: steps that are undone in reverse when a later one fails."""
+"""Sagas: steps that are undone in reverse when a later one fails, by a log that outlives the process."""
 
 from bascule.saga._backoff import Backoff as Backoff
 from bascule.saga._barrier import LateActionError as LateActionError

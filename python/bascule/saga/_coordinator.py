@@ -104,7 +104,9 @@ class SagaCoordinator:
         :raises SagaInterruptedError: if the run was lost to another worker, the log was out of reach for
             the length of a lease, or undoing took too long: a worker goes on with it
         :raises DuplicateSagaError: if the id has been used before; nothing ran
-        :raises SagaLogError: if the log cannot be reached; nothing ran
+        :raises SagaLogError: if the log cannot be reached; nothing ran here. If its connection broke during
+            the first COMMIT, the log may have the run all the same, and a worker goes on with it: repeat
+            it with the same id or key, never with a new one
         :raises ValueError: if the id or the key is not 1 to 128 printable ASCII characters
         """
         execution = self._execution(saga, self._new(saga, context, saga_id, idempotency_key))

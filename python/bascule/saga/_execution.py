@@ -317,6 +317,12 @@ class Execution(Generic[ContextT]):
         except SagaLogError as error:
             raise SagaInterruptedError(self.run.saga_id, str(error)) from error
 
+    def lose(self) -> None:
+        """Stop what is under way: another worker has the run, or may have it."""
+        self.lost = True
+        for scope in self.scopes:
+            scope.cancel()
+
     async def renew(self) -> None:
         """Put off the end of the lease.
 

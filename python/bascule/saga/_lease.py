@@ -37,8 +37,6 @@ async def leased(execution: Execution[Any], work: Callable[[], Awaitable[None]])
     async def keep() -> None:
         with keeping:
             await _keep(execution)
-            for scope in execution.scopes:
-                scope.cancel()
 
     async def drive() -> None:
         nonlocal failure
@@ -65,20 +63,48 @@ async def _keep(execution: Execution[Any]) -> None:
     """Renew the lease in good time; return when it is lost."""
     lease = execution.lease
     pause = lease / 3
-    while True:
+    while not execution.lost:
         await anyio.sleep(pause)
         if anyio.current_time() < execution.renewed + lease / 3:
             continue  # Every write renews it too.
         try:
-            await execution.renew()
+            await _renew_in_time(execution)
             pause = lease / 3
         except SagaFencedError:
-            execution.lost = True
-            return
+            execution.lose()
         except SagaLogError as error:
             _logger.warning("saga %s: %s", execution.run.saga_id, error)
             if anyio.current_time() > execution.renewed + lease:
                 # Another worker may be at it: only the log could tell.
-                execution.lost = True
-                return
+                execution.lose()
             pause = lease / 10
+
+
+async def _renew_in_time(execution: Execution[Any]) -> None:
+    """Renew the lease; lose it if there is no answer by its end: a database can take longer to fail.
+
+    A process that was stopped past the end is given a moment to ask whether it still has the run.
+    """
+    failure: Exception | None = None
+    answered = anyio.Event()
+
+    async def ask() -> None:
+        nonlocal failure
+        try:
+            await execution.renew()
+        except (SagaFencedError, SagaLogError) as error:
+            failure = error
+        answered.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask, name=f"renewal for saga {execution.run.saga_id}")
+        left = execution.renewed + execution.lease - anyio.current_time()
+        with anyio.move_on_after(max(left, execution.lease / 10)):
+            await answered.wait()
+        if not answered.is_set():
+            _logger.warning(
+                "saga %s: its lease is over before the log has answered", execution.run.saga_id
+            )
+            execution.lose()
+    if failure is not None:
+        raise failure

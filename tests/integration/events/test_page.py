@@ -47,7 +47,7 @@ async def test_outbox_and_inbox(page: SimpleNamespace, tmp_path: Path) -> None:
         async with OutboxRelay(outbox, bus) as relay:
             await page.create_order(database, outbox, relay, "order-9")
     async with Database(url) as database:
-        query = sa.select(page.STOCK.c.order_id)
+        query = sa.select(page.SHIPMENTS.c.order_id)
         assert await database.read(lambda connection: list(connection.scalars(query))) == [
             "order-9"
         ]

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bascule.gateway._stats import GatewayStats
 from bascule.observe import Metrics
 from bascule.rpc import Attempts
+from bascule.saga import SagaState, SagaStats
 
 BOUNDS = (0.01, 0.1)
 
@@ -115,3 +116,25 @@ def test_attempts_of_channels_to_one_target_are_summed_up() -> None:
         series = ("grpc_client_attempts_total", labels(target="users", kind=kind))
         assert found[series] == count
     assert found["grpc_client_retry_tokens", labels(target="users")] == 19
+
+
+def test_parts_that_share_their_labels_are_one_series() -> None:
+    """Two of a kind in a process, such as coordinators of one saga: the same series twice breaks the scrape."""
+    metrics = Metrics()
+    for _ in range(2):
+        sagas, gateway = SagaStats(), GatewayStats()
+        sagas.entered("order", 1)
+        sagas.ended("order", "completed")
+        sagas.attempted("order", "pay", "action", 0.2, ok=True)
+        sagas.counted(["order"], {("order", SagaState.PARKED): 3})
+        gateway.observe("GET", "/api/v1/users", 200, 0.003)
+        metrics.add_sagas(sagas)
+        metrics.add_http(gateway)
+    found = samples(metrics)
+    assert found["saga_runs_total", labels(saga="order", outcome="completed")] == 2
+    assert found["saga_active", labels(saga="order")] == 2
+    step = labels(saga="order", step="pay", op="action", outcome="ok")
+    assert found["saga_step_duration_seconds_count", step] == 2
+    assert found["saga_unfinished", labels(saga="order", state="parked")] == 3, "they share a log"
+    route = labels(method="GET", route="/api/v1/users", status="200")
+    assert found["http_requests_total", route] == 2

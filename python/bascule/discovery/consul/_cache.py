@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import time
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from bascule._files import replace_file
 from bascule.discovery._endpoint import Endpoint
 from bascule.discovery.consul._instances import is_callable
 from bascule.net import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 __all__ = ["DiskCache"]
 
@@ -75,20 +73,11 @@ class DiskCache:
             for each in endpoints
         ]
         content = msgspec.json.encode(_File(1, time.time(), entries))
-        temporary: str | None = None
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".new-", dir=self._path.parent)
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self._path)
+            replace_file(self._path, content)
         except OSError as error:
             logger.warning("%s cannot be written: %s", self._path, error)
-            if temporary is not None:
-                with suppress(OSError):
-                    Path(temporary).unlink()
 
 
 def _endpoint(entry: _Entry) -> Endpoint:

@@ -62,6 +62,9 @@ class Follower:
                         await self._wake.wait()
                     finally:
                         feed.waiting.pop(self, None)
+                        if feed.leader is None:
+                            # It was to lead, and may not: it is cancelled, or has news of its own.
+                            feed.look_for_leader()
 
     def end(self) -> None:
         """The watch is over."""
@@ -93,9 +96,7 @@ class Follower:
             self._leading = None
             feed.leader = None
             feed.query.rest()
-            for each in feed.waiting:
-                each.wake()
-                break
+            feed.look_for_leader()
 
 
 class ServiceFeed:
@@ -121,6 +122,12 @@ class ServiceFeed:
         others.discard(follower)
         if not others:
             self._followers.pop(follower.service, None)
+
+    def look_for_leader(self) -> None:
+        """Wake one that waits: it leads if nobody does by then."""
+        for each in self.waiting:
+            each.wake()
+            break
 
     async def step(self) -> None:
         """Ask once, and wake those whose services have changed."""

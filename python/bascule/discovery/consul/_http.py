@@ -212,10 +212,8 @@ class Http:
                     return response.status_code, response.headers, bytes(content)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise ConsulUnavailableError(named, _reason(error), sent=False) from error
-        except httpx.RemoteProtocolError as error:
-            # Cut short, or no HTTP at all: in both cases there is no answer.
-            raise ConsulUnavailableError(named, _reason(error)) from error
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            # Also if it was cut short, or is no HTTP at all.
             raise ConsulUnavailableError(named, _reason(error)) from error
         if too_large:
             raise ConsulAnswerError(named, f"it has more than {LARGEST} bytes")
