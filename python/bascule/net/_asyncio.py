@@ -404,7 +404,7 @@ class AsyncioDriver:
                     if future in parked:
                         parked.remove(future)
                 else:  # it came in the same turn, too late
-                    future.result().end(None, returned=False)
+                    future.result().end(None, False)
                 raise
 
         jobs = do_jobs(first, self._scope, _Contexts().run, park)
