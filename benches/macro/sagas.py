@@ -27,7 +27,7 @@ def measure(settings: Settings, figures: Figures) -> None:
         del subjects["DBOS"]
         figures.skip("DBOS", "dbos is not installed")
     for _ in range(settings.rounds):
-        for at_once in AT_ONCE:
+        for at_once in AT_ONCE[:1] if settings.smoke else AT_ONCE:
             for name, subject in subjects.items():
                 with tempfile.TemporaryDirectory() as folder:
                     command = process.python(

@@ -40,7 +40,7 @@ def test_a_quick_run_measures_every_client(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("suite", "cases", "servers"),
     [
-        ("sagas", {"1 at a time", "10 at a time"}, ()),
+        ("sagas", {"1 at a time"}, ()),
         ("orders", {"SQLite", "MariaDB"}, (MariaDBServer,)),
         ("events", {"Redis in memory", "Redis with fsync"}, (RedisServer,)),
     ],
