@@ -13,7 +13,18 @@ from rich.console import Console
 
 from benches.harness import machine
 from benches.harness.figures import Figures
-from benches.macro import Settings, client, discovery, gateway, memory, sagas, server, streams
+from benches.macro import (
+    Settings,
+    client,
+    discovery,
+    events,
+    gateway,
+    memory,
+    orders,
+    sagas,
+    server,
+    streams,
+)
 from benches.micro.suites import micro_suite
 from benches.peers import MissingToolError
 from benches.report import table
@@ -28,6 +39,8 @@ SUITES: Mapping[str, Callable[[Settings, Figures], None]] = {
     "memory": memory.measure,
     "discovery": discovery.measure,
     "sagas": sagas.measure,
+    "orders": orders.measure,
+    "events": events.measure,
     "codec": micro_suite("codec"),
     "policy": micro_suite("policy"),
     "transcode": micro_suite("transcode"),

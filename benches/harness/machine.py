@@ -2,12 +2,21 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from bascule.testing.servers import (
+    ConsulServer,
+    LocalServer,
+    MariaDBServer,
+    MissingProgramError,
+    RedisServer,
+)
 
 _PACKAGES = (
     "anyio",
@@ -21,7 +30,12 @@ _PACKAGES = (
     "limits",
     "purgatory",
     "pybreaker",
+    "sqlalchemy",
+    "PyMySQL",
+    "coredis",
+    "dbos",
 )
+_SERVERS: tuple[type[LocalServer], ...] = (ConsulServer, MariaDBServer, RedisServer)
 
 
 def cores() -> tuple[int | None, int | None]:
@@ -44,6 +58,7 @@ def facts() -> dict[str, object]:
         "packages": {name: found for name in _PACKAGES if (found := _installed(name))},
         "go": _first_line("go", "version"),
         "rust": _first_line("rustc", "--version"),
+        "servers": [line for server in _SERVERS if (line := _server(server))],
         "h2load": _first_line("h2load", "--version"),
         "commit": _first_line("git", "describe", "--always", "--dirty"),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -66,6 +81,15 @@ def _installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _server(server: type[LocalServer]) -> str | None:
+    try:
+        program = server.find()
+    except MissingProgramError:
+        return None
+    version = re.search(r"\d+(\.\d+)+", _first_line(str(program), "--version") or "")
+    return version and f"{server.program} {version[0]}"
 
 
 def _first_line(*command: str) -> str | None:

@@ -42,6 +42,20 @@ def pinned(command: Sequence[str], core: int | None) -> list[str]:
 
 
 @contextmanager
+def on_core(core: int | None) -> Iterator[None]:
+    """Start what is started in the block on one core only, if there is one to give."""
+    if core is None:
+        yield
+        return
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, usable)
+
+
+@contextmanager
 def serving(command: Sequence[str], core: int | None, **environment: str) -> Iterator[Running]:
     """Run a server until the block ends; it says "ready ADDRESS" when it listens.
 

@@ -20,6 +20,16 @@ class Settings:
     load_core: int | None = None
     smoke: bool = False  #: as little as shows that the harness works; compiles no peers
 
+    @property
+    def few_rounds(self) -> int:
+        """Rounds of what takes long to start."""
+        return max(1, self.rounds - 1)
+
+    @property
+    def short(self) -> float:
+        """Seconds of each load, where there are many."""
+        return self.seconds / 2
+
     @classmethod
     def full(cls) -> "Settings":
         """Answer with what the published figures are measured with."""

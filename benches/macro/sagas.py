@@ -31,7 +31,7 @@ def measure(settings: Settings, figures: Figures) -> None:
             for name, subject in subjects.items():
                 with tempfile.TemporaryDirectory() as folder:
                     command = process.python(
-                        "benches.peers.sagas", subject, folder, at_once, settings.seconds
+                        "benches.peers.sagas", subject, folder, at_once, settings.short
                     )
                     output, readable = process.run(command, settings.subject_core, _TIMEOUT)
                 result: dict[str, float] = json.loads(output.splitlines()[-1])

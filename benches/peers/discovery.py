@@ -1,9 +1,12 @@
-"""``python -m benches.peers.discovery LOOP SERVICES``: watches many services of a real Consul.
+"""Discovery by a real Consul; each prints one JSON object of figures.
 
-Prints one JSON object of figures. The services have one instance each, with a TTL check.
+``python -m benches.peers.discovery LOOP routed TRIALS`` registers an instance and calls it, so often.
+``python -m benches.peers.discovery LOOP watches SERVICES`` watches so many services that have one
+instance each, with a TTL check, and adds instances to some.
 """
 
 import json
+import logging
 import statistics
 import sys
 import time
@@ -23,9 +26,11 @@ from bascule.discovery.consul import (
 )
 from bascule.rpc import Channel, Server
 from bascule.testing.servers import ConsulServer
+from benches.peers.percentile import percentile
 
-ROUNDS = 15
-IDLE = 10.0  #: seconds
+UPDATES = 3
+IDLE = 5.0  #: seconds
+_SETTLED = 30.0  #: seconds after which all is to be at rest
 
 
 class Echo(EchoBase):
@@ -48,10 +53,25 @@ def definition(service: int, instance: int) -> ServiceDefinition:
     )
 
 
-async def first_routed_call(consul: ConsulServer, client: ConsulClient) -> list[float]:
-    """Answer with the seconds from registering an instance to the answer of the first call."""
+class RequestCount(logging.Filter):
+    """Counts the requests that httpx tells of when they are answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def filter(self, _record: logging.LogRecord) -> bool:
+        """Count, and show nothing."""
+        self.count += 1
+        return False
+
+
+async def first_routed_call(
+    consul: ConsulServer, client: ConsulClient, trials: int
+) -> dict[str, float]:
+    """Measure the seconds from registering an instance to the answer of the first call."""
     took = []
-    for number in range(ROUNDS):
+    for number in range(trials):
         target = f"consul://{consul.address}/echo-{number}"
         async with Server([Echo()]) as server, Channel(target, wait_for_ready=True) as channel:
             while channel.snapshot().resolver.age is None:  # noqa: ASYNC110
@@ -61,7 +81,7 @@ async def first_routed_call(consul: ConsulServer, client: ConsulClient) -> list[
             async with ConsulRegistrar(client).registered(registration):
                 await EchoStub(channel).unary(EchoRequest(), timeout=10)
                 took.append(time.perf_counter() - begun)
-    return took
+    return {"routed_p50": percentile(took, 50), "routed_p99": percentile(took, 99)}
 
 
 async def many(client: ConsulClient, services: int) -> dict[str, float]:
@@ -97,19 +117,32 @@ async def many(client: ConsulClient, services: int) -> dict[str, float]:
         while len(seen) < services:  # noqa: ASYNC110
             await anyio.sleep(0.05)
         started, start_cpu = time.perf_counter() - begun, cpu() - used
-        await anyio.sleep(2)
+        logger = logging.getLogger("httpx")
+        logger.setLevel(logging.INFO)
+        logger.addFilter(requests := RequestCount())
+        with anyio.fail_after(_SETTLED):
+            before = -1
+            while before != requests.count:
+                before = requests.count
+                await anyio.sleep(1)
         used = cpu()
         await anyio.sleep(IDLE)
+        idle_cpu, at_rest = cpu() - used, requests.count - before
+        logger.setLevel(logging.WARNING)
         figures = {
             "start_seconds": started,
             "start_cpu_seconds": start_cpu,
-            "idle_cpu": (cpu() - used) / IDLE,
+            "idle_cpu": idle_cpu / IDLE,
+            "requests_per_second": at_rest / IDLE,
             "sockets": len(me.net_connections("tcp")),
+            # Beside the one that follows each watch.
+            "tasks": len(anyio.get_running_tasks()) - services,
+            "resident": me.memory_info().rss,
             "bytes_per_watch": (me.memory_info().rss - resident) / services,
         }
         for name, first in (("own", 0), ("shared", services // 2)):
             took = []
-            for service in range(first, first + ROUNDS):
+            for service in range(first, first + UPDATES):
                 await anyio.sleep(1.1)  # what comes faster is seen together
                 took.append(await change(service))
             figures[f"{name}_median"] = statistics.median(took)
@@ -118,14 +151,13 @@ async def many(client: ConsulClient, services: int) -> dict[str, float]:
     return figures
 
 
-async def main(services: int) -> None:
-    """Measure."""
+async def main(part: str, count: int) -> dict[str, float]:
+    """Measure a part."""
     async with ConsulServer() as consul, ConsulClient(consul.url) as client:
-        took = await first_routed_call(consul, client)
-        figures = await many(client, services)
-    figures |= {"routed_median": statistics.median(took), "routed_worst": max(took)}
-    print(json.dumps(figures))
+        if part == "routed":
+            return await first_routed_call(consul, client, count)
+        return await many(client, count)
 
 
 if __name__ == "__main__":
-    anyio.run(main, int(sys.argv[2]), backend=sys.argv[1])
+    print(json.dumps(anyio.run(main, sys.argv[2], int(sys.argv[3]), backend=sys.argv[1])))

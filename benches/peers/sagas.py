@@ -61,7 +61,6 @@ def _dbos(folder: str, at_once: int, seconds: float) -> dict[str, float]:
             "name": "bench",
             "system_database_url": f"sqlite:///{folder}/dbos.sqlite",
             "log_level": "ERROR",
-            "run_admin_server": False,
         }
     )
 
@@ -101,9 +100,11 @@ async def _load(
 
     async def repeat() -> None:
         nonlocal runs
-        while time.perf_counter() < end:
+        while True:
             await run()
             runs += 1
+            if time.perf_counter() >= end:
+                return
 
     async with anyio.create_task_group() as tasks:
         for _ in range(at_once):

@@ -30,15 +30,26 @@ _METRICS = {
     "messages_per_second": "messages/s",
     "rounds_per_second": "rounds/s",
     "growth": "growth",
-    "first_routed_call": "registered to first call",
-    "first_routed_call_worst": "the slowest of 15",
+    "p50": "p50",
+    "p99": "p99",
+    "orders_per_second": "orders/s",
+    "cpu_per_order": "CPU an order",
+    "events_per_second": "events/s",
+    "cpu_per_event": "CPU an event",
+    "steps_per_second": "steps/s",
+    "cpu_per_step": "CPU a step",
+    "first_routed_call_p50": "registered to first call, p50",
+    "first_routed_call_p99": "p99 of it",
     "start": "all lists there",
     "start_cpu": "CPU until then",
     "cpu_share": "CPU while nothing changes",
+    "requests_at_rest": "requests/s while nothing changes",
     "sockets": "sockets",
+    "tasks": "tasks",
+    "resident": "memory of the process",
     "bytes_per_watch": "memory a watch",
     "update": "registered to told",
-    "update_worst": "the slowest of 15",
+    "update_worst": "the slowest of 3",
 }
 _SUITES = {
     "server": (
@@ -81,9 +92,35 @@ _SUITES = {
     "discovery": (
         "Discovery",
         (
-            "A real Consul of one server beside it on the same cores. A new instance is registered "
-            "and called through a channel that waits for it; then one process watches many services "
-            "and instances are added to some of them."
+            "A real Consul of one server beside it on the same cores. 100 times, a new instance is "
+            "registered and called through a channel that waits for it; then one process watches many "
+            "services and instances are added to some of them. Sockets count those for requests and "
+            "those of blocking queries; tasks leave out the program's own, one that follows each watch."
+        ),
+    ),
+    "sagas": (
+        "Sagas",
+        (
+            "Runs of ten steps that do nothing, with a durable log in SQLite, one at a time and ten at a "
+            "time. DBOS has every commit on the disk; bascule's sagas outlive the process by default, "
+            "and with `fsync` the machine. CPU is the process's."
+        ),
+    ),
+    "orders": (
+        "Orders",
+        (
+            "`CreateOrder` of the reference shop: four services in one process that call each other over "
+            "TCP, each with its own database, a durable saga of four steps, the outbox and its relay, and "
+            "logs. An order has two products and a key that makes it repeatable. MariaDB and the customers "
+            "share the other core. CPU is the shop's."
+        ),
+    ),
+    "events": (
+        "Events",
+        (
+            "From the outbox in SQLite by one relay through a real Redis to one consumer with an inbox in "
+            "SQLite, all of bascule in one process. First an outbox that is full is drained; then events "
+            "are stored one after the other, each timed from before its transaction until after its effect's."
         ),
     ),
     "codec": ("Codec", "betterproto2's message classes, and google's for scale. CPU time."),
@@ -105,7 +142,7 @@ with nghttp2 (`apt-get install nghttp2-client`). What is missing is named, and l
 `.venv/bin/python -m benches --only server,client` measures some suites, `--quick` only shows that
 they run, and `.venv/bin/python -m benches.report.render` writes this page from the last run.
 
-Measured on {cpu}, {cores} cores, {system}, Python {python}; {packages}; {go}; {rust}.
+Measured on {cpu}, {cores} cores, {system}, Python {python}; {packages}; {go}; {rust}; {servers}.
 """
 
 Row = Mapping[str, Any]
@@ -115,7 +152,12 @@ def document(report: Row) -> str:
     """Answer with the whole page."""
     machine = dict(report["machine"])
     packages = ", ".join(f"{name} {version}" for name, version in machine.pop("packages").items())
-    parts = [_INTRODUCTION.format(**machine, **report["settings"], packages=packages)]
+    servers = "; ".join(machine.pop("servers"))
+    parts = [
+        _INTRODUCTION.format(
+            **machine, **report["settings"], packages=packages, servers=servers or "no servers"
+        )
+    ]
     figures: Sequence[Row] = report["figures"]
     for suite in dict.fromkeys(figure["suite"] for figure in figures):
         title, method = _SUITES[suite]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from bascule.errors import RpcError, Status
+from bascule.errors import CommitUnknownError, RpcError, Status
+from bascule.rpc import ServerInterceptor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from google.protobuf.message import Message
 
+    from bascule.rpc import CallContext
+
 __all__ = [
     "DOMAIN",
+    "UnknownOutcomes",
     "decode_fault",
     "encode_fault",
     "fault",
@@ -94,6 +98,26 @@ def try_again(status: Status, message: str, delay: float | None = None) -> RpcEr
     pause = Duration()
     pause.FromMilliseconds(round(delay * 1_000))
     return RpcError(status, message, [error_details_pb2.RetryInfo(retry_delay=pause)])
+
+
+class UnknownOutcomes(ServerInterceptor):
+    """Tells callers what to do when a database broke while it kept a change: to ask again.
+
+    Everything that the shop does twice with the same key or the same address is done once.
+    """
+
+    async def unary(
+        self, call: CallContext, request: Any, proceed: Callable[[Any], Awaitable[Any]]
+    ) -> Any:
+        """Answer ABORTED where it is not known what was kept."""
+        try:
+            return await proceed(request)
+        except CommitUnknownError as error:
+            raise fault(
+                Status.ABORTED,
+                "OUTCOME_UNKNOWN",
+                f"whether {call.method} was done is not known: try again",
+            ) from error
 
 
 def encode_fault(error: RpcError) -> bytes:

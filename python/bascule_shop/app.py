@@ -17,7 +17,7 @@ from bascule.resilience import BreakerSettings
 from bascule.rpc import HealthService, ReflectionService, Server, ServerInterceptor
 from bascule.saga import SagaWorker
 from bascule_shop._descriptors import descriptor_set
-from bascule_shop._faults import fault
+from bascule_shop._faults import UnknownOutcomes, fault
 from bascule_shop._seed import SOLD_OUT
 from bascule_shop._services import (
     SERVICES,
@@ -117,7 +117,7 @@ class ShopServer:
         server = Server(
             [*services, ReflectionService(services, descriptors=descriptor_set())],
             listen=self._listen,
-            interceptors=[self.outage],
+            interceptors=[self.outage, UnknownOutcomes()],
             grace=self._grace,
         )
         self._stopped = anyio.Event()

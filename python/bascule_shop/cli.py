@@ -25,7 +25,10 @@ class Loop(StrEnum):
 
 
 app = typer.Typer(
-    help="Operates the reference shop.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Operates the reference shop.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 
 

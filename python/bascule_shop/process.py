@@ -13,6 +13,7 @@ from bascule.events import MemoryEventBus, RedisEventBus
 from bascule.observe import Metrics
 from bascule.saga import SagaWorker
 from bascule_shop._descriptors import descriptor_set
+from bascule_shop._faults import UnknownOutcomes
 from bascule_shop._generated.order.services import OrderServiceBase
 from bascule_shop._generated.payment.services import PaymentServiceBase
 from bascule_shop._generated.product.services import ProductServiceBase
@@ -87,7 +88,9 @@ def shop_app(settings: ProcessSettings) -> App:
     until they answer.
     """
     metrics = Metrics()
-    service: Resource[Any] = Resource(settings.name, lambda: _open(settings, metrics))
+    service: Resource[Any] = Resource(
+        settings.name, lambda: _open(settings, metrics), open_timeout=_OPEN_TIMEOUT
+    )
     return App(
         settings.name,
         services=[_late(_BASES[settings.name], service)],
@@ -96,11 +99,15 @@ def shop_app(settings: ProcessSettings) -> App:
         resources=[service],
         registrar=lambda: _registrar(settings.consul),
         operations=settings.operations,
+        interceptors=[UnknownOutcomes()],
         reflection=descriptor_set(),
         propagation=settings.propagation,
         metrics=metrics,
     )
 
+
+_OPEN_TIMEOUT = 60.0
+"""Seconds. Connecting is bounded by itself; migrating takes what it takes."""
 
 _BASES: Mapping[str, type[Servable]] = {
     "user": UserServiceBase,

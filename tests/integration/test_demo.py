@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 import pytest
+from tests.servers import need
 
+from bascule.testing.servers import ConsulServer, MariaDBServer, NxMongoServer, RedisServer
 from bascule_shop.app import Shop
 
 if TYPE_CHECKING:
@@ -28,10 +30,10 @@ COMMAND = [sys.executable, "-c", "from bascule.cli import main; main()", "demo"]
 ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "error", "COLUMNS": "100"}
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *arguments],
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | environment,
         capture_output=True,
         text=True,
         timeout=100,
@@ -55,6 +57,31 @@ def test_the_tour_is_as_expected(backend: str) -> None:
     titles = [visit["title"] for visit in account["visits"]]
     assert len(titles) == len(set(titles)) >= 15
     assert not Path(account["certificate"]).exists(), "the temporary folder is gone"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_tour_is_the_same_on_real_servers(tmp_path: Path, backend: str) -> None:
+    for kind in (ConsulServer, RedisServer, MariaDBServer, NxMongoServer):
+        need(kind)
+    servers = "consul,redis,mysql,mongo"
+    done = run("--json", "--backend", backend, "--with", servers, TMPDIR=str(tmp_path))
+    account = json.loads(done.stdout)
+    assert problems(account) == []
+    assert (done.returncode, done.stderr) == (0, "")
+    assert account["components"].keys() == {"consul", "redis", "mysql", "mongo"}
+    for address in account["components"].values():
+        host, _, port = address.rpartition(":")
+        with pytest.raises(ConnectionRefusedError), socket.create_connection((host, int(port)), 5):
+            pass
+    assert list(tmp_path.iterdir()) == [], "servers leave nothing behind"
+
+
+def test_an_unknown_component_is_said_in_one_line() -> None:
+    done = run("--with", "consul,oracle")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("bascule demo: there is no oracle")
+    assert "consul, mongo, mysql, redis" in line
 
 
 def test_an_unexpected_answer_is_shown_and_ends_with_1(tmp_path: Path) -> None:

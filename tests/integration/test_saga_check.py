@@ -44,6 +44,17 @@ def test_a_saga_survives_a_kill_at_every_write_and_every_reply() -> None:
     assert {"before the log has", "after the log has", "when payment has replied"} <= moments
 
 
+def test_the_shops_saga_survives_a_kill_at_every_write_and_every_reply() -> None:
+    """With its real stores: order, stock, payment and event balance, whatever fails and is killed."""
+    code, report = check("shop")
+    assert (code, report["ok"], report["violations"]) == (0, True, [])
+    assert report["kills"] >= 140
+    assert set(report["outcomes"]) == {"completed", "undone"}
+    steps = ("order", "inventory", "payment", "confirm")
+    assert {f"when {step} has replied" for step in steps} <= report["points"].keys()
+    assert {f"when undoing {step} has replied" for step in steps[:3]} <= report["points"].keys()
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_a_saga_that_goes_on_survives_kills_in_its_recovery_too(loop: str) -> None:
     code, report = check("repeating", "--depth", "2", "--limit", "15", "--loop", loop)

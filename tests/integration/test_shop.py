@@ -13,7 +13,7 @@ import pytest
 from argon2 import PasswordHasher
 from tests.servers import database_name, running
 
-from bascule.errors import RejectedError, RpcError, Status, TransportError
+from bascule.errors import CommitUnknownError, RejectedError, RpcError, Status, TransportError
 from bascule.resilience import BreakerSettings
 from bascule.rpc import Channel
 from bascule.testing.servers import NxMongoServer
@@ -33,7 +33,7 @@ from bascule_shop._seed import SOLD_OUT
 from bascule_shop.app import Shop
 from bascule_shop.order import ORDER_CREATED, OrderCreated
 from bascule_shop.payment import SimulatedProvider
-from bascule_shop.user import USER_CREATED, UserCreated
+from bascule_shop.user import USER_CREATED, SqlUserStore, UserCreated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -141,6 +141,30 @@ async def test_a_new_user_orders(client: Client) -> None:
     with anyio.fail_after(5):
         await both.wait()
     assert told == [UserCreated(user.id), OrderCreated(order_id=made.id, user_id=user.id)]
+
+
+async def test_an_unknown_outcome_tells_to_try_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database broke while it kept the account: whether it did, the next attempt shows."""
+    add = SqlUserStore.add
+
+    async def lose_the_answer(store: SqlUserStore, *arguments: Any) -> None:
+        await add(store, *arguments)
+        raise CommitUnknownError("mysql://db/user")
+
+    new = CreateUserRequest(email="new@example.com", display_name="New", password="long enough")
+    monkeypatch.setattr(SqlUserStore, "add", lose_the_answer)
+    with pytest.raises(RpcError) as caught:
+        await client.users.create_user(new)
+    assert (caught.value.status, caught.value.details[0].reason) == (
+        Status.ABORTED,
+        "OUTCOME_UNKNOWN",
+    )
+    monkeypatch.undo()
+    with pytest.raises(RpcError) as caught:
+        await client.users.create_user(new)
+    assert caught.value.status is Status.ALREADY_EXISTS
 
 
 async def test_out_of_stock_is_refused_with_details(client: Client) -> None:

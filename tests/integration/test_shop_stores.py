@@ -240,7 +240,7 @@ async def test_orders_are_kept_once_a_key_and_confirmed_with_their_event(sql_url
         for _ in range(2):
             await store.confirm("ord_1", created)
         assert len(await outbox.pending(10)) == 1
-        await store.set_status("ord_2", OrderStatus.REJECTED, b"why")
+        await store.reject("ord_2", b"why", keep_key=True)
         rejected = await store.get("ord_2")
         assert rejected is not None
         assert (rejected.order.status, rejected.failure) == (OrderStatus.REJECTED, b"why")

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from bascule._backoff import pause_after
 from bascule._tasks import owned_tasks
@@ -163,6 +164,9 @@ class _Holder:
             self._attempt.deadline = anyio.current_time() + resource.open_timeout
             try:
                 async with resource.open() as value:
+                    # What could not be cancelled in time is late all the same, and must not seem open:
+                    # the next thing that waits would be cancelled.
+                    await anyio.lowlevel.checkpoint_if_cancelled()
                     self._attempt.deadline = math.inf
                     resource._set(value, None)
                     self._failures = 0

@@ -7,6 +7,7 @@ import contextvars
 import functools
 import socket
 import time
+import types
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import anyio
@@ -238,30 +239,43 @@ def _scope_type() -> type[anyio.CancelScope]:
     return Scope
 
 
-class _InContext:
-    """Awaits a job in a copy of the current context, as a task of its own would."""
+#: What a worker gives when a job has returned, where others give what they wait for.
+_RETURNED: Any = object()
 
-    __slots__ = ("_job", "_scope")
 
-    def __init__(self, job: Job, scope: anyio.CancelScope) -> None:
-        self._job = job
-        self._scope = scope
+@types.coroutine
+def _work(scope: anyio.CancelScope) -> Generator[Any, Any, None]:
+    """Start what is sent in and see it through. One generator for many jobs: each that ended would
+    cost an exception.
+    """
+    while True:
+        yield from (yield _RETURNED)(scope)
 
-    def __await__(self) -> Generator[Any, Any, None]:
+
+class _Contexts:
+    """Runs one job after another, each in a copy of the current context, as a task of its own would."""
+
+    __slots__ = ("_scope", "_send", "_throw")
+
+    def __init__(self) -> None:
+        self._scope: anyio.CancelScope | None = None
+
+    @types.coroutine
+    def run(self, job: Job, scope: anyio.CancelScope) -> Generator[Any, Any, None]:
+        if scope is not self._scope:  # the first one, or the last one's job failed
+            worker = _work(scope)
+            next(worker)
+            self._scope, self._send, self._throw = scope, worker.send, worker.throw
         run = contextvars.copy_context().run
-        coroutine = run(self._job.start, self._scope)
-        send = coroutine.send
-        try:
-            waited = run(send, None)
-            while True:
-                try:
-                    yield waited
-                except BaseException as error:  # noqa: BLE001 - whatever the loop throws in
-                    waited = run(coroutine.throw, error)
-                else:
-                    waited = run(send, None)
-        except StopIteration:
-            return
+        send = self._send
+        waited = run(send, job.start)
+        while waited is not _RETURNED:
+            try:
+                yield waited
+            except BaseException as error:  # noqa: BLE001 - whatever the loop throws in
+                waited = run(self._throw, error)
+            else:
+                waited = run(send, None)
 
 
 class _AsyncioListener:
@@ -374,26 +388,28 @@ class AsyncioDriver:
 
     async def _do_jobs(self, first: Job) -> None:
         task = asyncio.current_task(self.loop)
-        jobs = do_jobs(first, self._scope, _InContext, functools.partial(self._park, task))
+        loop, parked = self.loop, self._parked
+
+        async def park() -> Job | None:
+            """Wait for a job; None if enough others do, or a job has left a cancellation behind."""
+            if len(parked) >= MOST_PARKED or task is None or task.cancelling():
+                return None
+            # Not the loop's own, which on uvloop is twice as dear, and is the same.
+            future: asyncio.Future[Job] = asyncio.Future(loop=loop)
+            parked.append(future)
+            try:
+                return await future
+            except asyncio.CancelledError:
+                if future.cancelled():
+                    if future in parked:
+                        parked.remove(future)
+                else:  # it came in the same turn, too late
+                    future.result().end(None, False)
+                raise
+
+        jobs = do_jobs(first, self._scope, _Contexts().run, park)
         del first
         await jobs
-
-    async def _park(self, task: asyncio.Task[Any] | None) -> Job | None:
-        """Wait for a job; None if enough others do, or a job has left a cancellation behind."""
-        parked = self._parked
-        if len(parked) >= MOST_PARKED or task is None or task.cancelling():
-            return None
-        future: asyncio.Future[Job] = self.loop.create_future()
-        parked.append(future)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if future.cancelled():
-                if future in parked:
-                    parked.remove(future)
-            else:  # it came in the same turn, too late
-                future.result().end(None, returned=False)
-            raise
 
     def future(self) -> Future[Any]:
         return self.loop.create_future()

@@ -115,7 +115,7 @@ class _Exchange:
         )
         self._answered = True
 
-    def end(self, error: Exception | None, *, returned: bool) -> None:
+    def end(self, error: Exception | None, returned: bool) -> None:
         self._scope = None
         session, machine, now_ns = self._session, self._session.machine, self._session.driver.now_ns
         if error is not None:

@@ -42,7 +42,7 @@ async def do_jobs(
                         break
                     if job.deadline != math.inf:
                         scope.deadline = math.inf
-                    job.end(None, returned=True)
+                    job.end(None, True)
                     # Parked, this task holds nothing of what it did.
                     job = None
                     job = await park()
@@ -51,7 +51,7 @@ async def do_jobs(
             failure = error
         finally:
             if job is not None:
-                job.end(failure, returned=returned)
+                job.end(failure, returned)
             # Its traceback leads back to this frame.
             failure = None
         if job is not None:

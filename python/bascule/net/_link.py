@@ -133,7 +133,7 @@ class Job(Protocol):
         """What to await. The scope is this job's until :meth:`end`, and no longer."""
         ...
 
-    def end(self, error: Exception | None, *, returned: bool) -> None:
+    def end(self, error: Exception | None, returned: bool) -> None:
         """Called at last, whatever happens, outside of a scope that was cancelled.
 
         :param error: what was raised

@@ -17,10 +17,13 @@ than betterproto2: it refuses truncated values, tags outside the format, groups 
 from __future__ import annotations
 
 import sys
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from bascule._core import MessageCodec
 from bascule.errors import DecodeError, EncodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Codec", "codec_for"]
 
@@ -105,18 +108,18 @@ class _ClassCodec:
         self._type = message_type
         self._name = _name(message_type)
 
-    def _check(self, message: object) -> None:
-        if not isinstance(message, self._type):
-            raise EncodeError(
-                f"cannot encode {self._name}: got an object of type {type(message).__name__}"
-            )
+    def _mistaken(self, message: object) -> EncodeError:
+        return EncodeError(
+            f"cannot encode {self._name}: got an object of type {type(message).__name__}"
+        )
 
 
 class _PythonCodec(_ClassCodec):
     """betterproto2's own encoder and decoder."""
 
     def encode(self, message: Any, /) -> bytes:
-        self._check(message)
+        if not isinstance(message, self._type):
+            raise self._mistaken(message)
         try:
             return bytes(message)
         except Exception as error:
@@ -137,19 +140,23 @@ class _ProtobufCodec(_ClassCodec):
         from google.protobuf import message
 
         super().__init__(message_type)
+        # Found once: in a message, and in its class, these are looked for among the fields first.
+        self._serialize: Callable[[Any], bytes] = message_type.SerializeToString
+        self._parse: Callable[[bytes], Any] = message_type.FromString
         self._encode_errors = (message.EncodeError, ValueError)
         self._decode_error = message.DecodeError
 
     def encode(self, message: Any, /) -> bytes:
-        self._check(message)
+        if not isinstance(message, self._type):
+            raise self._mistaken(message)
         try:
-            data: bytes = message.SerializeToString()
+            data = self._serialize(message)
         except self._encode_errors as error:
             raise EncodeError(f"cannot encode {self._name}: {error}") from error
         return data
 
     def decode(self, data: bytes, /) -> Any:
         try:
-            return self._type.FromString(data)
+            return self._parse(data)
         except self._decode_error as error:
             raise DecodeError(f"cannot decode {self._name}: {error}") from error

@@ -21,7 +21,6 @@ from bascule.rpc._streams import MessageQueue
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from bascule._core import Headers
     from bascule.net._link import Driver, Event, Future, Link, Timer
     from bascule.rpc._binding import Binding
     from bascule.rpc._context import MetadataLike
@@ -51,15 +50,8 @@ class ServerCall(CallContext):
     headers_sent = False
     writable: Future[None] | None = None
 
-    def __init__(
-        self,
-        session: ServerSession,
-        stream: int,
-        binding: Binding,
-        headers: Headers | None,
-        timeout_ns: int | None,
-        request: bytes | None,
-    ) -> None:
+    def __init__(self, session: ServerSession, binding: Binding, event: Event) -> None:
+        _, stream, _, headers, timeout_ns, request = event
         # What the base class does: calling it is as dear as all that is done here.
         link = session.link
         self.method = binding.path
@@ -107,7 +99,7 @@ class ServerCall(CallContext):
             return anyio.lowlevel.checkpoint()
         return self.binding.serve(self)
 
-    def end(self, error: Exception | None, *, returned: bool) -> None:
+    def end(self, error: Exception | None, returned: bool) -> None:
         """Answer, whatever happened."""
         self.scope = None
         if error is not None:
@@ -115,7 +107,28 @@ class ServerCall(CallContext):
             if gave_up(error):
                 # One tier repeats what the tiers below it could not do, not each of them.
                 self.trailing_metadata.setdefault(PUSHBACK_KEY, "-1")
-        self._finish(returned=returned)
+        session, stream = self.session, self.stream
+        present = session.calls.pop(stream, None) is not None
+        if session.ended and not session.calls:
+            session.forget()
+        reply = self.reply
+        if self.gone:
+            self.error = None
+            if present:
+                session.machine.handler_ended(stream)
+        elif (
+            returned
+            and reply is not None
+            and self.error is None
+            and self._trailing_metadata is None
+        ):
+            session.machine.respond(stream, reply, None, None, session.driver.now_ns())
+        else:
+            self._finish(returned)
+        if session.calls:
+            session.link.flush_soon()
+        else:
+            session.link.flush_now()
 
     def put(self, message: bytes) -> None:
         """A request message came."""
@@ -161,20 +174,13 @@ class ServerCall(CallContext):
         if self.scope is not None:
             self.scope.cancel()
 
-    def _finish(self, *, returned: bool) -> None:
-        session = self.session
-        present = session.calls.pop(self.stream, None) is not None
-        if session.ended and not session.calls:
-            session.forget()
-        machine, now_ns = session.machine, session.driver.now_ns()
+    def _finish(self, returned: bool) -> None:
+        machine, now_ns = self.session.machine, self.session.driver.now_ns()
         trailing = list(self._trailing_metadata.items()) if self._trailing_metadata else None
         # The error's traceback leads back here: kept, it would hold the whole call
         # until the collector comes.
         error, self.error = self.error, None
-        if self.gone:
-            if present:
-                machine.handler_ended(self.stream)
-        elif error is not None:
+        if error is not None:
             self._finish_with(error, trailing, now_ns)
         elif not returned:
             # Cancelled by nobody but the deadline, or by the end of the loop.
@@ -195,10 +201,6 @@ class ServerCall(CallContext):
                     machine.respond(self.stream, self.reply, None, trailing, now_ns)
             except (TypeError, ValueError) as bad:
                 self._finish_with(self._status_of(bad), None, now_ns)
-        if session.calls:
-            session.link.flush_soon()
-        else:
-            session.link.flush_now()
 
     def _finish_with(
         self, error: GRPCError, trailing: list[tuple[str, Any]] | None, now_ns: int
@@ -256,10 +258,8 @@ class ServerSession:
         for event in events:
             kind = event[0]
             if kind == 0:
-                _, stream, method, headers, timeout_ns, message = event
-                binding = self._bindings[method]
-                call = ServerCall(self, stream, binding, headers, timeout_ns, message)
-                calls[stream] = call
+                call = ServerCall(self, self._bindings[event[2]], event)
+                calls[event[1]] = call
                 if call.deadline < self._timer_at:
                     self._arm(call.deadline)
                 self.driver.spawn_job(call)
@@ -280,10 +280,8 @@ class ServerSession:
                 if waiting is not None:
                     waiting.reset()
             elif kind == 8:
-                _, stream, method, headers, timeout_ns, message = event
-                binding = self._json_bindings[method]
-                call = ServerCall(self, stream, binding, headers, timeout_ns, message)
-                calls[stream] = call
+                call = ServerCall(self, self._json_bindings[event[2]], event)
+                calls[event[1]] = call
                 if call.deadline < self._timer_at:
                     self._arm(call.deadline)
                 self.driver.spawn_job(call)

@@ -10,7 +10,15 @@ import anyio.to_thread
 import sqlalchemy as sa
 
 from bascule.errors import CommitUnknownError, ConfigurationError, DatabaseUnavailableError
-from bascule.sql._dialects import Fault, Timeouts, create_engine, fault_of, read_url, shown
+from bascule.sql._dialects import (
+    Fault,
+    Timeouts,
+    beginner,
+    create_engine,
+    fault_of,
+    read_url,
+    shown,
+)
 from bascule.sql._stats import DatabaseStats
 
 if TYPE_CHECKING:
@@ -84,7 +92,7 @@ class Database:
         self.stats = DatabaseStats(self.name, connections)
         timeouts = Timeouts(connect_timeout, statement_timeout, lock_timeout)
         self._engine = create_engine(parsed, connections, timeouts)
-        self._writer = self._engine.execution_options(immediate=True)
+        self._begin = beginner(self.dialect, timeouts)
         self._reading = anyio.Semaphore(readers, fast_acquire=True)
         self._writing = anyio.Semaphore(1, fast_acquire=True) if is_sqlite else self._reading
         self._threads = anyio.CapacityLimiter(connections)
@@ -120,7 +128,7 @@ class Database:
         :param work: may be run more than once
         :raises DatabaseUnavailableError: if it could not be run to its end
         """
-        return await self._transact(work, self._engine, self._reading, writes=False)
+        return await self._transact(work, self._reading, writes=False)
 
     async def write(self, work: Callable[[sa.Connection], ResultT]) -> ResultT:
         """Run a function in one transaction; commit, or roll back if it raises.
@@ -129,7 +137,7 @@ class Database:
         :raises DatabaseUnavailableError: if nothing of it was kept
         :raises CommitUnknownError: if the connection broke during COMMIT
         """
-        return await self._transact(work, self._writer, self._writing, writes=True)
+        return await self._transact(work, self._writing, writes=True)
 
     async def ping(self) -> None:
         """Ask the database whether it is there.
@@ -141,7 +149,6 @@ class Database:
     async def _transact(
         self,
         work: Callable[[sa.Connection], ResultT],
-        engine: sa.Engine,
         permits: anyio.Semaphore,
         *,
         writes: bool,
@@ -149,7 +156,7 @@ class Database:
         attempt, latest = 1, anyio.current_time() + self._patience
         while True:
             try:
-                return await self._attempt(work, engine, permits, writes)
+                return await self._attempt(work, permits, writes)
             except _RerunError as error:
                 self.stats.lost += error.fault is Fault.LOST
                 if attempt == self._attempts or anyio.current_time() > latest:
@@ -166,7 +173,6 @@ class Database:
     async def _attempt(
         self,
         work: Callable[[sa.Connection], ResultT],
-        engine: sa.Engine,
         permits: anyio.Semaphore,
         writes: bool,
     ) -> ResultT:
@@ -176,9 +182,7 @@ class Database:
             await self._wait(permits)
         self.stats.in_use += 1
         try:
-            return await anyio.to_thread.run_sync(
-                self._run, engine, work, writes, limiter=self._threads
-            )
+            return await anyio.to_thread.run_sync(self._run, work, writes, limiter=self._threads)
         except CommitUnknownError:
             self.stats.unknown += 1
             raise
@@ -201,12 +205,10 @@ class Database:
         finally:
             self.stats.waiting -= 1
 
-    def _run(
-        self, engine: sa.Engine, work: Callable[[sa.Connection], ResultT], writes: bool
-    ) -> ResultT:
+    def _run(self, work: Callable[[sa.Connection], ResultT], writes: bool) -> ResultT:
         """Run one attempt, in a worker thread."""
         try:
-            connection = engine.connect()
+            connection = self._engine.connect()
         except sa.exc.DBAPIError as error:
             if fault_of(self.dialect, error) is Fault.CONTENDED:
                 raise _RerunError(Fault.CONTENDED) from error
@@ -216,6 +218,7 @@ class Database:
         committing = False
         try:
             with connection, connection.begin():
+                self._begin(connection, writes)
                 result = work(connection)
                 committing = True
             return result

@@ -14,9 +14,9 @@ from bascule.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["Fault", "Timeouts", "create_engine", "fault_of", "read_url", "shown"]
+__all__ = ["Fault", "Timeouts", "beginner", "create_engine", "fault_of", "read_url", "shown"]
 
 #: The drivers that are meant where a URL names none.
 _DRIVERS = {
@@ -152,10 +152,27 @@ def create_engine(url: sa.URL, connections: int, timeouts: Timeouts) -> sa.Engin
             f"no database is called {url.drivername!r}: use sqlite, mysql, mariadb or postgresql"
         ) from None
     if dialect == "sqlite":
-        _prepare_sqlite(engine, timeouts)
+        _prepare_sqlite(engine)
     elif dialect == "mysql":
         _prepare_mysql(engine, timeouts)
     return engine
+
+
+def beginner(dialect: str, timeouts: Timeouts) -> Callable[[sa.Connection, bool], None]:
+    """Make what a transaction does first, given whether it writes.
+
+    An engine's ``begin`` event would do as well, but SQLAlchemy then looks for listeners at every turn:
+    a small transaction takes 86 us with one, 60 us without.
+    """
+    if dialect != "sqlite":
+        return lambda _connection, _writes: None
+    patience = timeouts.lock + timeouts.statement
+
+    def begin(connection: sa.Connection, writes: bool) -> None:
+        connection.info["deadline"] = time.monotonic() + patience
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return begin
 
 
 def _connect_args(dialect: str, timeouts: Timeouts) -> Mapping[str, Any]:
@@ -214,7 +231,7 @@ def _prepare_mysql(engine: sa.Engine, timeouts: Timeouts) -> None:
     sa.event.listen(engine, "handle_error", failed)
 
 
-def _prepare_sqlite(engine: sa.Engine, timeouts: Timeouts) -> None:
+def _prepare_sqlite(engine: sa.Engine) -> None:
     def connected(connection: sqlite3.Connection, record: Any) -> None:
         # The driver must not begin transactions by itself: it would do so at the first write, when a
         # reader may no longer become the writer.
@@ -226,10 +243,4 @@ def _prepare_sqlite(engine: sa.Engine, timeouts: Timeouts) -> None:
         info["deadline"] = math.inf
         connection.set_progress_handler(lambda: time.monotonic() > info["deadline"], _STEPS)
 
-    def begin(connection: sa.Connection) -> None:
-        connection.info["deadline"] = time.monotonic() + timeouts.lock + timeouts.statement
-        immediate = connection.get_execution_options().get("immediate")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
     sa.event.listen(engine, "connect", connected)
-    sa.event.listen(engine, "begin", begin)

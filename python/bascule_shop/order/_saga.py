@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotation
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bascule.errors import BreakerOpenError, RejectedError, RpcError, Status
+from bascule.errors import BreakerOpenError, CommitUnknownError, RejectedError, RpcError, Status
 from bascule.events import Topic
 from bascule.saga import Saga, StepCall
 from bascule_shop._faults import encode_fault, fault, try_again
@@ -143,15 +144,15 @@ class OrderSteps:
                 raise
 
     async def _reject(self, placed: PlacedOrder, call: StepCall) -> None:
-        failure = encode_fault(answer_to(call.cause))
+        answer = answer_to(call.cause)
+        failure = encode_fault(answer)
         order = placed.order(OrderStatus.REJECTED)
-        try:
+        with suppress(KeyTakenError):
             # If it was never added, it must not be added later.
             await self._store.add(
                 StoredOrder(order, placed.idempotency_key, placed.fingerprint, failure)
             )
-        except KeyTakenError:
-            await self._store.set_status(placed.order_id, OrderStatus.REJECTED, failure)
+        await self._store.reject(placed.order_id, failure, keep_key=answer.status in _STANDS)
 
     async def _reserve(self, placed: PlacedOrder, call: StepCall) -> None:
         items = [Item(product_id=line.product_id, quantity=line.quantity) for line in placed.lines]
@@ -194,9 +195,10 @@ class OrderSteps:
         )
 
 
-_PASSED_ON = frozenset(
-    {Status.FAILED_PRECONDITION, Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.NOT_FOUND}
-)
+_STANDS = frozenset({Status.FAILED_PRECONDITION, Status.NOT_FOUND})
+"""What the same request would be answered again. After anything else it may succeed, with the same key."""
+
+_PASSED_ON = _STANDS | {Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.ABORTED}
 
 
 def answer_to(cause: Exception | None) -> RpcError:
@@ -218,7 +220,7 @@ def answer_to(cause: Exception | None) -> RpcError:
                 "ORDER_IN_PROGRESS",
                 "an order with this idempotency key is being made: try again",
             )
-        case None:
+        case CommitUnknownError() | None:
             return try_again(Status.ABORTED, "the order was interrupted and undone")
         case _:
             return fault(Status.INTERNAL, "ORDER_FAILED", "the order could not be made")

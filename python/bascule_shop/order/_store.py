@@ -15,7 +15,7 @@ from bascule_shop._generated.order import Order, OrderLine, OrderStatus
 from bascule_shop._generated.shop import Money
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bascule.events import Event, SqlOutbox
     from bascule.sql import Database
@@ -61,9 +61,14 @@ class OrderStore(Protocol):
     async def confirm(self, order_id: str, event: Event[Any]) -> None:
         """Confirm a pending order and store the event that tells of it, both or neither."""
 
-    async def set_status(
-        self, order_id: str, status: OrderStatus, failure: bytes | None = None
-    ) -> None:
+    async def reject(self, order_id: str, failure: bytes, *, keep_key: bool) -> None:
+        """Reject an order, if there is one.
+
+        :param failure: what to answer to the same request
+        :param keep_key: whether its idempotency key stays its own; else another order may have it
+        """
+
+    async def set_status(self, order_id: str, status: OrderStatus) -> None:
         """Change the status of an order, if there is one."""
 
     async def get(self, order_id: str) -> StoredOrder | None:
@@ -97,6 +102,19 @@ _ORDERS = sa.Table(
 )
 
 
+# Built once: building takes SQLAlchemy longer than SQLite takes to run them.
+_INSERT = sa.insert(_ORDERS)
+_CONFIRM = (
+    sa.update(_ORDERS)
+    .where(_ORDERS.c.id == sa.bindparam("of"), _ORDERS.c.status == int(OrderStatus.PENDING))
+    .values(status=int(OrderStatus.CONFIRMED))
+)
+_GET = sa.select(_ORDERS).where(_ORDERS.c.id == sa.bindparam("of"))
+_FIND = sa.select(_ORDERS).where(
+    _ORDERS.c.user_id == sa.bindparam("user"), _ORDERS.c.idempotency_key == sa.bindparam("key")
+)
+
+
 class SqlOrderStore:
     """Orders in SQL."""
 
@@ -106,48 +124,43 @@ class SqlOrderStore:
 
     async def add(self, stored: StoredOrder) -> None:
         """Add a pending order. See :class:`OrderStore`."""
-        insert = sa.insert(_ORDERS).values(_to_row(stored))
+        row = _to_row(stored)
         try:
-            await self._database.write(lambda connection: connection.execute(insert))
+            await self._database.write(lambda connection: connection.execute(_INSERT, row))
         except sa.exc.IntegrityError as error:
             raise KeyTakenError(stored.idempotency_key) from error
 
     async def confirm(self, order_id: str, event: Event[Any]) -> None:
         """Confirm a pending order. See :class:`OrderStore`."""
-        columns = _ORDERS.c
-        update = (
-            sa.update(_ORDERS)
-            .where(columns.id == order_id, columns.status == int(OrderStatus.PENDING))
-            .values(status=int(OrderStatus.CONFIRMED))
-        )
 
         def work(connection: sa.Connection) -> None:
-            if connection.execute(update).rowcount == 1:
+            if connection.execute(_CONFIRM, {"of": order_id}).rowcount == 1:
                 self._outbox.add(connection, event)
 
         await self._database.write(work)
 
-    async def set_status(
-        self, order_id: str, status: OrderStatus, failure: bytes | None = None
-    ) -> None:
+    async def reject(self, order_id: str, failure: bytes, *, keep_key: bool) -> None:
+        """Reject an order, if there is one. See :class:`OrderStore`."""
+        values: dict[str, Any] = {"status": int(OrderStatus.REJECTED), "failure": failure}
+        if not keep_key:
+            values["idempotency_key"] = None
+        await self._update(order_id, values)
+
+    async def set_status(self, order_id: str, status: OrderStatus) -> None:
         """Change the status of an order, if there is one."""
-        update = (
-            sa.update(_ORDERS)
-            .where(_ORDERS.c.id == order_id)
-            .values(status=int(status), failure=failure)
-        )
+        await self._update(order_id, {"status": int(status)})
+
+    async def _update(self, order_id: str, values: Mapping[str, Any]) -> None:
+        update = sa.update(_ORDERS).where(_ORDERS.c.id == order_id).values(values)
         await self._database.write(lambda connection: connection.execute(update))
 
     async def get(self, order_id: str) -> StoredOrder | None:
         """Give an order; None if there is none."""
-        return await self._first(_ORDERS.c.id == order_id)
+        return await self._first(_GET, {"of": order_id})
 
     async def find(self, user_id: str, idempotency_key: str) -> StoredOrder | None:
         """Give the order that a user placed with a key; None if there is none."""
-        columns = _ORDERS.c
-        return await self._first(
-            (columns.user_id == user_id) & (columns.idempotency_key == idempotency_key)
-        )
+        return await self._first(_FIND, {"user": user_id, "key": idempotency_key})
 
     async def list(self, user_id: str | None, before: str | None, limit: int) -> Sequence[Order]:
         """Give orders by descending id, of one user or of all."""
@@ -160,9 +173,10 @@ class SqlOrderStore:
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [_from_row(row).order for row in rows]
 
-    async def _first(self, condition: sa.ColumnElement[bool]) -> StoredOrder | None:
-        query = sa.select(_ORDERS).where(condition)
-        row = await self._database.read(lambda connection: connection.execute(query).first())
+    async def _first(self, query: sa.Select[Any], wanted: Mapping[str, str]) -> StoredOrder | None:
+        row = await self._database.read(
+            lambda connection: connection.execute(query, wanted).first()
+        )
         return None if row is None else _from_row(row)
 
 

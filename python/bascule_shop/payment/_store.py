@@ -59,6 +59,11 @@ _PAYMENTS = sa.Table(
 )
 
 
+# Built once: building takes SQLAlchemy longer than SQLite takes to run them.
+_FIND = sa.select(_PAYMENTS).where(_PAYMENTS.c.idempotency_key == sa.bindparam("of"))
+_INSERT = sa.insert(_PAYMENTS)
+
+
 class SqlPaymentStore:
     """Payments in SQL."""
 
@@ -72,18 +77,18 @@ class SqlPaymentStore:
     async def add(self, key: str, stored: StoredPayment, moment: datetime) -> StoredPayment:
         """Add a payment unless there is one with this key. See :class:`PaymentStore`."""
         payment, amount = stored.payment, stored.payment.amount or Money()
-        insert = sa.insert(_PAYMENTS).values(
-            idempotency_key=key,
-            id=payment.id,
-            order_id=payment.order_id,
-            currency=amount.currency,
-            amount_minor=amount.amount_minor,
-            state=int(payment.state),
-            reference=stored.reference,
-            create_time=to_micros(moment),
-        )
+        row = {
+            "idempotency_key": key,
+            "id": payment.id,
+            "order_id": payment.order_id,
+            "currency": amount.currency,
+            "amount_minor": amount.amount_minor,
+            "state": int(payment.state),
+            "reference": stored.reference,
+            "create_time": to_micros(moment),
+        }
         try:
-            await self._database.write(lambda connection: connection.execute(insert))
+            await self._database.write(lambda connection: connection.execute(_INSERT, row))
         except sa.exc.IntegrityError:
             known = await self.get(key)
             if known is None:
@@ -102,8 +107,7 @@ class SqlPaymentStore:
 
 
 def _find(connection: sa.Connection, key: str) -> StoredPayment | None:
-    query = sa.select(_PAYMENTS).where(_PAYMENTS.c.idempotency_key == key)
-    row: sa.Row[Any] | None = connection.execute(query).first()
+    row: sa.Row[Any] | None = connection.execute(_FIND, {"of": key}).first()
     if row is None:
         return None
     payment = Payment(

@@ -84,6 +84,17 @@ _RESERVATIONS = sa.Table(
 )
 
 
+# Built once: building takes SQLAlchemy longer than SQLite takes to run them.
+_GET_MANY = sa.select(_PRODUCTS).where(_PRODUCTS.c.id.in_(sa.bindparam("ids", expanding=True)))
+_TAKE = (
+    sa.update(_PRODUCTS)
+    .where(_PRODUCTS.c.id == sa.bindparam("of"), _PRODUCTS.c.stock >= sa.bindparam("quantity"))
+    .values(stock=_PRODUCTS.c.stock - sa.bindparam("quantity"))
+)
+_FIND = sa.select(_RESERVATIONS).where(_RESERVATIONS.c.id == sa.bindparam("of"))
+_INSERT = sa.insert(_RESERVATIONS)
+
+
 class SqlProductStore:
     """Products in SQL."""
 
@@ -96,8 +107,10 @@ class SqlProductStore:
 
     async def get_many(self, product_ids: Sequence[str]) -> Mapping[str, Product]:
         """Give the products that exist, by id."""
-        query = sa.select(_PRODUCTS).where(_PRODUCTS.c.id.in_(product_ids))
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        wanted = {"ids": list(product_ids)}
+        rows = await self._database.read(
+            lambda connection: connection.execute(_GET_MANY, wanted).all()
+        )
         return {row.id: _to_product(row) for row in rows}
 
     async def list(self, after: str | None, limit: int) -> Sequence[Product]:
@@ -168,12 +181,7 @@ class SqlProductStore:
 
 
 def _take(connection: sa.Connection, item: Item) -> bool:
-    columns = _PRODUCTS.c
-    taken = connection.execute(
-        sa.update(_PRODUCTS)
-        .where(columns.id == item.product_id, columns.stock >= item.quantity)
-        .values(stock=columns.stock - item.quantity)
-    )
+    taken = connection.execute(_TAKE, {"of": item.product_id, "quantity": item.quantity})
     return taken.rowcount == 1
 
 
@@ -192,8 +200,7 @@ def _shortage(connection: sa.Connection, item: Item) -> tuple[str, int, int | No
 
 
 def _find(connection: sa.Connection, reservation_id: str) -> Reservation | None:
-    query = sa.select(_RESERVATIONS).where(_RESERVATIONS.c.id == reservation_id)
-    row = connection.execute(query).first()
+    row = connection.execute(_FIND, {"of": reservation_id}).first()
     if row is None:
         return None
     return Reservation(
@@ -206,14 +213,13 @@ def _find(connection: sa.Connection, reservation_id: str) -> Reservation | None:
 
 def _insert(connection: sa.Connection, reservation: Reservation, moment: datetime) -> None:
     items = [(item.product_id, item.quantity) for item in reservation.items]
-    connection.execute(
-        sa.insert(_RESERVATIONS).values(
-            id=reservation.id,
-            state=int(reservation.state),
-            items=msgspec.json.encode(items),
-            create_time=to_micros(moment),
-        )
-    )
+    row = {
+        "id": reservation.id,
+        "state": int(reservation.state),
+        "items": msgspec.json.encode(items),
+        "create_time": to_micros(moment),
+    }
+    connection.execute(_INSERT, row)
 
 
 def _mark_released(connection: sa.Connection, reservation_id: str) -> bool:

@@ -103,7 +103,8 @@ pub struct ServerConnection {
     state: State,
     ready: Arc<ReadyList>,
     woken: Vec<u32>,
-    streams: FxHashMap<u32, Stream>,
+    /// Boxed, for each is taken out and put back whenever something comes for it.
+    streams: FxHashMap<u32, Box<Stream>>,
     events: VecDeque<ServerEvent>,
     /// Streams that have a handler or will have one, and handlers whose stream
     /// was reset.
@@ -511,7 +512,7 @@ impl ServerConnection {
     fn after_end(
         &mut self,
         stream: u32,
-        mut entry: Stream,
+        mut entry: Box<Stream>,
         result: &Result<(), h2::Error>,
         status: u32,
     ) {

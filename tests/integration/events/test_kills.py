@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import random
 import signal
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 import pytest
 import sqlalchemy as sa
+from tests.forked import FORKED
 from tests.integration.events.workers import EFFECTS, LEASE, METADATA, MOVED, Moved, consume, relay
 
 from bascule._redis import RedisClient
@@ -36,16 +36,9 @@ HANDLED = sa.text("SELECT MAX(number) FROM effects")
 
 
 class Crew:
-    """Relays and consumers, each a process that is replaced when it is killed.
-
-    They come from a fork server that has imported everything, or they would do nothing else.
-    """
+    """Relays and consumers, each a process that is replaced when it is killed."""
 
     def __init__(self, redis: str, database: str, seed: int) -> None:
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(
-            ["tests.integration.events.workers", "coredis.connection", "pymysql", "trio"]
-        )
         self._random = random.Random(seed)
         self._arguments = (redis, database)
         self._jobs: list[tuple[Callable[..., None], str]] = [
@@ -70,7 +63,7 @@ class Crew:
 
     def _start(self, place: int) -> Any:
         job, backend = self._jobs[place]
-        process = self._context.Process(target=job, args=(backend, *self._arguments))
+        process = FORKED.Process(target=job, args=(backend, *self._arguments))
         process.start()
         return process
 

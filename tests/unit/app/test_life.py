@@ -286,6 +286,31 @@ async def test_an_attempt_to_open_takes_no_longer_than_it_may() -> None:
         life.hurry()
 
 
+async def test_what_opens_too_late_is_not_taken_for_open() -> None:
+    """A thread that migrates cannot be cancelled: the next attempt has less to do."""
+    said: list[str] = []
+    seconds = [3.0, 0.0]
+
+    @asynccontextmanager
+    async def late() -> AsyncIterator[str]:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(seconds.pop(0))
+        said.append("opened")
+        yield "value"
+        said.append("closed in order")
+
+    resource = Resource("database", late, open_timeout=2.0)
+    app = App("echo", [Echo([])], ADDRESS, resources=[resource])
+    async with anyio.create_task_group() as tasks:
+        life = await tasks.start(Life(app).live)
+        assert (life.ready, said) == (False, ["opened"])
+        assert life.status().missing == {"database": "it did not open within 2.0 s"}
+        await anyio.sleep(1.0)
+        assert (life.ready, resource.get()) == (True, "value")
+        life.stop()
+    assert said == ["opened", "opened", "closed in order"]
+
+
 async def test_stopping_while_it_starts_closes_what_is_open() -> None:
     said: list[str] = []
     first, second = Dependency("first", said), Dependency("second", said)

@@ -3,12 +3,14 @@
 import sys
 
 import pytest
+from benches.__main__ import SUITES
 from benches.harness import h2load, process
 from benches.harness.figures import Figures, Key
 from benches.harness.h2load import Outcome, Shape
 from benches.macro.server import require_replies
 from benches.peers import MissingToolError, echo, require
-from benches.report.render import MARKERS, document, fragment, put_between_markers
+from benches.peers.percentile import percentile
+from benches.report.render import _SUITES, MARKERS, document, fragment, put_between_markers
 from benches.report.targets import judge
 from benches.report.units import readable
 
@@ -79,6 +81,48 @@ def test_limits_are_judged_for_bascule_only() -> None:
 
 
 @pytest.mark.parametrize(
+    ("case", "metric", "value", "met"),
+    [
+        ("a new instance", "first_routed_call_p99", 0.25, True),
+        ("a new instance", "first_routed_call_p99", 0.26, False),
+        ("1000 watches", "sockets", 64, True),
+        ("1000 watches", "sockets", 65, False),
+    ],
+)
+def test_discovery_is_judged_by_limits(case: str, metric: str, value: float, met: bool) -> None:
+    figures = Figures()
+    figures.add(Key("discovery", "bascule trio", case, metric), "", value, "")
+
+    (verdict,) = judge(figures)
+
+    assert verdict.met is met
+
+
+@pytest.mark.parametrize(("steps", "met"), [(200.0, True), (199.0, False)])
+def test_sagas_are_judged_by_the_ratio_to_dbos(steps: float, met: bool) -> None:
+    figures = Figures()
+    key = Key("sagas", "bascule trio", "10 at a time", "steps_per_second")
+    figures.add(key, "1/s", steps, "")
+    figures.add(key._replace(subject="DBOS"), "1/s", 100.0, "")
+
+    (verdict,) = judge(figures)
+
+    assert verdict.met is met
+
+
+def test_every_suite_has_a_section_on_the_page() -> None:
+    assert set(_SUITES) == set(SUITES)
+
+
+@pytest.mark.parametrize(
+    ("count", "percent", "value"),
+    [(1, 50, 1), (10, 50, 5), (10, 99, 10), (100, 99, 99), (200, 99, 198)],
+)
+def test_a_percentile_is_a_sample(count: int, percent: float, value: float) -> None:
+    assert percentile(range(count, 0, -1), percent) == value
+
+
+@pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
         (87_700.4, "1/s", "87,700"),
@@ -102,7 +146,7 @@ def test_a_run_is_published_as_markdown() -> None:
             "python": "3.11.7",
             "packages": {},
         }
-        | {"go": "go 1.26", "rust": "rustc 1.95"},
+        | {"go": "go 1.26", "rust": "rustc 1.95", "servers": ["redis-server 7.0"]},
         "settings": {"rounds": 3, "seconds": 2.0},
         "figures": [figure.as_dict() for figure in figures],
         "targets": [verdict.as_dict() for verdict in judge(figures)],
@@ -113,6 +157,7 @@ def test_a_run_is_published_as_markdown() -> None:
 
     assert "| -c1 -m100 | bascule asyncio | 12,000 (6,000 to 108,000) |" in page
     assert "at least 12x | 12.00x | met" in page
+    assert "rustc 1.95; redis-server 7.0." in page
     assert "gateway: go is missing" in page
     assert "| bascule asyncio | 12,000 |  |  |  |" in table
 

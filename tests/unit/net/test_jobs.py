@@ -41,7 +41,7 @@ class Work:
     async def _run(self) -> None:
         await self.function()
 
-    def end(self, error: Exception | None, *, returned: bool) -> None:
+    def end(self, error: Exception | None, returned: bool) -> None:
         assert self.returned is None, "a job ends once"
         self.error, self.returned = error, returned
         self.scope = None

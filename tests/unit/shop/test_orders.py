@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from bascule.errors import BreakerOpenError, RpcError, Status
+from bascule.errors import BreakerOpenError, CommitUnknownError, RpcError, Status
 from bascule.saga import SagaState
 from bascule_shop._caller import Caller
 from bascule_shop._generated.order import (
@@ -153,6 +153,8 @@ async def test_what_cannot_be_undone_is_parked(shop: JoinedShop) -> None:
     [
         (BreakerOpenError("payment", 1.5), Status.UNAVAILABLE),
         (UNAVAILABLE, Status.UNAVAILABLE),
+        (RpcError(Status.ABORTED, "the outcome is not known"), Status.ABORTED),
+        (CommitUnknownError("mysql://db/x"), Status.ABORTED),
         (RpcError(Status.INVALID_ARGUMENT, "our own mistake"), Status.INTERNAL),
         (RuntimeError("a bug"), Status.INTERNAL),
     ],
@@ -166,8 +168,9 @@ async def test_a_failing_service_is_answered_for(
 ) -> None:
     target = client(shop)
     target.before[method] = raised  # type: ignore[attr-defined]
-    if isinstance(raised, RuntimeError) and method in {"get_user", "check_inventory"}:
-        with pytest.raises(RuntimeError):
+    bare = isinstance(raised, (RuntimeError, CommitUnknownError))
+    if bare and method in {"get_user", "check_inventory"}:
+        with pytest.raises(type(raised)):
             await shop.orders.create_order(order())
         return
     error = await refused(shop, order())
@@ -199,6 +202,24 @@ async def test_a_repeated_failure_is_answered_with_the_first_one(shop: JoinedSho
     assert (again.status, again.message) == (first.status, first.message)
     assert again.details == first.details
     assert shop.payment_client.calls.count("charge") == charges
+
+
+@pytest.mark.parametrize("method", ["reserve_inventory", "charge"])
+async def test_what_passes_by_itself_can_be_ordered_again_with_its_key(
+    shop: JoinedShop, method: str
+) -> None:
+    """A client that is told to come again comes with the same key, and then has its one order."""
+    client = shop.payment_client if method == "charge" else shop.product_client
+    client.before[method] = UNAVAILABLE
+    for _ in range(2):
+        assert (await refused(shop, order(key="k1"))).status is Status.UNAVAILABLE
+    client.before.clear()
+    made = await shop.orders.create_order(order(key="k1"))
+    assert made.status is OrderStatus.CONFIRMED
+    assert await shop.orders.create_order(order(key="k1")) == made
+    assert await shop.stock("prd_001") == 98
+    found = (await shop.orders.list_orders(ListOrdersRequest())).orders
+    assert [each.status for each in found] == [OrderStatus.CONFIRMED] + 2 * [OrderStatus.REJECTED]
 
 
 async def test_many_at_once_with_one_key_make_one_order(shop: JoinedShop) -> None:

@@ -76,7 +76,7 @@ impl ServerConnection {
         if !self.begin_call() {
             return refuse_busy(respond, dialect);
         }
-        let mut entry = Stream {
+        let mut entry = Box::new(Stream {
             ready,
             waker,
             kind,
@@ -97,7 +97,7 @@ impl ServerConnection {
             skipped: 0,
             dialect,
             headers: Some(headers),
-        };
+        });
         if let Kind::Grpc {
             index,
             method,
@@ -118,8 +118,7 @@ impl ServerConnection {
         if problem.is_some() {
             self.deliver_http(stream, &mut entry, problem);
         }
-        self.streams.insert(stream, entry);
-        self.progress(stream);
+        self.poll(stream, entry);
     }
 
     /// What compresses the reply to a request, unless its handler chooses.
@@ -132,9 +131,13 @@ impl ServerConnection {
 
     /// Polls one stream for all it can give or take.
     pub(super) fn progress(&mut self, stream: u32) {
-        let Some(mut entry) = self.streams.remove(&stream) else {
-            return;
-        };
+        if let Some(entry) = self.streams.remove(&stream) {
+            self.poll(stream, entry);
+        }
+    }
+
+    /// The same for a stream that is not among the others; it is put there if it goes on.
+    fn poll(&mut self, stream: u32, mut entry: Box<Stream>) {
         entry.ready.rearm();
         self.prepare(&mut entry);
         let advanced = self.advance(stream, &mut entry);
@@ -162,7 +165,7 @@ impl ServerConnection {
     }
 
     /// Ends a call by a status of our own.
-    pub(super) fn refuse(&mut self, stream: u32, mut entry: Stream, violation: &Violation) {
+    pub(super) fn refuse(&mut self, stream: u32, mut entry: Box<Stream>, violation: &Violation) {
         self.count_reset();
         self.give_up(stream, &entry, violation.status);
         entry.phase = Phase::Answered;
@@ -178,12 +181,12 @@ impl ServerConnection {
     /// A stream that its handler may still answer: one that was refused may be
     /// there until the peer has taken why.
     pub(super) fn handled(&mut self, stream: u32) -> Option<&mut Stream> {
-        let entry = self.streams.get_mut(&stream);
-        entry.filter(|entry| entry.phase != Phase::Answered)
+        let entry = self.streams.get_mut(&stream)?;
+        (entry.phase != Phase::Answered).then_some(entry)
     }
 
     /// Takes such a stream out, to end it.
-    pub(super) fn take_handled(&mut self, stream: u32) -> Option<Stream> {
+    pub(super) fn take_handled(&mut self, stream: u32) -> Option<Box<Stream>> {
         match self.streams.entry(stream) {
             Entry::Occupied(entry) if entry.get().phase != Phase::Answered => Some(entry.remove()),
             _ => None,

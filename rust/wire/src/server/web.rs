@@ -108,7 +108,7 @@ impl ServerConnection {
     pub(super) fn end_web(
         &mut self,
         stream: u32,
-        mut entry: Stream,
+        mut entry: Box<Stream>,
         reply: Option<Bytes>,
         initial: HeaderMap,
         end: End<'_>,
