@@ -390,54 +390,6 @@ async def test_a_lease_is_renewed_as_long_as_a_step_takes(journal: Journal) -> N
     await coordinator.run(Saga("slow", Context).step("only", slow), Context(total=1), saga_id="s1")
 
 
-async def test_a_lease_begins_before_the_write_that_gives_it(journal: Journal) -> None:
-    """However long a database takes: it is renewed before it ends there, not here."""
-    slow, lease = 0.15, 0.24
-    renewals: list[tuple[float, float]] = []
-
-    class Slow(MemorySagaLog):
-        async def write(self, run: SagaRun, added: Sequence[SagaRecord]) -> None:
-            await super().write(run, added)
-            await anyio.sleep(slow)
-
-        async def renew(self, run: SagaRun, due: float) -> None:
-            renewals.append((self.now(), self._runs[run.saga_id].due or 0.0))
-            await super().renew(run, due)
-
-    async def last(_context: Context, _call: StepCall) -> None:
-        await anyio.sleep(3 * lease)
-
-    saga = Saga("slow", Context).step("first", journal.act).step("last", last)
-    await SagaCoordinator(Slow(), lease=lease).run(saga, Context(total=1), saga_id="s1")
-    assert renewals
-    assert all(now < due for now, due in renewals), renewals
-
-
-async def test_nothing_is_done_past_the_lease_though_its_renewal_hangs(journal: Journal) -> None:
-    """A database that says nothing for half a minute cannot be cancelled; the action can."""
-    lease = 0.2
-
-    class Hanging(MemorySagaLog):
-        async def renew(self, run: SagaRun, due: float) -> None:
-            with anyio.CancelScope(shield=True):
-                await anyio.sleep(5 * lease)
-
-    stopped: list[float] = []
-
-    async def last(_context: Context, _call: StepCall) -> None:
-        begun = anyio.current_time()
-        try:
-            await anyio.sleep(4 * lease)
-        finally:
-            stopped.append(anyio.current_time() - begun)
-
-    saga = Saga("slow", Context).step("only", last, journal.undo)
-    with pytest.raises(SagaFencedError):
-        await SagaCoordinator(Hanging(), lease=lease).run(saga, Context(total=1), saga_id="s1")
-    assert stopped[0] < 2 * lease
-    assert journal.calls == [], "whoever has the run now undoes it"
-
-
 async def test_finished_runs_are_forgotten_in_the_end(journal: Journal) -> None:
     log = MemorySagaLog(keep_finished=2)
     coordinator = SagaCoordinator(log)

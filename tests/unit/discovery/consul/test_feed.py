@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 from bascule.discovery.consul._feed import Follower, ServiceFeed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.anyio
 
@@ -21,44 +25,42 @@ class Silent:
     def rest(self) -> None: ...
 
 
-async def follow(follower: Follower, scope: anyio.CancelScope) -> None:
-    with scope:
-        follower.clear()
-        await follower.wait()
-    follower.end()
-
-
-async def test_whoever_is_to_lead_next_and_leaves_as_well_passes_it_on() -> None:
+@asynccontextmanager
+async def following(names: str) -> AsyncIterator[tuple[ServiceFeed, list[Follower], list[Any]]]:
+    """Watches that have begun one after the other; the first makes the query."""
     feed = ServiceFeed(Silent())  # type: ignore[arg-type]
-    followers = [Follower(feed, name) for name in "abc"]
+    followers = [Follower(feed, name) for name in names]
     scopes = [anyio.CancelScope() for _ in followers]
+
+    async def follow(follower: Follower, scope: anyio.CancelScope) -> None:
+        with scope:
+            follower.clear()
+            await follower.wait()
+        follower.end()
+
     async with anyio.create_task_group() as tasks:
         for follower, scope in zip(followers, scopes, strict=True):
             tasks.start_soon(follow, follower, scope)
             await anyio.wait_all_tasks_blocked()
-        first, _, third = followers
-        assert feed.leader is first
-        for scope in scopes[:2]:
-            scope.cancel()
-        await anyio.wait_all_tasks_blocked()
-        assert feed.leader is third
+        assert feed.leader is followers[0]
+        yield feed, followers, scopes
         tasks.cancel_scope.cancel()
     assert feed.leader is None
     assert not feed.waiting
 
 
+async def test_whoever_is_to_lead_next_and_leaves_as_well_passes_it_on() -> None:
+    async with following("abc") as (feed, followers, scopes):
+        for scope in scopes[:2]:
+            scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert feed.leader is followers[2]
+
+
 async def test_whoever_is_to_lead_next_and_has_news_passes_it_on() -> None:
     """It asks for its service first, which may take long."""
-    feed = ServiceFeed(Silent())  # type: ignore[arg-type]
-    followers = [Follower(feed, name) for name in "abc"]
-    scopes = [anyio.CancelScope() for _ in followers]
-    async with anyio.create_task_group() as tasks:
-        for follower, scope in zip(followers, scopes, strict=True):
-            tasks.start_soon(follow, follower, scope)
-            await anyio.wait_all_tasks_blocked()
-        _, second, third = followers
+    async with following("abc") as (feed, followers, scopes):
         scopes[0].cancel()
-        second.mark()
+        followers[1].mark()
         await anyio.wait_all_tasks_blocked()
-        assert feed.leader is third
-        tasks.cancel_scope.cancel()
+        assert feed.leader is followers[2]
