@@ -145,14 +145,13 @@ class OrderSteps:
 
     async def _reject(self, placed: PlacedOrder, call: StepCall) -> None:
         answer = answer_to(call.cause)
-        failure = encode_fault(answer)
-        order = placed.order(OrderStatus.REJECTED)
+        pending = placed.order(OrderStatus.PENDING)
         with suppress(KeyTakenError):
             # If it was never added, it must not be added later.
-            await self._store.add(
-                StoredOrder(order, placed.idempotency_key, placed.fingerprint, failure)
-            )
-        await self._store.reject(placed.order_id, failure, keep_key=answer.status in _STANDS)
+            await self._store.add(StoredOrder(pending, placed.idempotency_key, placed.fingerprint))
+        await self._store.reject(
+            placed.order_id, encode_fault(answer), keep_key=answer.status in _STANDS
+        )
 
     async def _reserve(self, placed: PlacedOrder, call: StepCall) -> None:
         items = [Item(product_id=line.product_id, quantity=line.quantity) for line in placed.lines]

@@ -62,7 +62,7 @@ class OrderStore(Protocol):
         """Confirm a pending order and store the event that tells of it, both or neither."""
 
     async def reject(self, order_id: str, failure: bytes, *, keep_key: bool) -> None:
-        """Reject an order, if there is one.
+        """Reject a pending order, if there is one. What was said of one that is rejected, stands.
 
         :param failure: what to answer to the same request
         :param keep_key: whether its idempotency key stays its own; else another order may have it
@@ -144,14 +144,17 @@ class SqlOrderStore:
         values: dict[str, Any] = {"status": int(OrderStatus.REJECTED), "failure": failure}
         if not keep_key:
             values["idempotency_key"] = None
-        await self._update(order_id, values)
+        pending = _ORDERS.c.status == int(OrderStatus.PENDING)
+        await self._update(order_id, values, pending)
 
     async def set_status(self, order_id: str, status: OrderStatus) -> None:
         """Change the status of an order, if there is one."""
         await self._update(order_id, {"status": int(status)})
 
-    async def _update(self, order_id: str, values: Mapping[str, Any]) -> None:
-        update = sa.update(_ORDERS).where(_ORDERS.c.id == order_id).values(values)
+    async def _update(
+        self, order_id: str, values: Mapping[str, Any], *conditions: sa.ColumnElement[bool]
+    ) -> None:
+        update = sa.update(_ORDERS).where(_ORDERS.c.id == order_id, *conditions).values(values)
         await self._database.write(lambda connection: connection.execute(update))
 
     async def get(self, order_id: str) -> StoredOrder | None:
