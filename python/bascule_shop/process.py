@@ -97,7 +97,7 @@ def shop_app(settings: ProcessSettings) -> App:
         listen=settings.listen,
         advertise=settings.advertise,
         resources=[service],
-        registrar=lambda: _registrar(settings.consul),
+        registrar=_registrar(settings.consul),
         operations=settings.operations,
         interceptors=[UnknownOutcomes()],
         reflection=descriptor_set(),

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
+#: A busy machine may let a server wait for longer than the 5 s after which a shop would give it up.
+PATIENCE = "serverSelectionTimeoutMS=60000&connectTimeoutMS=60000"
+
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 
 
@@ -75,7 +78,7 @@ def product_url(home: str | MongoServer, request: pytest.FixtureRequest, tmp_pat
         return url
     assert not isinstance(home, str)
     server, _, options = home.url.partition("?")
-    return f"{server.rstrip('/')}/{database_name(request)}?{options}"
+    return f"{server.rstrip('/')}/{database_name(request)}?{options}&{PATIENCE}"
 
 
 @asynccontextmanager

@@ -28,6 +28,10 @@ def escape(text: str) -> str:
     return text if text.isascii() and text.isprintable() else text.translate(_CONTROLS)
 
 
+#: Libraries that say at the level "info" what is for debugging: each request, each plugin.
+_CHATTY = ("alembic.runtime.plugins", "httpx")
+
+
 def configure_logging(
     format: Literal["json", "console"] = "json",  # noqa: A002
     *,
@@ -74,6 +78,10 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(
+            logging.NOTSET if number <= logging.DEBUG else logging.WARNING
+        )
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

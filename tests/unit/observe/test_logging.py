@@ -26,6 +26,7 @@ def _as_before() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.getLogger("httpx").setLevel(logging.NOTSET)
     structlog.reset_defaults()
 
 
@@ -52,6 +53,16 @@ def test_console_lines_carry_no_control_characters() -> None:
     structlog.get_logger().info("event", value=HOSTILE)
     assert len(stream.getvalue().splitlines()) == 2
     assert not set(stream.getvalue()) & set("\r\x1b\x9b\u2028")
+
+
+@pytest.mark.parametrize(("level", "shown"), [("info", 0), ("debug", 1)])
+def test_each_request_of_a_library_is_for_debugging(level: str, shown: int) -> None:
+    """A service that watches Consul would log little else."""
+    stream = io.StringIO()
+    configure_logging("json", level=level, stream=stream)
+    logging.getLogger("httpx").info("HTTP Request: GET http://127.0.0.1:8500/")
+    logging.getLogger("httpx").warning("always shown")
+    assert len(stream.getvalue().splitlines()) == shown + 1
 
 
 def test_an_exception_is_told_in_full() -> None:
