@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
-    from bascule.net._link import AnySocket, Future, Job, Link, Listener, Machine, Session, Timer
+    from bascule.net._link import AnySocket, Job, Link, Listener, Machine, Session, Timer
 
     Attach = Callable[[Link], tuple[Machine, Session]]
 
@@ -310,6 +310,10 @@ class AsyncioDriver:
         self.now_ns: Callable[[], int] = getattr(self.loop, "time_ns", time.monotonic_ns)
         self._scope = _scope_type()
         self._host = asyncio.current_task()
+        # What `create_future` does, without its detours, which uvloop pays for twice.
+        self.future: Callable[[], asyncio.Future[Any]] = functools.partial(
+            asyncio.Future, loop=self.loop
+        )
         self._make_task: Callable[..., asyncio.Task[None]] = self.loop.create_task
         if type(self.loop).__module__.startswith("asyncio.") and not self.loop.get_task_factory():
             # What `create_task` does then, without its detours: a tenth of a call's time.
@@ -388,14 +392,13 @@ class AsyncioDriver:
 
     async def _do_jobs(self, first: Job) -> None:
         task = asyncio.current_task(self.loop)
-        loop, parked = self.loop, self._parked
+        parked, make_future = self._parked, self.future
 
         async def park() -> Job | None:
             """Wait for a job; None if enough others do, or a job has left a cancellation behind."""
             if len(parked) >= MOST_PARKED or task is None or task.cancelling():
                 return None
-            # Not the loop's own, which on uvloop is twice as dear, and is the same.
-            future: asyncio.Future[Job] = asyncio.Future(loop=loop)
+            future: asyncio.Future[Job] = make_future()
             parked.append(future)
             try:
                 return await future
@@ -410,9 +413,6 @@ class AsyncioDriver:
         jobs = do_jobs(first, self._scope, _Contexts().run, park)
         del first
         await jobs
-
-    def future(self) -> Future[Any]:
-        return self.loop.create_future()
 
     scope_deadline = staticmethod(anyio.current_effective_deadline)
 

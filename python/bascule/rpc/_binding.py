@@ -97,8 +97,9 @@ class Binding:
     def _serve_stream(
         self, handler: Handler, interceptors: Sequence[ServerInterceptor]
     ) -> Callable[[ServerCall], Coroutine[Any, Any, None]]:
-        async def innermost(_call: ServerCall, stream: Any) -> None:
-            await handler.func(stream)
+        def innermost(_call: ServerCall, stream: Any) -> Awaitable[None]:
+            served: Awaitable[None] = handler.func(stream)
+            return served
 
         chain: Callable[[ServerCall, Any], Awaitable[None]] = innermost
         for each in reversed(interceptors):

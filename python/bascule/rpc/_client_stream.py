@@ -384,7 +384,12 @@ class Stream(Generic[Sent, Received]):
         if self._again:
             await self._restart()
         else:
-            await self._queue.wait(self._channel.driver.future())
+            something = self._queue.expect(self._channel.driver.future())
+            try:
+                await something
+            except BaseException:
+                self._queue.forget(something)
+                raise
 
     async def _restart(self) -> None:
         self._again = False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from grpclib.const import Cardinality, Handler
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from bascule.rpc._streams import ServerStream
 
@@ -113,8 +113,8 @@ class MethodHandler(Handler):
     ) -> MethodHandler:
         """Many requests, many replies."""
 
-        async def serve(stream: ServerStream[Any, Any]) -> None:
-            await _send_all(stream, function(stream))
+        def serve(stream: ServerStream[Any, Any]) -> Coroutine[Any, Any, None]:
+            return _send_all(stream, function(stream))
 
         return cls._make_handler(serve, method, function)
 

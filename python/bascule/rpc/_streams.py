@@ -60,17 +60,20 @@ class MessageQueue:
             if not waiting.done():
                 waiting.set_result(None)
 
-    async def wait(self, future: Future[None]) -> None:
-        """Until something changes. One task at a time may receive."""
+    def expect(self, future: Future[None]) -> Future[None]:
+        """What to await until something changes, and then to :meth:`forget`. One task at a time may
+        receive.
+        """
         if self._waiting is not None and not self._waiting.done():
             message = "another task is already receiving from this stream"
             raise ProtocolError(message)
         self._waiting = future
-        try:
-            await future
-        finally:
-            if self._waiting is future:
-                self._waiting = None
+        return future
+
+    def forget(self, future: Future[None]) -> None:
+        """Wake nobody who waits no more."""
+        if self._waiting is future:
+            self._waiting = None
 
 
 class ServerStream(Generic[Received, Sent]):
@@ -130,7 +133,12 @@ class ServerStream(Generic[Received, Sent]):
                 raise RpcError(Status.CANCELLED, "the client gave up")
             if queue.ended:
                 return None
-            await queue.wait(call.session.driver.future())
+            something = queue.expect(call.session.driver.future())
+            try:
+                await something
+            except BaseException:
+                queue.forget(something)
+                raise
         data = queue.messages.popleft()
         if not call.binding.unary_request:
             call.session.machine.consume(call.stream, PREFIX + len(data))

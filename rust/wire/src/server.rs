@@ -455,8 +455,11 @@ impl ServerConnection {
         if let Some(entry) = self.streams.get_mut(&stream) {
             entry.credit.consumed(size);
             entry.settle();
-            entry.ready.rearm();
-            self.progress(stream);
+            // Nothing else waits for the application but what may grow as it is decompressed.
+            if entry.deframer.may_expand() {
+                entry.ready.rearm();
+                self.progress(stream);
+            }
         }
     }
 
