@@ -201,6 +201,22 @@ async def test_a_repeated_failure_is_answered_with_the_first_one(shop: JoinedSho
     assert shop.payment_client.calls.count("charge") == charges
 
 
+async def test_an_order_that_was_interrupted_and_undone_is_to_be_placed_with_another_key(
+    shop: JoinedShop,
+) -> None:
+    """Its own key gets the same answer for ever: it must not read as one to be tried again."""
+    charging = shop.payment_client.hang["charge"] = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(shop.orders.create_order, order(key="k1"))
+        await charging.wait()
+        tasks.cancel_scope.cancel()
+    shop.payment_client.hang.clear()
+    for _ in range(2):
+        answer = await refused(shop, order(key="k1"))
+        assert (answer.status, answer.details[0].reason) == (Status.ABORTED, "ORDER_UNDONE")
+    assert (await shop.orders.create_order(order(key="k2"))).status is OrderStatus.CONFIRMED
+
+
 async def test_many_at_once_with_one_key_make_one_order(shop: JoinedShop) -> None:
     made: set[str] = set()
     refusals: set[tuple[Status, str]] = set()
