@@ -45,7 +45,7 @@ _WRITES = (
     "compensated order, undone",
 )
 _REPLIES = (
-    *("add", "confirm", "set_status"),  # of its own store
+    *("add", "confirm", "reject"),  # of its own store
     *("reserve_inventory", "release_inventory"),
     *("charge", "refund"),
 )

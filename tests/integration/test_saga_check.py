@@ -65,11 +65,13 @@ def test_a_saga_that_goes_on_survives_kills_in_its_recovery_too(loop: str) -> No
 
 
 def test_a_saga_survives_kills_on_mariadb(mariadb_url: str) -> None:
+    """At points spread over all of them; 100 more are in the test of the order service's processes."""
     code, report = check(
-        "undoing", "--limit", "200", "--database", mariadb_url, SAGA_CHECK_WORLD=mariadb_url
+        "undoing", "--limit", "100", "--database", mariadb_url, SAGA_CHECK_WORLD=mariadb_url
     )
     assert (code, report["violations"]) == (0, [])
-    assert report["kills"] == 200
+    # Steps of a group that end together have one point less: then the last one is not come to.
+    assert report["kills"] >= 95
 
 
 def test_what_is_done_twice_is_found() -> None:

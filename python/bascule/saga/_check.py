@@ -21,7 +21,7 @@ import anyio
 import msgspec
 
 from bascule.errors import ConfigurationError
-from bascule.saga._check_life import Answer, Life
+from bascule.saga._check_life import Answer, Life, log_tables
 from bascule.sql import Database
 
 if TYPE_CHECKING:
@@ -163,13 +163,14 @@ def check_saga(
 
 
 def _make_ready(database: str | None, backend: str) -> None:
-    """Import once what each process would import anew, and keep the garbage collector from visiting it.
+    """Do once what each process would do anew, imports above all, and keep the garbage collector from visiting it.
 
     Hundreds of processes spend more than half of their time on that otherwise.
     """
     anyio.run(anyio.sleep, 0, backend=backend)
     for url in {database, "sqlite:///unused"} - {None}:
         Database(str(url))  # Its driver; nothing connects.
+    log_tables()
     gc.collect()
     gc.freeze()
 

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
     from bascule.saga._check import CheckOpener
     from bascule.saga._records import SagaRecord, SagaRun
+    from bascule.saga._tables import SagaTables
 
-__all__ = ["Answer", "Life"]
+__all__ = ["Answer", "Life", "log_tables"]
 
 _PATIENT = Backoff(attempts=5, initial=0.001, maximum=0.01)
 
@@ -87,8 +89,7 @@ class Life:
         os._exit(0)
 
     async def _main(self, opener: CheckOpener, pipe: Connection) -> Answer:
-        metadata = sa.MetaData()
-        tables = saga_tables(metadata)
+        metadata, tables = log_tables()
         url = self.database or f"sqlite:///{self.folder / 'saga-check.db'}"
         points = _Points(self.kill, pipe)
         async with opener(self.folder) as check, Database(url, metadata) as database:
@@ -147,6 +148,13 @@ class Life:
             idempotent=step.idempotent,
             pivot=step.pivot,
         )
+
+
+@cache
+def log_tables() -> tuple[sa.MetaData, SagaTables]:
+    """Define the tables of the log, once for all processes that are forked after it."""
+    metadata = sa.MetaData()
+    return metadata, saga_tables(metadata)
 
 
 class _Points:
