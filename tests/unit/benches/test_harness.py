@@ -101,7 +101,7 @@ def test_discovery_is_judged_by_limits(case: str, metric: str, value: float, met
 @pytest.mark.parametrize(("steps", "met"), [(200.0, True), (199.0, False)])
 def test_sagas_are_judged_by_the_ratio_to_dbos(steps: float, met: bool) -> None:
     figures = Figures()
-    key = Key("sagas", "bascule trio", "10 at a time", "steps_per_second")
+    key = Key("sagas", "bascule asyncio, fsync", "10 at a time", "steps_per_second")
     figures.add(key, "1/s", steps, "")
     figures.add(key._replace(subject="DBOS"), "1/s", 100.0, "")
 
