@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from bascule.events import OutboxRelay, SqlOutbox
+from bascule.events import MemoryEventBus, OutboxRelay, RedisEventBus, SqlOutbox
 from bascule.rpc import Channel
 from bascule.saga import SagaClientInterceptor, SagaCoordinator, SqlSagaLog
 from bascule.sql import Database
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from argon2 import PasswordHasher
 
-    from bascule.discovery import MemoryRegistry
+    from bascule.discovery import MemoryRegistry, Registrar
     from bascule.events import EventBus
     from bascule.observe import MetricSources
     from bascule.resilience import BreakerSettings
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CALLED",
     "SERVICES",
+    "consul_registrar",
+    "consul_target",
+    "event_bus",
     "open_channels",
     "open_order",
     "open_payment",
@@ -51,6 +54,32 @@ SERVICES: Mapping[str, str] = {
 
 CALLED = ("user", "product", "payment")
 """The services that the order service calls."""
+
+
+def event_bus(redis: str | None) -> MemoryEventBus | RedisEventBus:
+    """Make the bus that events go through.
+
+    :param redis: its URL; None for a bus within the process
+    """
+    return MemoryEventBus() if redis is None else RedisEventBus(redis)
+
+
+def consul_target(agent: str, name: str) -> str:
+    """Give the target of a service, by short name, that is to be found in Consul.
+
+    :param agent: ``host:port``
+    """
+    return f"consul://{agent}/{SERVICES[name]}"
+
+
+def consul_registrar(agent: str) -> Registrar:
+    """Make what registers services in Consul.
+
+    :param agent: ``host:port``
+    """
+    from bascule.discovery.consul import ConsulRegistrar, ConsulSettings
+
+    return ConsulRegistrar(settings=ConsulSettings.read(agent))
 
 
 @asynccontextmanager

@@ -11,7 +11,6 @@ import anyio
 from bascule.app import owned_tasks
 from bascule.discovery import MemoryRegistry, Registration
 from bascule.errors import Status
-from bascule.events import MemoryEventBus, RedisEventBus
 from bascule.observe import Metrics
 from bascule.resilience import BreakerSettings
 from bascule.rpc import HealthService, ReflectionService, Server, ServerInterceptor
@@ -21,6 +20,9 @@ from bascule_shop._faults import UnknownOutcomes, fault
 from bascule_shop._seed import SOLD_OUT
 from bascule_shop._services import (
     SERVICES,
+    consul_registrar,
+    consul_target,
+    event_bus,
     open_channels,
     open_order,
     open_payment,
@@ -175,7 +177,7 @@ class Shop:
         self.registry = registry or MemoryRegistry()
         self._consul = consul
         self.provider: PaymentProvider = provider or SimulatedProvider()
-        self.bus = MemoryEventBus() if events is None else RedisEventBus(events)
+        self.bus = event_bus(events)
         self.metrics = Metrics()
         self.metrics.add_events(self.bus.stats)
         self.servers: dict[str, ShopServer] = {}
@@ -239,15 +241,12 @@ class Shop:
 
     def target(self, name: str) -> str:
         """Give the target of a service, by short name, for channels on the shop's registry."""
-        scheme = "memory:///" if self._consul is None else f"consul://{self._consul}/"
-        return scheme + SERVICES[name]
+        if self._consul is None:
+            return f"memory:///{SERVICES[name]}"
+        return consul_target(self._consul, name)
 
     def _registrar(self) -> Registrar:
-        if self._consul is None:
-            return self.registry
-        from bascule.discovery.consul import ConsulRegistrar, ConsulSettings
-
-        return ConsulRegistrar(settings=ConsulSettings.read(self._consul))
+        return self.registry if self._consul is None else consul_registrar(self._consul)
 
     async def _open_services(self, stack: AsyncExitStack) -> dict[str, Servable]:
         urls = {name: f"sqlite:///{self._data / name}.db" for name in SERVICES}

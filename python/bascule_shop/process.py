@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bascule.app import App, Resource
 from bascule.errors import ConfigurationError
-from bascule.events import MemoryEventBus, RedisEventBus
 from bascule.observe import Metrics
 from bascule.saga import SagaWorker
 from bascule_shop._descriptors import descriptor_set
@@ -21,6 +20,9 @@ from bascule_shop._generated.user.services import UserServiceBase
 from bascule_shop._services import (
     CALLED,
     SERVICES,
+    consul_registrar,
+    consul_target,
+    event_bus,
     open_channels,
     open_order,
     open_payment,
@@ -31,7 +33,6 @@ from bascule_shop._services import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
-    from bascule.discovery import Registrar
     from bascule.rpc import Servable
 
 __all__ = ["ProcessSettings", "shop_app"]
@@ -78,7 +79,7 @@ class ProcessSettings:
 
     def target(self, name: str) -> str:
         """Give the target of another service."""
-        return self.peers.get(name) or f"consul://{self.consul}/{SERVICES[name]}"
+        return self.peers.get(name) or consul_target(str(self.consul), name)
 
 
 def shop_app(settings: ProcessSettings) -> App:
@@ -97,7 +98,7 @@ def shop_app(settings: ProcessSettings) -> App:
         listen=settings.listen,
         advertise=settings.advertise,
         resources=[service],
-        registrar=_registrar(settings.consul),
+        registrar=None if settings.consul is None else consul_registrar(settings.consul),
         operations=settings.operations,
         interceptors=[UnknownOutcomes()],
         reflection=descriptor_set(),
@@ -130,7 +131,7 @@ async def _open(settings: ProcessSettings, metrics: Metrics) -> AsyncIterator[ob
         if settings.name == "payment":
             yield await enter(open_payment(url, counted))
             return
-        bus = _bus(settings)
+        bus = event_bus(settings.events)
         await enter(bus)
         counted.add_events(bus.stats)
         if settings.name == "user":
@@ -140,18 +141,6 @@ async def _open(settings: ProcessSettings, metrics: Metrics) -> AsyncIterator[ob
         orders = await enter(open_order(url, bus, counted, channels, lease=settings.lease))
         await enter(SagaWorker(orders.coordinator, orders.saga))
         yield orders
-
-
-def _bus(settings: ProcessSettings) -> MemoryEventBus | RedisEventBus:
-    return MemoryEventBus() if settings.events is None else RedisEventBus(settings.events)
-
-
-def _registrar(consul: str | None) -> Registrar | None:
-    if consul is None:
-        return None
-    from bascule.discovery.consul import ConsulRegistrar, ConsulSettings
-
-    return ConsulRegistrar(settings=ConsulSettings.read(consul))
 
 
 def _late(base: type[ServiceT], resource: Resource[Any]) -> ServiceT:
