@@ -103,6 +103,8 @@ class Block:
     @property
     def commands(self) -> list[tuple[str, str | None]]:
         """The commands in it, with what they print where the block says so."""
+        if self.title:
+            return []
         if self.language == "sh":
             return [(self.text, None)]
         if self.language != "console":
