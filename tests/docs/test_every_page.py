@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sysconfig
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,9 @@ def test_data_is_well_formed(block: Block) -> None:
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "proto"], ids=str)
 def test_protos_compile(block: Block, tmp_path: Path) -> None:
     (tmp_path / "page.proto").write_text(block.text)
+    include = [f"-I{tmp_path}", f"-I{sysconfig.get_path('purelib')}"]  # google/api is there
     assert (
-        protoc.main(
-            ["", f"-I{tmp_path}", f"--descriptor_set_out={tmp_path}/page.binpb", "page.proto"]
-        )
+        protoc.main(["", *include, f"--descriptor_set_out={tmp_path}/page.binpb", "page.proto"])
         == 0
     )
 
