@@ -74,7 +74,8 @@ def test_data_is_well_formed(block: Block) -> None:
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "proto"], ids=str)
 def test_protos_compile(block: Block, tmp_path: Path) -> None:
     (tmp_path / "page.proto").write_text(block.text)
-    include = [f"-I{tmp_path}", f"-I{sysconfig.get_path('purelib')}"]  # google/api is there
+    beside = [tmp_path, sysconfig.get_path("purelib"), Path(protoc.__file__).parent / "_proto"]
+    include = [f"-I{folder}" for folder in beside]  # for google/api and google/protobuf
     assert (
         protoc.main(["", *include, f"--descriptor_set_out={tmp_path}/page.binpb", "page.proto"])
         == 0
