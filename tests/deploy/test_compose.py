@@ -246,3 +246,23 @@ def reached(name: str) -> set[str]:
 def owner_is_here(source: str) -> bool:
     """Whether the folder of ``deploy`` that a mount is from is part of this checkout."""
     return (DEPLOY / source.split("/")[1]).is_dir()
+
+
+def test_the_readme_tells_each_port_and_who_may_call_it() -> None:
+    rows = re.findall(
+        r"^\| ([\d, ]+) \| (.+?) \|", (FOLDER / "README.md").read_text(), re.MULTILINE
+    )
+    told = {int(port): whom for cell, whom in rows for port in cell.split(", ")}
+    published = {port: where for each in SERVICES.values() for port, where in ports(each).items()}
+    for port, (address, outer) in published.items():
+        assert port == outer
+        whom = "this machine" if address == "127.0.0.1" else "every machine"
+        assert told.pop(port) == whom
+    inner = {port for name in SHOP for port in listens(SERVICES[name])} | set(PORTS.values())
+    assert told == dict.fromkeys(inner, "no one")
+
+
+def test_all_containers_together_fit_where_the_readme_says() -> None:
+    (said,) = re.findall(r"(\d+) GB of memory", (FOLDER / "README.md").read_text())
+    limits = [each["deploy"]["resources"]["limits"]["memory"] for each in SERVICES.values()]
+    assert sum(int(each.removesuffix("m")) for each in limits) <= int(said) * 1000
