@@ -11,7 +11,7 @@ from typing import Annotated
 import anyio
 import typer
 
-from bascule.errors import BasculeError, ConfigurationError
+from bascule.errors import BasculeError, ConfigurationError, DatabaseUnavailableError
 from bascule_shop.migrations import METADATA, migrate
 
 __all__ = ["main"]
@@ -53,12 +53,15 @@ def migrate_command(
     data: Annotated[
         Path, typer.Option(help="Folder of the SQLite files of services without a URL.")
     ] = Path("shop-data"),
+    patience: Annotated[
+        float, typer.Option(help="Seconds to try again while a database cannot be reached.")
+    ] = 0.0,
 ) -> None:
     """Bring databases up to date. It may run at several places at once."""
     try:
         urls = _urls(services or list(METADATA), database or [], data)
         for service, url in urls.items():
-            anyio.run(migrate, service, url)
+            anyio.run(_migrate_with_patience, service, url, patience)
             typer.echo(f"{service}: up to date")
     except BasculeError as error:
         typer.echo(f"bascule_shop: {error}", err=True)
@@ -75,26 +78,43 @@ def serve(
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder of the SQLite file.")] = Path("shop-data"),
     listen: Annotated[
-        str, typer.Option(help="Address; port 0 is any free one.")
+        str, typer.Option(envvar="SHOP_LISTEN", help="Address; port 0 is any free one.")
     ] = "127.0.0.1:50051",
-    advertise: Annotated[str | None, typer.Option(help="Address for clients, if another.")] = None,
+    advertise: Annotated[
+        str | None,
+        typer.Option(envvar="SHOP_ADVERTISE", help="Address for clients, if another."),
+    ] = None,
     consul: Annotated[
         str | None, typer.Option(envvar="SHOP_CONSUL", help="HOST:PORT of the Consul agent.")
     ] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option(help="SERVICE=TARGET of a service that is not to be found in Consul."),
+        typer.Option(
+            envvar="SHOP_PEERS",
+            help="SERVICE=TARGET of a service that is not to be found in Consul; in the environment,"
+            " several with spaces between them.",
+        ),
     ] = None,
     events: Annotated[
         str | None,
         typer.Option(envvar="SHOP_EVENTS", help="URL of the Redis that events go through."),
     ] = None,
     operations: Annotated[
-        str | None, typer.Option(help="Address of /livez, /readyz and /metrics by HTTP.")
+        str | None,
+        typer.Option(
+            envvar="SHOP_OPERATIONS", help="Address of /livez, /readyz and /metrics by HTTP."
+        ),
     ] = None,
     propagation: Annotated[
-        float, typer.Option(help="Seconds between deregistering and the drain.")
+        float,
+        typer.Option(
+            envvar="SHOP_PROPAGATION", help="Seconds between deregistering and the drain."
+        ),
     ] = 1.0,
+    grace: Annotated[
+        float,
+        typer.Option(envvar="SHOP_GRACE", help="Seconds that calls have to end in the drain."),
+    ] = 30.0,
     lease: Annotated[
         float,
         typer.Option(
@@ -120,6 +140,7 @@ def serve(
             events=events,
             operations=operations,
             propagation=propagation,
+            grace=grace,
             lease=lease,
         )
         service = shop_app(settings)
@@ -128,6 +149,25 @@ def serve(
         raise typer.Exit(2) from None
     settle_memory()
     raise typer.Exit(anyio.run(run, service, backend=loop.value))
+
+
+async def _migrate_with_patience(service: str, url: str, patience: float) -> None:
+    """Bring a database up to date; try again for so many seconds while it is away."""
+    end = anyio.current_time() + patience
+    while True:
+        try:
+            await migrate(service, url)
+        except DatabaseUnavailableError as error:
+            if anyio.current_time() + _PAUSE > end:
+                raise
+            typer.echo(f"{service}: {error}: trying again", err=True)
+            await anyio.sleep(_PAUSE)
+        else:
+            return
+
+
+#: Seconds between two attempts to reach a database.
+_PAUSE = 2.0
 
 
 def _peer(text: str) -> tuple[str, str]:
