@@ -15,6 +15,7 @@ from bascule.gateway._config import UpstreamConfig as UpstreamConfig
 from bascule.gateway._devkey import DevelopmentKey as DevelopmentKey
 from bascule.gateway._endpoints import HandlerEndpoint as HandlerEndpoint
 from bascule.gateway._exchange import Exchange as Exchange
+from bascule.gateway._file import GatewayFile as GatewayFile
 from bascule.gateway._gateway import Gateway as Gateway
 from bascule.gateway._keys import KeySource as KeySource
 from bascule.gateway._keys import StaticKeys as StaticKeys

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bascule.gateway._keys import KeySource
     from bascule.net import ClientTLS, HttpLimits, ServerTLS
     from bascule.resilience import BreakerSettings
+    from bascule.rpc import LoadBalancing, ServiceConfig
 
 __all__ = [
     "AuthConfig",
@@ -210,11 +211,17 @@ class UpstreamConfig:
     :ivar target: as for :class:`bascule.rpc.Channel`: ``memory:///user.UserService``, ``127.0.0.1:50051``, ...
     :ivar tls: for a service behind TLS
     :ivar breaker: a circuit breaker's settings, an endpoint each; None for none
+    :ivar balancer: how its endpoints share the calls, as for a channel
+    :ivar service_config: retries and hedging; a service config of the resolver goes before it
+    :ivar wait_for_ready: whether requests wait, up to their timeout, while no endpoint can be reached
     """
 
     target: str
     tls: ClientTLS | None = None
     breaker: BreakerSettings | None = None
+    balancer: str | LoadBalancing = "round_robin"
+    service_config: ServiceConfig | None = None
+    wait_for_ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,13 @@ class Gateway:
         self._access_log = access_log if access_log is not None else LineLog()
         self._channels = {
             service: Channel(
-                upstream.target, registry=registry, tls=upstream.tls, breaker=upstream.breaker
+                upstream.target,
+                registry=registry,
+                tls=upstream.tls,
+                breaker=upstream.breaker,
+                balancer=upstream.balancer,
+                service_config=upstream.service_config,
+                wait_for_ready=upstream.wait_for_ready,
             )
             for service in config.upstreams
             for upstream in [config.upstream(service)]
@@ -98,6 +104,8 @@ class Gateway:
             descriptor_set, services=config.upstreams, max_depth=config.max_json_depth
         )
         _check(config, transcoder, authenticated=authenticator is not None)
+        #: the declared routes
+        self.bindings = transcoder.bindings
         #: declared routes and Python handlers; add handlers before the gateway starts
         self.router: Router[Endpoint] = Router()
         self._declare(transcoder)
@@ -175,7 +183,7 @@ class Gateway:
                     grace=config.grace,
                 )
             )
-            stack.callback(self._stop_serving)
+            stack.callback(self.leave)
             self._serving = True
             self._stack = stack.pop_all()
         return self
@@ -192,7 +200,8 @@ class Gateway:
         finally:
             self._server = None
 
-    def _stop_serving(self) -> None:
+    def leave(self) -> None:
+        """Be not ready from now on, so that load balancers send no more; what comes is still served."""
         self._serving = False
 
     def _declare(self, transcoder: Transcoder) -> None:
