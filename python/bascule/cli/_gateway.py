@@ -28,6 +28,9 @@ def gateway(
     check: Annotated[
         bool, typer.Option("--check", help="Check the file, print its routes, and do not serve.")
     ] = False,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Print all keys that a file may have, as Markdown.")
+    ] = False,
     token: Annotated[
         str | None,
         typer.Option(
@@ -48,8 +51,12 @@ def gateway(
     """
     from bascule.app import GatewayApp, run, settle_memory
     from bascule.gateway import GatewayFile
+    from bascule.gateway._file_reference import reference
     from bascule.observe import configure_logging
 
+    if keys:
+        typer.echo(reference())
+        return
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)

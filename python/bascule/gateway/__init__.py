@@ -6,6 +6,7 @@ from bascule.gateway._access import LineLog as LineLog
 from bascule.gateway._auth import Authenticator as Authenticator
 from bascule.gateway._auth import JwtAuthenticator as JwtAuthenticator
 from bascule.gateway._config import AuthConfig as AuthConfig
+from bascule.gateway._config import CorsConfig as CorsConfig
 from bascule.gateway._config import Created as Created
 from bascule.gateway._config import GatewayConfig as GatewayConfig
 from bascule.gateway._config import IdempotencyConfig as IdempotencyConfig

@@ -17,6 +17,7 @@ from bascule.errors import ConfigurationError, Status
 from bascule.gateway._access import LineLog
 from bascule.gateway._config import (
     AuthConfig,
+    CorsConfig,
     Created,
     GatewayConfig,
     IdempotencyConfig,
@@ -40,7 +41,13 @@ if TYPE_CHECKING:
 
     from bascule.discovery import MemoryRegistry
     from bascule.gateway._access import AccessEntry, AccessLog
-    from bascule.gateway._file_schema import AuthTable, HedgeTable, LogTable, RetryTable
+    from bascule.gateway._file_schema import (
+        AuthTable,
+        CorsTable,
+        HedgeTable,
+        LogTable,
+        RetryTable,
+    )
     from bascule.gateway._keys import KeySource
     from bascule.observe import Metrics, Tracer
 
@@ -158,6 +165,7 @@ class _Reader:
             limit_away=limits.away,
             limit_timeout=limits.timeout,
             idempotency=self._idempotency(table),
+            cors=_cors(table.cors),
             forward_headers=tuple(table.forward_headers),
             max_json_depth=depth,
             http=HttpLimits(**http),
@@ -375,6 +383,20 @@ def _at(key: str) -> Iterator[None]:
         yield
     except ConfigurationError as error:
         raise ConfigurationError(f"{key}: {error}") from error
+
+
+def _cors(said: CorsTable | None) -> CorsConfig | None:
+    if said is None:
+        return None
+    with _at("cors"):
+        usual = CorsConfig(())
+        return CorsConfig(
+            tuple(said.allow_origins),
+            said.allow_credentials,
+            (*usual.allow_headers, *said.allow_headers),
+            (*usual.expose_headers, *said.expose_headers),
+            said.max_age,
+        )
 
 
 def _limit(key: str, said: LimitTable | bool, default: LimitConfig) -> LimitConfig | None:

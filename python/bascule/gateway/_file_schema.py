@@ -281,6 +281,23 @@ class IdempotencyTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CorsTable:
+    """Pages of other origins that may call from a browser."""
+
+    allow_origins: Annotated[
+        list[str], Key("origins of the pages: `https://app.example`; `*` is every page")
+    ]
+    allow_credentials: Annotated[bool, Key("whether they may send cookies")] = False
+    allow_headers: Annotated[
+        list[str], Key("request headers that they may send, beside the usual ones")
+    ] = field(default_factory=list)
+    expose_headers: Annotated[
+        list[str], Key("answer headers that they may read, beside the usual ones")
+    ] = field(default_factory=list)
+    max_age: Annotated[float, Key("seconds for which a browser may remember it")] = 7200.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HttpTable:
     """Bounds of each connection and request."""
 
@@ -356,5 +373,6 @@ class FileTable:
     limits: Annotated[LimitsTable, Key("rate limits")] = field(default_factory=LimitsTable)
     redis: Annotated[RedisTable, Key("what gateways share")] = field(default_factory=RedisTable)
     idempotency: Annotated[IdempotencyTable | bool, Key("`false`: keys are only passed on")] = True
+    cors: Annotated[CorsTable | None, Key("none: pages of other origins may not call")] = None
     http: Annotated[HttpTable, Key("bounds")] = field(default_factory=HttpTable)
     log: Annotated[LogTable, Key("logs")] = field(default_factory=LogTable)

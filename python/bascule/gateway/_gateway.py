@@ -11,6 +11,7 @@ from bascule._tasks import owned_tasks
 from bascule.errors import ConfigurationError
 from bascule.gateway._access import LineLog
 from bascule.gateway._auth import JwtAuthenticator
+from bascule.gateway._cors import Cors
 from bascule.gateway._endpoints import DeclaredEndpoint
 from bascule.gateway._idempotency import Idempotency
 from bascule.gateway._limits import RateLimit
@@ -147,6 +148,7 @@ class Gateway:
             subject_limit=subject,
             idempotency=idempotency,
             tracer=tracer,
+            cors=Cors(config.cors) if config.cors is not None else None,
         )
 
     @property
