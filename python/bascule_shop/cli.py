@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -50,7 +51,8 @@ def migrate_command(
         list[str] | None,
         typer.Option(
             help="SERVICE=URL, or just the URL where one service is named. Without it, the environment"
-            " variable SHOP_DATABASE_SERVICE holds the URL, so that its password is in no list of processes."
+            " variable SHOP_DATABASE_SERVICE holds the URL, or SHOP_DATABASE_SERVICE_FILE names a file that does,"
+            " so that its password is in no list of processes."
         ),
     ] = None,
     data: Annotated[
@@ -79,7 +81,10 @@ def serve(
     *,
     database: Annotated[
         str | None,
-        typer.Option(help="Its URL; by default what SHOP_DATABASE_NAME says, or a file in --data."),
+        typer.Option(
+            help="Its URL; by default what SHOP_DATABASE_NAME says, or the file that SHOP_DATABASE_NAME_FILE"
+            " names, or a SQLite file in --data."
+        ),
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder of the SQLite file.")] = Path("shop-data"),
     listen: Annotated[
@@ -91,7 +96,10 @@ def serve(
     ] = None,
     advertise: Annotated[
         str | None,
-        typer.Option(envvar="SHOP_ADVERTISE", help="Address for clients, if another."),
+        typer.Option(
+            envvar="SHOP_ADVERTISE",
+            help="Address for clients, if another; {host} in it stands for this machine's name.",
+        ),
     ] = None,
     consul: Annotated[
         str | None, typer.Option(envvar="SHOP_CONSUL", help="HOST:PORT of the Consul agent.")
@@ -106,7 +114,10 @@ def serve(
     ] = None,
     events: Annotated[
         str | None,
-        typer.Option(envvar="SHOP_EVENTS", help="URL of the Redis that events go through."),
+        typer.Option(
+            help="URL of the Redis that events go through; by default what SHOP_EVENTS says, or the file that"
+            " SHOP_EVENTS_FILE names."
+        ),
     ] = None,
     operations: Annotated[
         str | None,
@@ -164,10 +175,10 @@ def serve(
             name=name,
             database=_urls([name], [database] if database else [], data)[name],
             listen=listen or "127.0.0.1:50051",
-            advertise=advertise,
+            advertise=advertise and advertise.replace("{host}", socket.gethostname()),
             consul=consul,
             peers=dict(_peer(each) for each in peers),
-            events=events,
+            events=events or _said("SHOP_EVENTS"),
             operations=operations,
             propagation=propagation,
             grace=grace,
@@ -225,11 +236,30 @@ def _urls(services: list[str], databases: list[str], data: Path) -> dict[str, st
         )
     urls: dict[str, str] = {}
     for service in services:
-        named = given.get(service) or os.environ.get(f"SHOP_DATABASE_{service.upper()}")
+        named = given.get(service) or _said(f"SHOP_DATABASE_{service.upper()}")
         if not named:
             data.mkdir(parents=True, exist_ok=True)
         urls[service] = named or f"sqlite:///{data / service}.db"
     return urls
+
+
+def _said(name: str) -> str | None:
+    """Give what a variable of the environment holds, or the file that ``NAME_FILE`` names: secrets are files.
+
+    :raises ConfigurationError: if both are set, or the file cannot be read, or is empty
+    """
+    path = os.environ.get(f"{name}_FILE")
+    if not path:
+        return os.environ.get(name) or None
+    if os.environ.get(name):
+        raise ConfigurationError(f"{name} and {name}_FILE are both set: unset one of them")
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{name}_FILE {path!r}: {error}") from error
+    if not text:
+        raise ConfigurationError(f"{name}_FILE {path!r} is empty")
+    return text
 
 
 def main() -> None:
