@@ -98,7 +98,10 @@ class PrometheusServer(LocalServer):
         for job, urls in self.scrape.items():
             for url in urls:
                 parts = urlsplit(url)
-                found = {"scheme": parts.scheme, "metrics_path": parts.path or "/metrics"}
+                found: dict[str, Any] = {
+                    "scheme": parts.scheme,
+                    "metrics_path": parts.path or "/metrics",
+                }
                 if parts.scheme == "https" and self.authority is not None:
                     found["tls_config"] = {"ca_file": str(self.authority)}
                 # A job's name may come once: each URL may have a path of its own.
