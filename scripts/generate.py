@@ -2,7 +2,8 @@
 """Write all generated code that is committed; with ``--check``, only tell whether it is current.
 
 protoc (of grpcio-tools) reads the protos once for each target; messages come from it or from betterproto2's compiler,
-services from bascule's own plugin. The output depends on the protos and on the pinned development tools alone.
+services from bascule's own plugin. The output depends on the protos and on the pinned development tools alone; the
+page of metrics on where they are declared.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "python"))  # the plugin of this tree, whichever bascule is installed
 
+from metrics_page import metrics_page  # noqa: E402
+
 from bascule.cli.protoc_gen import generate  # noqa: E402
 
 SHOP = Path("python/bascule_shop/_generated")
 OWN = Path("python/bascule/rpc/_generated")
 TESTS = Path("tests/generated")
 BENCHES = Path("benches/_generated")
+METRICS = Path("docs/reference/metrics.md")
 SHOP_PROTOS = [f"{name}/{name}.proto" for name in ("order", "payment", "product", "user")]
 OWN_PROTOS = {
     "grpc/health/v1/health.proto": "health_pb2",
@@ -61,13 +65,15 @@ def main() -> int:
     )
     check = parser.parse_args().check
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    wanted = {**shop(), **own(), **tests(), **benches()}
+    wanted = {**shop(), **own(), **tests(), **benches(), METRICS: metrics_page().encode()}
     found = {
         path.relative_to(ROOT): path.read_bytes()
         for folder in (SHOP, OWN, TESTS, BENCHES)
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    if (ROOT / METRICS).exists():
+        found[METRICS] = (ROOT / METRICS).read_bytes()
     differing = [path for path in sorted({*wanted, *found}) if wanted.get(path) != found.get(path)]
     for path in differing:
         print(describe(path, found.get(path), wanted.get(path)))
