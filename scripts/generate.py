@@ -3,7 +3,7 @@
 
 protoc (of grpcio-tools) reads the protos once for each target; messages come from it or from betterproto2's compiler,
 services from bascule's own plugin. The output depends on the protos and on the pinned development tools alone; the
-page of metrics on where they are declared.
+page of metrics on where they are declared, and the dashboards on what scripts/dashboards.py says of them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "python"))  # the plugin of this tree, whichever bascule is installed
+# What is in this tree, whichever bascule is installed.
+sys.path[:0] = [str(ROOT), str(ROOT / "python")]
 
-from metrics_page import metrics_page  # noqa: E402
+from scripts.dashboards import DASHBOARDS  # noqa: E402
+from scripts.metrics_page import metrics_page  # noqa: E402
 
 from bascule.cli.protoc_gen import generate  # noqa: E402
 
@@ -41,6 +43,7 @@ SHOP = Path("python/bascule_shop/_generated")
 OWN = Path("python/bascule/rpc/_generated")
 TESTS = Path("tests/generated")
 BENCHES = Path("benches/_generated")
+GRAFANA = Path("deploy/grafana/dashboards")
 METRICS = Path("docs/reference/metrics.md")
 SHOP_PROTOS = [f"{name}/{name}.proto" for name in ("order", "payment", "product", "user")]
 OWN_PROTOS = {
@@ -65,10 +68,17 @@ def main() -> int:
     )
     check = parser.parse_args().check
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    wanted = {**shop(), **own(), **tests(), **benches(), METRICS: metrics_page().encode()}
+    wanted = {
+        **shop(),
+        **own(),
+        **tests(),
+        **benches(),
+        **dashboards(),
+        METRICS: metrics_page().encode(),
+    }
     found = {
         path.relative_to(ROOT): path.read_bytes()
-        for folder in (SHOP, OWN, TESTS, BENCHES)
+        for folder in (SHOP, OWN, TESTS, BENCHES, GRAFANA)
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
@@ -201,6 +211,11 @@ def benches() -> Files:
         BENCHES / "bench/__init__.py": b"",
         **{BENCHES / path: content for path, content in made.items()},
     }
+
+
+def dashboards() -> Files:
+    """Make the dashboards."""
+    return {GRAFANA / f"{each.name}.json": each.render() for each in DASHBOARDS}
 
 
 def codec_tests() -> Files:
