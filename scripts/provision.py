@@ -36,11 +36,15 @@ TOOLS = ROOT / "tests/tools"
 
 #: Programs that come from a Debian package.
 PACKAGES = {
+    "amtool": "prometheus-alertmanager",
     "etcd": "etcd-server",
     "h2load": "nghttp2-client",
     "javac": "default-jdk-headless",
     "mariadbd": "mariadb-server",
     "mvn": "maven",
+    "prometheus": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "promtool": "prometheus",
     "redis-server": "redis-server",
 }
 

@@ -7,13 +7,16 @@ import socket
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
 
-from bascule.errors import BasculeError, ConfigurationError
+from bascule.errors import BasculeError, ConfigurationError, DatabaseUnavailableError
 from bascule_shop.migrations import METADATA, migrate
+
+if TYPE_CHECKING:
+    from bascule.app import App, GatewayApp
 
 __all__ = ["main"]
 
@@ -55,12 +58,15 @@ def migrate_command(
     data: Annotated[
         Path, typer.Option(help="Folder of the SQLite files of services without a URL.")
     ] = Path("shop-data"),
+    patience: Annotated[
+        float, typer.Option(help="Seconds to try again while a database cannot be reached.")
+    ] = 0.0,
 ) -> None:
     """Bring databases up to date. It may run at several places at once."""
     try:
         urls = _urls(services or list(METADATA), database or [], data)
         for service, url in urls.items():
-            anyio.run(migrate, service, url)
+            anyio.run(_migrate_with_patience, service, url, patience)
             typer.echo(f"{service}: up to date")
     except BasculeError as error:
         typer.echo(f"bascule_shop: {error}", err=True)
@@ -69,7 +75,9 @@ def migrate_command(
 
 @app.command()
 def serve(
-    name: Annotated[str, typer.Argument(help="Which service: user, product, payment or order.")],
+    name: Annotated[
+        str, typer.Argument(help="Which service: user, product, payment, order, or the gateway.")
+    ],
     *,
     database: Annotated[
         str | None,
@@ -80,12 +88,17 @@ def serve(
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder of the SQLite file.")] = Path("shop-data"),
     listen: Annotated[
-        str, typer.Option(help="Address; port 0 is any free one.")
-    ] = "127.0.0.1:50051",
+        str | None,
+        typer.Option(
+            envvar="SHOP_LISTEN",
+            help="Address; port 0 is any free one. By default 127.0.0.1:50051; the gateway's is in its file.",
+        ),
+    ] = None,
     advertise: Annotated[
         str | None,
         typer.Option(
-            help="Address for clients, if another; {host} in it stands for this machine's name."
+            envvar="SHOP_ADVERTISE",
+            help="Address for clients, if another; {host} in it stands for this machine's name.",
         ),
     ] = None,
     consul: Annotated[
@@ -93,7 +106,11 @@ def serve(
     ] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option(help="SERVICE=TARGET of a service that is not to be found in Consul."),
+        typer.Option(
+            envvar="SHOP_PEERS",
+            help="SERVICE=TARGET of a service that is not to be found in Consul; in the environment,"
+            " several with spaces between them.",
+        ),
     ] = None,
     events: Annotated[
         str | None,
@@ -103,11 +120,25 @@ def serve(
         ),
     ] = None,
     operations: Annotated[
-        str | None, typer.Option(help="Address of /livez, /readyz and /metrics by HTTP.")
+        str | None,
+        typer.Option(
+            envvar="SHOP_OPERATIONS", help="Address of /livez, /readyz and /metrics by HTTP."
+        ),
     ] = None,
     propagation: Annotated[
-        float, typer.Option(help="Seconds between deregistering and the drain.")
+        float,
+        typer.Option(
+            envvar="SHOP_PROPAGATION", help="Seconds between deregistering and the drain."
+        ),
     ] = 1.0,
+    grace: Annotated[
+        float,
+        typer.Option(envvar="SHOP_GRACE", help="Seconds that calls have to end in the drain."),
+    ] = 30.0,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="The gateway's file; the one that comes with the shop if none."),
+    ] = None,
     lease: Annotated[
         float,
         typer.Option(
@@ -116,23 +147,41 @@ def serve(
     ] = 30.0,
     loop: Annotated[Loop, typer.Option(help="The event loop.")] = Loop.ASYNCIO,
 ) -> None:
-    """Run one service until SIGTERM or Ctrl-C. It starts without what is away and waits for it."""
-    from bascule.app import run, settle_memory
+    """Run one service until SIGTERM or Ctrl-C. It starts without what is away and waits for it.
+
+    The gateway takes --listen, --operations, --consul and --peer over what its file says.
+    """
+    from bascule.app import GatewayApp, run, settle_memory
     from bascule.observe import configure_logging
+    from bascule_shop.gateway import gateway_file
     from bascule_shop.process import ProcessSettings, shop_app
 
+    service: App | GatewayApp
+    peers = peer or []
     try:
+        if name == "gateway":
+            file = gateway_file(
+                config,
+                listen=listen,
+                operations=operations,
+                consul=consul,
+                peers=dict(_peer(each) for each in peers),
+            )
+            configure_logging(file.log.format, level=file.log.level)
+            settle_memory()
+            raise typer.Exit(anyio.run(run, GatewayApp.of(file), backend=loop.value))
         configure_logging("json")
         settings = ProcessSettings(
             name=name,
             database=_urls([name], [database] if database else [], data)[name],
-            listen=listen,
+            listen=listen or "127.0.0.1:50051",
             advertise=advertise and advertise.replace("{host}", socket.gethostname()),
             consul=consul,
-            peers=dict(_peer(each) for each in peer or []),
+            peers=dict(_peer(each) for each in peers),
             events=events or _said("SHOP_EVENTS"),
             operations=operations,
             propagation=propagation,
+            grace=grace,
             lease=lease,
         )
         service = shop_app(settings)
@@ -141,6 +190,25 @@ def serve(
         raise typer.Exit(2) from None
     settle_memory()
     raise typer.Exit(anyio.run(run, service, backend=loop.value))
+
+
+async def _migrate_with_patience(service: str, url: str, patience: float) -> None:
+    """Bring a database up to date; try again for so many seconds while it is away."""
+    end = anyio.current_time() + patience
+    while True:
+        try:
+            await migrate(service, url)
+        except DatabaseUnavailableError as error:
+            if anyio.current_time() + _PAUSE > end:
+                raise
+            typer.echo(f"{service}: {error}: trying again", err=True)
+            await anyio.sleep(_PAUSE)
+        else:
+            return
+
+
+#: Seconds between two attempts to reach a database.
+_PAUSE = 2.0
 
 
 def _peer(text: str) -> tuple[str, str]:

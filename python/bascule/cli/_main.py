@@ -11,6 +11,8 @@ import typer
 
 from bascule.cli._call import call
 from bascule.cli._config import app as config
+from bascule.cli._gateway import gateway
+from bascule.cli._new_command import new
 from bascule.cli._saga import saga
 from bascule.cli._serve import serve
 
@@ -26,6 +28,8 @@ app = typer.Typer(
 
 app.command()(call)
 app.command()(serve)
+app.command()(gateway)
+app.command()(new)
 app.add_typer(config, name="config")
 app.add_typer(saga, name="saga")
 
