@@ -51,6 +51,9 @@ def main() -> int:
     arguments = parser.parse_args()
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
     image = f"bascule-shop:{version}"
+    if arguments.stand_ins:
+        # Works within a container too, where overlays cannot be mounted.
+        os.environ.setdefault("STORAGE_DRIVER", "vfs")
     bases = stand_ins(arguments.mirror) if arguments.stand_ins else {}
     options = [f"--build-arg={name}={base}" for name, base in bases.items()]
     revision = subprocess.run(

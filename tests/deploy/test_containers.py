@@ -73,7 +73,6 @@ def places(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 async def test_the_shop_takes_an_order(places: dict[str, str], tmp_path: Path) -> None:
-    pytest.importorskip("bascule.gateway._file")
     own = addresses(OWN)
     settings = (FOLDER / "gateway.toml").read_text()
     heard = translated(settings, {**places, "0.0.0.0": own["gateway"]})
