@@ -5,15 +5,9 @@ from __future__ import annotations
 import re
 import tomllib
 from importlib.metadata import PackageNotFoundError, metadata, version
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
-PIN = re.compile(r"^([a-z0-9.-]+)==(\S+)", re.MULTILINE)
-RUNTIME = dict(PIN.findall((ROOT / "requirements/runtime.txt").read_text()))
-TESTED = dict(PIN.findall((ROOT / "requirements/dev.txt").read_text()))
+from tests.release.wheel import ROOT, RUNTIME, TESTED
 
 #: What may be needed by bascule: nothing that reaches into what uses it. The MPL holds for certifi's own files alone.
 LICENCES = {

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.release.wheel import ROOT, Environment, find_wheel, read_wheel
+from tests.release.wheel import ROOT, RUNTIME, Environment, find_wheel, read_wheel
+from tests.tools import tool
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -142,3 +143,20 @@ def test_the_source_distribution_has_all_that_a_build_needs(
         *("python", "rust", "Cargo.toml", "Cargo.lock", "LICENSE", "README.md"),
         *("pyproject.toml", "PKG-INFO"),
     }
+
+
+def test_a_release_has_its_bills_of_materials(tmp_path: Path) -> None:
+    """It takes ten seconds: it installs what the image does. The schema is checked by the script."""
+    tool("cyclonedx-py")
+    script = ROOT / "scripts/sbom.py"
+    subprocess.run([sys.executable, script, find_wheel(), "--out", tmp_path], check=True)
+    bill = json.loads((tmp_path / "bascule-python.cdx.json").read_text())
+    assert bill["metadata"]["component"]["version"] in find_wheel().name
+    told = {
+        re.sub("[-_.]+", "-", each["name"]).lower(): each["version"] for each in bill["components"]
+    }
+    # What is for other platforms only is not there.
+    assert set(told) <= set(RUNTIME)
+    assert len(told) > 50
+    assert all(RUNTIME[name] == version for name, version in told.items())
+    assert (tmp_path / "bascule-rust.cdx.json").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,11 @@ from tests.tools import lacking
 
 ROOT = Path(__file__).parents[2]
 PINS = ROOT / "requirements/dev.txt"
+
+PIN = re.compile(r"^([a-z0-9.-]+)==(\S+)", re.MULTILINE)
+#: What the image installs, and what the tests run with.
+RUNTIME = dict(PIN.findall((ROOT / "requirements/runtime.txt").read_text()))
+TESTED = dict(PIN.findall(PINS.read_text()))
 
 
 def find_wheel() -> Path:
