@@ -28,7 +28,7 @@ def main() -> int:
 
 def lock(name: str, *what: str, said: str = "") -> None:
     """Write one of them."""
-    command = [Path(sys.executable).with_name("uv"), "pip", "compile", *what, "--quiet"]
+    command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", *what, "--quiet"]
     options = ["--constraint=requirements/dev.txt", "--python-version=3.11", "--generate-hashes"]
     plain = ["--no-header", "--no-emit-index-url", "--no-annotate"]
     ran = subprocess.run(
