@@ -3,7 +3,8 @@
 
 protoc (of grpcio-tools) reads the protos once for each target; messages come from it or from betterproto2's compiler,
 services from bascule's own plugin. The output depends on the protos and on the pinned development tools alone; the
-page of metrics on where they are declared, and the dashboards on what scripts/dashboards.py says of them.
+page of metrics on where they are declared, the dashboards on what scripts/dashboards.py says of them, and the alerts
+for Kubernetes on those for Prometheus.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "python")]
 
 from scripts.dashboards import DASHBOARDS  # noqa: E402
+from scripts.kubernetes_rules import kubernetes_rules  # noqa: E402
 from scripts.metrics_page import metrics_page  # noqa: E402
 
 from bascule.cli.protoc_gen import generate  # noqa: E402
@@ -47,6 +49,7 @@ NEW = Path("python/bascule/cli/_new")
 TESTS = Path("tests/generated")
 BENCHES = Path("benches/_generated")
 GRAFANA = Path("deploy/grafana/dashboards")
+KUBERNETES = Path("deploy/k8s/components/monitoring/alerts.yaml")
 METRICS = Path("docs/reference/metrics.md")
 SHOP_PROTOS = [f"{name}/{name}.proto" for name in ("order", "payment", "product", "user")]
 OWN_PROTOS = {
@@ -79,6 +82,7 @@ def main() -> int:
         **benches(),
         **dashboards(),
         **interface,
+        KUBERNETES: kubernetes_rules().encode(),
         METRICS: metrics_page().encode(),
     }
     found = {
@@ -87,7 +91,7 @@ def main() -> int:
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    alone = [path for path in (*interface, METRICS) if (ROOT / path).exists()]
+    alone = [path for path in (*interface, KUBERNETES, METRICS) if (ROOT / path).exists()]
     found |= {path: (ROOT / path).read_bytes() for path in alone}
     differing = [path for path in sorted({*wanted, *found}) if wanted.get(path) != found.get(path)]
     for path in differing:

@@ -6,6 +6,7 @@ Nothing runs there: pods are shown to the server's admission, which would refuse
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from copy import deepcopy
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 import yaml
-from tests.integration.deploy.cluster import Cluster, cluster_of
-from tests.integration.deploy.manifests import OVERLAYS, Manifests, build_text, built
+from tests.deploy.kubernetes.cluster import Cluster, cluster_of
+from tests.deploy.kubernetes.manifests import OVERLAYS, Manifests, build_text, built
 from tests.tools import tool
 
 from bascule.discovery.kubernetes import KubernetesResolver, KubernetesSettings
@@ -26,20 +27,20 @@ if TYPE_CHECKING:
 
     from bascule.testing.servers import KubeApiServer
 
-#: Of the API server that the manifests are applied to.
-VERSION = "1.36.0"
+#: The oldest version that will do, and that of the API server that the manifests are applied to.
+VERSIONS = ("1.31.0", "1.36.0")
 
 CRDS = Path(__file__).with_name("crds.yaml")
 
 Document = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=VERSIONS)
+def schemas(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A schema for each kind that is used, each whole in itself: kubeconform reads no others offline."""
     folder = tmp_path_factory.mktemp("schemas")
     (source,) = tool("kubernetes-validate").parent.glob(
-        f"lib/python3*/site-packages/kubernetes_validate/kubernetes-json-schema/v{VERSION}-local-strict"
+        f"lib/python3*/site-packages/kubernetes_validate/kubernetes-json-schema/v{request.param}-local-strict"
     )
     shared = json.loads((source / "_definitions.json").read_text())["$defs"]
     kinds = {
@@ -51,13 +52,24 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
         parts = [kind.lower(), *([group.partition(".")[0]] if group else []), number]
         name = "-".join(parts) + ".json"
         if kind in custom:
-            schema = custom[kind]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-            schema = closed(schema)
+            schema = closed(custom[kind]["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
         else:
             text = (source / name).read_text().replace("/api/_definitions.json#", "#")
-            schema = json.loads(text) | {"$defs": shared}
+            schema = json.loads(text) | {"$defs": reached(text, shared)}
         (folder / name).write_text(json.dumps(schema))
     return folder
+
+
+def reached(text: str, shared: Document) -> Document:
+    """The definitions that a schema refers to, and that those refer to."""
+    found: Document = {}
+    texts = [text]
+    while texts:
+        for name in re.findall(r'"#/\$defs/([^"]+)"', texts.pop()):
+            if name not in found:
+                found[name] = shared[name]
+                texts.append(json.dumps(shared[name]))
+    return found
 
 
 def closed(schema: Any) -> Any:

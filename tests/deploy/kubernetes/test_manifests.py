@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import tomllib
+from typing import TYPE_CHECKING
 
 import pytest
-from tests.integration.deploy.manifests import (
+import yaml
+from tests.deploy.composition import SERVICES as COMPOSED
+from tests.deploy.kubernetes.manifests import (
     FOLDER,
     OVERLAYS,
     ROOT,
@@ -17,8 +20,15 @@ from tests.integration.deploy.manifests import (
 )
 
 from bascule.app._life import LIVENESS, READINESS, STARTUP
+from bascule.gateway import GatewayFile
+from bascule.observe._catalog import FAMILIES
 from bascule_shop import gateway
 from bascule_shop._services import CALLED, SERVICES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.certificates import Certificates
 
 #: Seconds that closing a resource may take, see bascule.app.Resource.
 CLOSING = 10.0
@@ -43,6 +53,15 @@ def production() -> Manifests:
     return built("prod")
 
 
+def gateway_toml(manifests: Manifests) -> str:
+    (found,) = (
+        each["data"]["gateway.toml"]
+        for name, each in manifests.of("ConfigMap").items()
+        if name.startswith("gateway-")
+    )
+    return str(found)
+
+
 def version() -> str:
     found = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
     return str(found)
@@ -61,7 +80,7 @@ def test_containers_are_pinned_limited_and_locked(manifests: Manifests) -> None:
     for pods in manifests.pods().values():
         for container in pods.containers:
             _, _, tag = container["image"].rpartition(":")
-            assert re.fullmatch(r"\d+\.\d+\.\d+", tag), container["image"]
+            assert re.fullmatch(r"\d+\.\d+\.\d+(-[a-z]+)?", tag), container["image"]
             for of in ("requests", "limits"):
                 assert {"cpu", "memory"} <= set(container["resources"][of])
             assert container["securityContext"] == {
@@ -116,13 +135,7 @@ def test_a_service_listens_where_it_is_called_and_scraped(manifests: Manifests) 
 
 def test_what_ends_has_time_to_end(manifests: Manifests) -> None:
     """The wait for endpoints, the drain and the closing all fit before SIGKILL, without a preStop hook."""
-    settings = tomllib.loads(
-        next(
-            each["data"]["gateway.toml"]
-            for name, each in manifests.of("ConfigMap").items()
-            if name.startswith("gateway-")
-        )
-    )
+    settings = tomllib.loads(gateway_toml(manifests))
     for name, pods in manifests.shop().items():
         said = manifests.environment(pods.container)
         propagation, grace = float(said["SHOP_PROPAGATION"]), float(said["SHOP_GRACE"])
@@ -213,10 +226,31 @@ def secrets_of(pods: Pods) -> set[tuple[str, str]]:
         for each in container.get("env", ())
         if (ref := each.get("valueFrom", {}).get("secretKeyRef")) and not ref.get("optional")
     }
-    for volume in pods.spec["volumes"]:
-        if "secret" in volume:
-            found |= {(volume["secret"]["secretName"], key) for key in ("tls.crt", "tls.key")}
+    for secret in (volume["secret"] for volume in pods.spec["volumes"] if "secret" in volume):
+        tls = [{"key": "tls.crt"}, {"key": "tls.key"}]
+        found |= {(secret["secretName"], item["key"]) for item in secret.get("items", tls)}
     return found
+
+
+def test_secrets_of_the_shop_are_files_that_nobody_else_reads(manifests: Manifests) -> None:
+    for name, pods in manifests.shop().items():
+        for volume in pods.spec["volumes"]:
+            if "secret" in volume:
+                assert volume["secret"]["defaultMode"] == 0o440
+        for container in pods.containers:
+            refs = [each for each in container.get("env", ()) if "secretKeyRef" in str(each)]
+            assert {each["name"] for each in refs} <= {"CONSUL_HTTP_TOKEN"}
+            mounts = {each["mountPath"]: each for each in container["volumeMounts"]}
+            assert mounts["/etc/stores"]["readOnly"]
+            (stores,) = (each for each in pods.spec["volumes"] if each["name"] == "stores")
+            files = {f"/etc/stores/{each['path']}" for each in stores["secret"]["items"]}
+            said = manifests.environment(container)
+            named = {value for key, value in said.items() if key.endswith("_FILE")}
+            if name == "gateway":
+                named.add(tomllib.loads(gateway_toml(manifests))["redis"]["url_file"])
+            assert named <= files
+            if container is pods.spec["containers"][0]:
+                assert named == files
 
 
 def test_only_throw_away_secrets_are_committed() -> None:
@@ -259,10 +293,6 @@ def test_tokens_are_for_those_who_ask_the_api_server(manifests: Manifests) -> No
 
 def test_clients_find_everyone_they_call(manifests: Manifests) -> None:
     shop = manifests.shop()
-    said = manifests.environment(shop["gateway"].container)
-    assert {name for name in said if name.endswith("_TARGET")} == {
-        f"{SHORT[service].upper()}_TARGET" for service in gateway.SERVICES
-    }
     order = manifests.environment(shop["order"].container)
     if manifests.overlay.endswith("consul"):
         assert "SHOP_PEERS" not in order
@@ -367,3 +397,73 @@ def test_what_is_scraped_is_what_counts(production: Manifests) -> None:
         and endpoint["port"] in {port["name"] for port in each["spec"]["ports"]}
     }
     assert scraped == set(production.shop())
+
+
+def test_what_is_scraped_keeps_its_labels(production: Manifests) -> None:
+    """A label of the operator's of the same name would move one of ours to another, which no dashboard asks for."""
+    (endpoint,) = production.of("ServiceMonitor")["shop"]["spec"]["endpoints"]
+    (relabeling,) = endpoint["relabelings"]
+    assert relabeling["action"] == "labeldrop"
+    added = {"namespace", "service", "pod", "container", "endpoint", "job", "instance"}
+    kept = {label for label in added if not re.fullmatch(relabeling["regex"], label)}
+    ours = {label for family in FAMILIES.values() for label in family.labels}
+    assert "service" in ours
+    assert not kept & ours
+
+
+def test_the_alerts_are_those_of_prometheus(production: Manifests) -> None:
+    made = {name: each["spec"] for name, each in production.of("PrometheusRule").items()}
+    files = {path.stem: path.read_text() for path in (ROOT / "deploy/prometheus/rules").iterdir()}
+    assert files
+    assert made == {name: yaml.safe_load(text) for name, text in files.items()}
+
+
+def test_images_are_those_of_compose() -> None:
+    """What is tried in one way is tried in the same versions in the other."""
+    composed = {each["image"] for each in COMPOSED.values()}
+    used = {each["image"] for pods in built("dev").pods().values() for each in pods.containers}
+    assert used <= composed
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_gateway_s_file_says_what_the_shop_s_own_says(
+    overlay: str, tmp_path: Path, certificates: Certificates
+) -> None:
+    """Read by the gateway itself, with the environment of the manifests."""
+    manifests = built(overlay)
+    pods = manifests.shop()["gateway"]
+    assert pods.container["command"] == ["bascule"]
+    *command, path = pods.container["args"]
+    assert command == ["gateway", "-c"]
+    (mounted,) = (e for e in pods.container["volumeMounts"] if e["mountPath"] == "/etc/bascule")
+    assert path == f"{mounted['mountPath']}/gateway.toml"
+    file = tmp_path / "gateway.toml"
+    file.write_text(gateway_toml(manifests))
+    said = manifests.environment(pods.container)
+    if overlay == "dev":
+        for name in ("SHOP_TLS_DEVELOPMENT", "SHOP_AUTH_DEVELOPMENT"):
+            assert said[name].startswith("/tmp/")
+            said[name] = str(tmp_path / name)
+    else:
+        assert said["SHOP_TLS_CERTIFICATE"] == "/etc/tls/tls.crt"
+        assert said["SHOP_TLS_KEY"] == "/etc/tls/tls.key"
+        said |= {
+            "SHOP_TLS_CERTIFICATE": str(certificates.certificate),
+            "SHOP_TLS_KEY": str(certificates.key),
+        }
+    (tmp_path / "redis").write_text("redis://redis/0\n")
+    read = GatewayFile.read(
+        file, environment=said, over={"redis": {"url_file": str(tmp_path / "redis")}}
+    )
+    assert read.operations == f"0.0.0.0:{pods.ports['operations']}"
+    assert read.config.listen == f"0.0.0.0:{pods.ports['https']}"
+    assert read.config.tls is not None
+    assert (read.development_key is None) is (overlay != "dev")
+    scheme = "consul:///{}" if overlay.endswith("consul") else "k8s:///{}:grpc"
+    for service in gateway.SERVICES:
+        name = service if overlay.endswith("consul") else SHORT[service]
+        assert read.config.upstream(service).target == scheme.format(name)
+    shipped = tomllib.loads((ROOT / "python/bascule_shop/gateway.toml").read_text())
+    own = tomllib.loads(gateway_toml(manifests))
+    for table in ("route", "routes", "limits"):
+        assert own[table] == shipped[table]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from tests.integration.deploy.manifests import ROOT, built
+from tests.deploy.kubernetes.manifests import ROOT, built
 
 from bascule.errors import RpcError
 from bascule.rpc import Channel
@@ -81,8 +81,13 @@ def started(folder: Path, loop: str, database: str, **changed: str) -> Iterator[
     container = manifests.shop()["user"].container
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    said = manifests.environment(container, SHOP_DATABASE_USER=database, SHOP_EVENTS="")
+    said = manifests.environment(container)
     said |= {"SHOP_LISTEN": f"127.0.0.1:{port}", "SHOP_OPERATIONS": "127.0.0.1:0", **changed}
+    # Events stay in the process; the database's URL is a file, as in the pod.
+    del said["SHOP_EVENTS_FILE"]
+    secret = folder / "database"
+    secret.write_text(f"{database}\n")
+    said["SHOP_DATABASE_USER_FILE"] = str(secret)
     said |= {"OTEL_SDK_DISABLED": "true"}  # nobody takes its traces here
     log = folder / "log"
     assert container["command"] == ["bascule_shop"]
