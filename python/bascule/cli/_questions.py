@@ -14,25 +14,16 @@ __all__ = ["Question", "ask"]
 _OURS = 'service!~"grpc[.].*"'
 _ERRORS = "UNKNOWN|DEADLINE_EXCEEDED|UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS"
 
-# A rate does not see what a counter began with, and a tour is all beginning: shares are of totals.
+_RATE = f"sum by (service) (rate(grpc_requests_total{{{_OURS}}}[1m]))"
+# A rate does not see what a counter began with, and a tour is all beginning: these are of totals.
+_TOTAL = f"sum by (service) (grpc_requests_total{{{_OURS}}})"
+_FAILED = f'sum by (service) (grpc_requests_total{{{_OURS}, status=~"{_ERRORS}"}})'
+_BUCKETS = f"sum by (service, le) (grpc_request_duration_seconds_bucket{{{_OURS}}})"
+
 _QUESTIONS = (
-    (
-        "Requests a second",
-        f"sum by (service) (rate(grpc_requests_total{{{_OURS}}}[1m]))",
-        "{:.1f}",
-    ),
-    (
-        "Share of errors",
-        f'sum by (service) (grpc_requests_total{{{_OURS}, status=~"{_ERRORS}"}})'
-        f" / sum by (service) (grpc_requests_total{{{_OURS}}})",
-        "{:.2%}",
-    ),
-    (
-        "99 of 100 are faster than",
-        "histogram_quantile(0.99, "
-        f"sum by (service, le) (grpc_request_duration_seconds_bucket{{{_OURS}}}))",
-        "{:.4f} s",
-    ),
+    ("Requests a second", _RATE, "{:.1f}"),
+    ("Share of errors", f"{_FAILED} / {_TOTAL}", "{:.2%}"),
+    ("99 of 100 are faster than", f"histogram_quantile(0.99, {_BUCKETS})", "{:.4f} s"),
     ("Breakers: 0 closed, 1 open, 2 half-open", "max by (name) (circuit_breaker_state)", "{:.0f}"),
 )
 
