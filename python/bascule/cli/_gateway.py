@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import anyio
@@ -61,13 +62,15 @@ def gateway(
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
+        if check:
+            with TemporaryDirectory() as scratch:
+                found = GatewayFile.read(file, development=scratch)
+                for line in _account(found, found.gateway()):
+                    typer.echo(line)
+            return
         found = GatewayFile.read(file)
         if token is not None:
             typer.echo(_token(found, token, scope or []))
-            return
-        if check:
-            for line in _account(found, found.gateway()):
-                typer.echo(line)
             return
         configure_logging(found.log.format, level=found.log.level)
         life = GatewayApp.of(found)

@@ -87,11 +87,13 @@ class GatewayFile:
         *,
         environment: Mapping[str, str] | None = None,
         over: Mapping[str, Any] | None = None,
+        development: str | os.PathLike[str] | None = None,
     ) -> GatewayFile:
         """Read a file. Paths in it are relative to its own folder.
 
         Files that it names are read, and development files are made; nobody is connected to.
 
+        :param development: folder for development files instead of those that the file names
         :param environment: what ``${NAME}`` stands for; the process's own if None
         :param over: keys that go before those of the file, nested as there
         :raises ConfigurationError: naming file and key, if something cannot work
@@ -103,7 +105,7 @@ class GatewayFile:
             raise ConfigurationError(f"{file}: it cannot be read: {error}") from error
         said = os.environ if environment is None else environment
         try:
-            return _Reader(file, merged(document, over or {}), said).read()
+            return _Reader(file, merged(document, over or {}), said, development).read()
         except ConfigurationError as error:
             raise ConfigurationError(f"{file}: {error}") from error
 
@@ -136,9 +138,14 @@ class GatewayFile:
 
 class _Reader:
     def __init__(
-        self, file: Path, document: Mapping[str, Any], environment: Mapping[str, str]
+        self,
+        file: Path,
+        document: Mapping[str, Any],
+        environment: Mapping[str, str],
+        development: str | os.PathLike[str] | None,
     ) -> None:
         self._file = file
+        self._development = None if development is None else Path(development)
         self._folder = file.parent
         self._document = document
         self._environment = environment
@@ -189,6 +196,9 @@ class _Reader:
     def _path(self, path: str) -> Path:
         return self._folder / path
 
+    def _made(self, path: str) -> Path:
+        return self._development or self._path(path)
+
     def _optional(self, path: str | None) -> Path | None:
         return None if path is None else self._path(path)
 
@@ -212,7 +222,7 @@ class _Reader:
                     raise ConfigurationError("give either development, or certificate and key")
                 from bascule.net import development_certificate
 
-                certificate, key = development_certificate(self._path(said.development))
+                certificate, key = development_certificate(self._made(said.development))
             elif said.certificate is None or said.key is None:
                 raise ConfigurationError("give both certificate and key, or development")
             else:
@@ -258,7 +268,7 @@ class _Reader:
         if said.development is not None:
             own = {"issuer": said.issuer, "audience": said.audience}
             given = {name: value for name, value in own.items() if value is not None}
-            self._key = DevelopmentKey(self._path(said.development), **given)
+            self._key = DevelopmentKey(self._made(said.development), **given)
             return self._key.auth.keys
         if said.jwks_file is not None:
             return StaticKeys.from_file(self._path(said.jwks_file))

@@ -269,6 +269,14 @@ def test_the_shops_command_line_goes_before_its_file(
         gateway_file(peers={"payment": "p:1"})
 
 
+def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(f"{USERS}\n[tls]\ndevelopment = 'dev'\n[auth]\ndevelopment = 'dev'\n")
+    ran = CliRunner().invoke(app, ["gateway", "-c", str(path), "--check"])
+    assert (ran.exit_code, ran.output.splitlines()[0][-5:]) == (0, "(TLS)")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_check_prints_the_routes(tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
     path.write_text(PUBLIC)
