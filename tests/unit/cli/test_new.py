@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from bascule.cli._main import app
@@ -130,3 +132,18 @@ def test_a_bad_name_is_said_in_a_line() -> None:
     assert (code, said) == (2, "")
     assert complaint.startswith("bascule new: name 'Shop': use small letters and digits")
     assert len(complaint.splitlines()) == 1
+
+
+def test_the_page_names_files_that_are_made() -> None:
+    page = (Path(__file__).parents[3] / "docs/how-to/new-project.md").read_text()
+    table, _, _ = page.partition("## Run it")
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall("`(.+?)`", row)]
+    files = made("my-shop")
+    assert len(named) >= 14
+    for name in named:
+        assert any(path == name or path.startswith(name) for path in files), name
+    _, _, options = page.partition("## What you can say")
+    command = typer.main.get_command(app).commands["new"]  # type: ignore[attr-defined]
+    known = {name for each in command.params for name in each.opts if name.startswith("--")}
+    assert known - {"--help"} == set(re.findall(r"`(--\w+)", options))
