@@ -11,6 +11,7 @@ import anyio
 import typer
 
 from bascule.cli._call import Loop
+from bascule.cli._ending import ending
 from bascule.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def gateway(
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    try:
+    with ending("gateway"):
         if check:
             with TemporaryDirectory() as scratch:
                 found = GatewayFile.read(file, development=scratch)
@@ -74,9 +75,6 @@ def gateway(
             return
         configure_logging(found.log.format, level=found.log.level)
         life = GatewayApp.of(found)
-    except ConfigurationError as error:
-        typer.echo(f"bascule gateway: {error}", err=True)
-        raise typer.Exit(2) from error
     settle_memory()
     code = anyio.run(run, life, backend=loop.value)
     if code:

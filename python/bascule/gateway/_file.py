@@ -31,7 +31,7 @@ from bascule.gateway._file_schema import FileTable, LimitTable, RouteTable, Upst
 from bascule.gateway._gateway import Gateway
 from bascule.gateway._keys import StaticKeys
 from bascule.gateway._remote_keys import RemoteKeys
-from bascule.net import ClientTLS, HttpLimits, ServerTLS
+from bascule.net import ClientTLS, HttpLimits, ServerTLS, parse_address
 from bascule.resilience import BreakerSettings
 from bascule.rpc import HedgingPolicy, MethodConfig, RetryPolicy, RetryThrottling, ServiceConfig
 from bascule.rpc._descriptors import descriptor_set
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         AuthTable,
         CorsTable,
         HedgeTable,
+        HttpTable,
         LogTable,
         RetryTable,
     )
@@ -55,6 +56,12 @@ __all__ = ["GatewayFile"]
 
 #: Bytes of a secret.
 _LARGEST_SECRET = 64 * 1024
+
+#: Seconds that one part of a gateway's end may take.
+_LONGEST_END = 86_400.0
+
+#: Of any bound of a listener: what the engine can count.
+_LARGEST_BOUND = 2**31 - 1
 
 _ADDRESS_LIMIT = LimitConfig(requests=6000, per=60.0)
 
@@ -155,13 +162,26 @@ class _Reader:
         table = read_table(self._document, FileTable, self._environment)
         routes = self._routes(table)
         upstreams = {name: self._upstream(name, table, routes) for name in table.upstreams}
-        limits, http = table.limits, asdict(table.http)
-        depth = http.pop("max_json_depth")
+        limits = table.limits
+        listen = (table.listen,) if isinstance(table.listen, str) else tuple(table.listen)
+        if not listen:
+            raise ConfigurationError("listen: it is empty: give an address such as 0.0.0.0:8443")
+        for key, addresses in (
+            ("listen", listen),
+            ("operations.listen", _given(table.operations.listen)),
+        ):
+            with _at(key):
+                for address in addresses:
+                    parse_address(address)
+        for key in ("grace", "propagation"):
+            value = getattr(table, key)
+            if not 0 <= value <= _LONGEST_END:
+                raise ConfigurationError(f"{key}: {value!r}: give 0 to {_LONGEST_END:g} seconds")
         with _at("auth"):
             auth = self._auth(table.auth)
         config = GatewayConfig(
             upstreams,
-            listen=table.listen if isinstance(table.listen, str) else tuple(table.listen),
+            listen=listen,
             tls=self._tls(table),
             auth=auth,
             route=_route("route", table.route),
@@ -174,15 +194,13 @@ class _Reader:
             idempotency=self._idempotency(table),
             cors=_cors(table.cors),
             forward_headers=tuple(table.forward_headers),
-            max_json_depth=depth,
-            http=HttpLimits(**http),
+            max_json_depth=table.http.max_json_depth,
+            http=_http(table.http),
             health_path=table.operations.health_path,
             ready_path=table.operations.ready_path,
             metrics_path=table.operations.metrics_path,
             grace=table.grace,
         )
-        if not table.propagation >= 0:
-            raise ConfigurationError(f"propagation: {table.propagation!r}: give 0 or more seconds")
         return GatewayFile(
             path=self._file,
             config=config,
@@ -231,6 +249,8 @@ class _Reader:
                 name: (self._path(each.certificate), self._path(each.key))
                 for name, each in said.names.items()
             }
+            if not said.reload > 0:
+                raise ConfigurationError(f"reload: {said.reload!r}: give more than 0 seconds")
             tls = ServerTLS(
                 certificate, key, self._optional(said.client_ca), names, reload=said.reload
             )
@@ -386,6 +406,10 @@ class _Reader:
         return content
 
 
+def _given(value: str | None) -> tuple[str, ...]:
+    return () if value is None else (value,)
+
+
 @contextmanager
 def _at(key: str) -> Iterator[None]:
     """Name the key in what is said of its value."""
@@ -407,6 +431,15 @@ def _cors(said: CorsTable | None) -> CorsConfig | None:
             (*usual.expose_headers, *said.expose_headers),
             said.max_age,
         )
+
+
+def _http(said: HttpTable) -> HttpLimits:
+    values = asdict(said)
+    for key, value in values.items():
+        if not 0 < value <= _LARGEST_BOUND:
+            raise ConfigurationError(f"http.{key}: {value!r}: give more than 0")
+    del values["max_json_depth"]
+    return HttpLimits(**values)
 
 
 def _limit(key: str, said: LimitTable | bool, default: LimitConfig) -> LimitConfig | None:
