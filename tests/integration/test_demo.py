@@ -101,7 +101,7 @@ def test_prometheus_is_asked_what_the_tour_was_like() -> None:
 
 def test_an_unknown_component_is_said_in_one_line() -> None:
     done = run("--with", "consul,oracle")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("bascule demo: there is no oracle")
     assert "consul, mongo, mysql, prometheus, redis" in line

@@ -11,6 +11,7 @@ import typer
 
 from bascule.cli._call import call
 from bascule.cli._config import app as config
+from bascule.cli._ending import ending
 from bascule.cli._gateway import gateway
 from bascule.cli._new_command import new
 from bascule.cli._saga import saga
@@ -76,11 +77,10 @@ def demo(
 
     Starts the gateway and the user, product, payment and order services, asks them what a client
     would ask over HTTP/2 and TLS, and prints what they answered. The exit code is 1 if an answer
-    differs from the expected one.
+    differs from the expected one, and 2 if a server that --with names cannot be had.
     """
     from bascule.cli._account import print_account, print_serving, write_json
     from bascule.cli._demo import Account, DemoSettings, run_demo
-    from bascule.errors import BasculeError
     from bascule_shop.servers import read_components
 
     def report(account: Account) -> None:
@@ -91,7 +91,7 @@ def demo(
         if serve:
             print_serving(account)
 
-    try:
+    with ending("demo"):
         settings = DemoSettings(
             listen=listen,
             data=data,
@@ -100,8 +100,5 @@ def demo(
             components=read_components(components),
         )
         ok = anyio.run(run_demo, settings, report, backend=backend.value)
-    except BasculeError as error:
-        typer.echo(f"bascule demo: {error}", err=True)
-        raise typer.Exit(1) from error
     if not ok:
         raise typer.Exit(1)
