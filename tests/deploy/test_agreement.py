@@ -22,7 +22,12 @@ MANIFESTS: list[dict[str, Any]] = [
 ]
 OPERATIONS = 9464
 IMAGE = SERVICES["gateway"]["image"]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *DEPLOY.rglob("*.md")])
+#: All but the page on `bascule new`, which speaks of another project's files.
+DOCUMENTS = [
+    path
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *DEPLOY.rglob("*.md")])
+    if path.name != "new-project.md"
+]
 
 
 def mounted(name: str, target: str) -> str:
