@@ -152,6 +152,7 @@ class Channel:
         self._take_config(self._pool.config)
         #: For calls: see :class:`Pool`.
         self.admit, self.complete = self._pool.admit, self._pool.complete
+        self.pick = self._pool.pick
         #: The thread that may use it; 0 while nobody may.
         self._thread = 0
 
@@ -228,29 +229,18 @@ class Channel:
             headers = _with_compression(headers, compression)
         if self._trace and (_current.get() is not None or trace_variable.get() is not None):
             headers = traced(headers)
-        if not self._around_unary:
-            try:
-                reply, _, _ = await unary(self, method, request, timeout, headers, wait_for_ready)
-            except WrongLoopError:
-                raise
-            except RuntimeError as error:
-                self._require_loop(error)
-                raise
-            return reply  # type: ignore[no-any-return]
         context = ClientCallContext(method.path, headers, timeout)
-
-        async def innermost(request: Any) -> Any:
-            reply, context.peer, trailers = await unary(
-                self, method, request, context.timeout, context.pairs(), wait_for_ready
-            )
-            if trailers is not None:
-                context.trailing_metadata.extend(trailers.items())
-            return reply
-
-        proceed: Callable[[Any], Awaitable[Any]] = innermost
+        proceed: Callable[[Any], Awaitable[Any]]
+        proceed = functools.partial(unary, self, method, wait_for_ready, context)
         for each in reversed(self._around_unary):
             proceed = functools.partial(_around, each, context, proceed)
-        return await proceed(request)  # type: ignore[no-any-return]
+        try:
+            return await proceed(request)  # type: ignore[no-any-return]
+        except WrongLoopError:
+            raise
+        except RuntimeError as error:
+            self._require_loop(error)
+            raise
 
     def stream(
         self,
@@ -381,21 +371,22 @@ class Channel:
                 self._methods[method] = found
         return found
 
-    def limit(self, timeout: float | None) -> tuple[int | None, bool]:
+    def limit(self, timeout: float | None) -> tuple[int | None, bool, int]:
         """The earlier of a timeout and the enclosing cancel scopes' deadline, in
-        nanoseconds, and whether it is the scopes' own, which then end the call.
+        nanoseconds, whether it is the scopes' own, which then end the call, and the time.
         0 means that a scope is cancelled already.
         """
         if get_ident() != self._thread:
             self._require_here()
-        scope_deadline = self.driver.scope_deadline()
+        driver = self.driver
+        scope_deadline, now_ns = driver.scope_deadline(), driver.now_ns()
         if timeout is not None and timeout < _FOREVER:
-            own = self.driver.now_ns() + int(timeout * 1e9)
+            own = now_ns + int(timeout * 1e9)
             if scope_deadline * 1e9 >= own:
-                return own, False
+                return own, False, now_ns
         elif scope_deadline >= _FOREVER:
-            return None, False
-        return int(max(scope_deadline, 0.0) * 1e9), True
+            return None, False, now_ns
+        return int(max(scope_deadline, 0.0) * 1e9), True, now_ns
 
     def _require_here(self) -> None:
         """:raises ClosedError, WrongLoopError: if calls cannot be made, or not by this thread"""
