@@ -11,6 +11,7 @@ import typer
 
 from bascule.cli._call import call
 from bascule.cli._config import app as config
+from bascule.cli._doctor import doctor
 from bascule.cli._saga import saga
 from bascule.cli._serve import serve
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 
 app.command()(call)
 app.command()(serve)
+app.command()(doctor)
 app.add_typer(config, name="config")
 app.add_typer(saga, name="saga")
 

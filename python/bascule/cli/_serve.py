@@ -15,7 +15,7 @@ from bascule.errors import ConfigurationError
 if TYPE_CHECKING:
     from bascule.app import App
 
-__all__ = ["serve"]
+__all__ = ["load", "serve"]
 
 
 class LogFormat(StrEnum):
@@ -48,7 +48,7 @@ def serve(
 
     try:
         configure_logging(log.value, level=log_level)
-        app = _load(target)
+        app = load(target)
     except ConfigurationError as error:
         typer.echo(f"bascule serve: {error}", err=True)
         raise typer.Exit(2) from error
@@ -58,8 +58,11 @@ def serve(
         raise typer.Exit(code)
 
 
-def _load(target: str) -> App:
-    """:raises ConfigurationError: if there is no app"""
+def load(target: str) -> App:
+    """Import an app.
+
+    :raises ConfigurationError: if there is none
+    """
     from bascule.app import App
 
     found = imported(target, "APP", "shop.user:app")
