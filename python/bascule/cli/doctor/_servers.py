@@ -177,7 +177,7 @@ class _Look:
         if address.startswith(("mongodb:", "mongodb+srv:")):
             await self._mongo(report, address, subject)
             return
-            from bascule.sql import Database, database_micros
+        from bascule.sql import Database, database_micros
         from bascule.sql._dialects import read_url
 
         url = read_url(address)
