@@ -14,6 +14,7 @@ from bascule.cli._config import app as config
 from bascule.cli._doctor import doctor
 from bascule.cli._saga import saga
 from bascule.cli._serve import serve
+from bascule.cli._top import top
 
 __all__ = ["app"]
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(call)
 app.command()(serve)
 app.command()(doctor)
+app.command()(top)
 app.add_typer(config, name="config")
 app.add_typer(saga, name="saga")
 
