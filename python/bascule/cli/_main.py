@@ -9,6 +9,7 @@ from typing import Annotated
 import anyio
 import typer
 
+from bascule.cli._bench import bench
 from bascule.cli._call import call
 from bascule.cli._config import app as config
 from bascule.cli._doctor import doctor
@@ -30,6 +31,7 @@ app.command()(call)
 app.command()(serve)
 app.command()(doctor)
 app.command()(top)
+app.command()(bench)
 app.add_typer(config, name="config")
 app.add_typer(saga, name="saga")
 
