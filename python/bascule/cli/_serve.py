@@ -15,7 +15,7 @@ from bascule.errors import ConfigurationError
 if TYPE_CHECKING:
     from bascule.app import App
 
-__all__ = ["load", "serve"]
+__all__ = ["serve"]
 
 
 class LogFormat(StrEnum):
@@ -48,7 +48,7 @@ def serve(
 
     try:
         configure_logging(log.value, level=log_level)
-        app = load(target)
+        app = _load(target)
     except ConfigurationError as error:
         typer.echo(f"bascule serve: {error}", err=True)
         raise typer.Exit(2) from error
@@ -58,11 +58,8 @@ def serve(
         raise typer.Exit(code)
 
 
-def load(target: str) -> App:
-    """Import an app.
-
-    :raises ConfigurationError: if there is none
-    """
+def _load(target: str) -> App:
+    """:raises ConfigurationError: if there is no app"""
     from bascule.app import App
 
     found = imported(target, "APP", "shop.user:app")

@@ -37,7 +37,7 @@ def checks_of_project(
     """
     for app in apps:
         # In a process of its own: importing may do anything, and must be bounded.
-        program = "import sys; from bascule.cli._serve import load; load(sys.argv[1])"
+        program = "import sys; from bascule.cli._serve import _load; _load(sys.argv[1])"
         look = _running([sys.executable, "-c", program, app], "can be imported, and is an App")
         advice = "look at `bascule serve` with it: it would say the same"
         yield Check("project", app, look, advice, _IMPORTING)
