@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import anyio
 import typer
 
+from bascule.cli._ending import WRONG
+
 if TYPE_CHECKING:
     from bascule.net import ClientTLS
 
 __all__ = ["Loop", "call", "tls_of"]
-
-#: The exit code of a command line, a request or a target that is wrong.
-WRONG = 2
 
 
 class Loop(StrEnum):
