@@ -23,6 +23,8 @@ from betterproto2_compiler.lib.google.protobuf.compiler import (
     CodeGeneratorRequest as Betterproto2Request,
 )
 from betterproto2_compiler.plugin.parser import generate_code
+from google.api import annotations_pb2  # noqa: F401 - text has its options by name
+from google.protobuf import text_format
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
@@ -36,6 +38,7 @@ from bascule.cli.protoc_gen import generate  # noqa: E402
 
 SHOP = Path("python/bascule_shop/_generated")
 OWN = Path("python/bascule/rpc/_generated")
+NEW = Path("python/bascule/cli/_new")
 TESTS = Path("tests/generated")
 BENCHES = Path("benches/_generated")
 SHOP_PROTOS = [f"{name}/{name}.proto" for name in ("order", "payment", "product", "user")]
@@ -61,13 +64,15 @@ def main() -> int:
     )
     check = parser.parse_args().check
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    wanted = {**shop(), **own(), **tests(), **benches()}
+    interface = new_project()
+    wanted = {**shop(), **own(), **tests(), **benches(), **interface}
     found = {
         path.relative_to(ROOT): path.read_bytes()
         for folder in (SHOP, OWN, TESTS, BENCHES)
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    found |= {path: (ROOT / path).read_bytes() for path in interface if (ROOT / path).exists()}
     differing = [path for path in sorted({*wanted, *found}) if wanted.get(path) != found.get(path)]
     for path in differing:
         print(describe(path, found.get(path), wanted.get(path)))
@@ -140,6 +145,27 @@ def own() -> Files:
         files[OWN / f"{module}.py"] = ruff_format("\n".join(lines))
         files[OWN / f"{module}.pyi"] = stubs[Path(file.name.replace(".proto", "_pb2.pyi"))]
     return files
+
+
+def new_project() -> Files:
+    """Make what ``bascule new`` makes generated code of, without protoc: the interface of its template."""
+    package = Path("bascule_name/v1")
+    template = ROOT / NEW / "project/protos" / package / "bascule_name.proto.in"
+    with tempfile.TemporaryDirectory() as folder:
+        proto = Path(folder) / package / "bascule_name.proto"
+        proto.parent.mkdir(parents=True)
+        proto.write_bytes(template.read_bytes())
+        roots, protos = [folder, "protos"], [(package / proto.name).as_posix()]
+        described = parse(roots, protos).file[-1]
+        stubs = protoc(roots, ["--pyi_out=."], protos)
+    for location in described.source_code_info.location:
+        location.ClearField("span")  # names of another length would make them wrong
+    return {
+        NEW / "interface.textproto": text_format.MessageToString(described).encode(),
+        NEW / "project" / package / "bascule_name_pb2.pyi.in": stubs[
+            package / "bascule_name_pb2.pyi"
+        ],
+    }
 
 
 def tests() -> Files:

@@ -6,13 +6,16 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
 
 from bascule.errors import BasculeError, ConfigurationError
 from bascule_shop.migrations import METADATA, migrate
+
+if TYPE_CHECKING:
+    from bascule.app import App, GatewayApp
 
 __all__ = ["main"]
 
@@ -67,7 +70,9 @@ def migrate_command(
 
 @app.command()
 def serve(
-    name: Annotated[str, typer.Argument(help="Which service: user, product, payment or order.")],
+    name: Annotated[
+        str, typer.Argument(help="Which service: user, product, payment, order, or the gateway.")
+    ],
     *,
     database: Annotated[
         str | None,
@@ -75,8 +80,11 @@ def serve(
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder of the SQLite file.")] = Path("shop-data"),
     listen: Annotated[
-        str, typer.Option(help="Address; port 0 is any free one.")
-    ] = "127.0.0.1:50051",
+        str | None,
+        typer.Option(
+            help="Address; port 0 is any free one. By default 127.0.0.1:50051; the gateway's is in its file.",
+        ),
+    ] = None,
     advertise: Annotated[str | None, typer.Option(help="Address for clients, if another.")] = None,
     consul: Annotated[
         str | None, typer.Option(envvar="SHOP_CONSUL", help="HOST:PORT of the Consul agent.")
@@ -95,6 +103,10 @@ def serve(
     propagation: Annotated[
         float, typer.Option(help="Seconds between deregistering and the drain.")
     ] = 1.0,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="The gateway's file; the one that comes with the shop if none."),
+    ] = None,
     lease: Annotated[
         float,
         typer.Option(
@@ -103,20 +115,37 @@ def serve(
     ] = 30.0,
     loop: Annotated[Loop, typer.Option(help="The event loop.")] = Loop.ASYNCIO,
 ) -> None:
-    """Run one service until SIGTERM or Ctrl-C. It starts without what is away and waits for it."""
-    from bascule.app import run, settle_memory
+    """Run one service until SIGTERM or Ctrl-C. It starts without what is away and waits for it.
+
+    The gateway takes --listen, --operations, --consul and --peer over what its file says.
+    """
+    from bascule.app import GatewayApp, run, settle_memory
     from bascule.observe import configure_logging
+    from bascule_shop.gateway import gateway_file
     from bascule_shop.process import ProcessSettings, shop_app
 
+    service: App | GatewayApp
+    peers = peer or []
     try:
+        if name == "gateway":
+            file = gateway_file(
+                config,
+                listen=listen,
+                operations=operations,
+                consul=consul,
+                peers=dict(_peer(each) for each in peers),
+            )
+            configure_logging(file.log.format, level=file.log.level)
+            settle_memory()
+            raise typer.Exit(anyio.run(run, GatewayApp.of(file), backend=loop.value))
         configure_logging("json")
         settings = ProcessSettings(
             name=name,
             database=_urls([name], [database] if database else [], data)[name],
-            listen=listen,
+            listen=listen or "127.0.0.1:50051",
             advertise=advertise,
             consul=consul,
-            peers=dict(_peer(each) for each in peer or []),
+            peers=dict(_peer(each) for each in peers),
             events=events,
             operations=operations,
             propagation=propagation,

@@ -78,7 +78,7 @@ def test_the_tour_is_the_same_on_real_servers(tmp_path: Path, backend: str) -> N
 
 def test_an_unknown_component_is_said_in_one_line() -> None:
     done = run("--with", "consul,oracle")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("bascule demo: there is no oracle")
     assert "consul, mongo, mysql, redis" in line

@@ -11,6 +11,7 @@ from bascule._tasks import owned_tasks
 from bascule.errors import ConfigurationError
 from bascule.gateway._access import LineLog
 from bascule.gateway._auth import JwtAuthenticator
+from bascule.gateway._cors import Cors
 from bascule.gateway._endpoints import DeclaredEndpoint
 from bascule.gateway._idempotency import Idempotency
 from bascule.gateway._limits import RateLimit
@@ -87,7 +88,13 @@ class Gateway:
         self._access_log = access_log if access_log is not None else LineLog()
         self._channels = {
             service: Channel(
-                upstream.target, registry=registry, tls=upstream.tls, breaker=upstream.breaker
+                upstream.target,
+                registry=registry,
+                tls=upstream.tls,
+                breaker=upstream.breaker,
+                balancer=upstream.balancer,
+                service_config=upstream.service_config,
+                wait_for_ready=upstream.wait_for_ready,
             )
             for service in config.upstreams
             for upstream in [config.upstream(service)]
@@ -98,6 +105,8 @@ class Gateway:
             descriptor_set, services=config.upstreams, max_depth=config.max_json_depth
         )
         _check(config, transcoder, authenticated=authenticator is not None)
+        #: the declared routes
+        self.bindings = transcoder.bindings
         #: declared routes and Python handlers; add handlers before the gateway starts
         self.router: Router[Endpoint] = Router()
         self._declare(transcoder)
@@ -139,6 +148,7 @@ class Gateway:
             subject_limit=subject,
             idempotency=idempotency,
             tracer=tracer,
+            cors=Cors(config.cors) if config.cors is not None else None,
         )
 
     @property
@@ -175,7 +185,7 @@ class Gateway:
                     grace=config.grace,
                 )
             )
-            stack.callback(self._stop_serving)
+            stack.callback(self.leave)
             self._serving = True
             self._stack = stack.pop_all()
         return self
@@ -192,7 +202,8 @@ class Gateway:
         finally:
             self._server = None
 
-    def _stop_serving(self) -> None:
+    def leave(self) -> None:
+        """Be not ready from now on, so that load balancers send no more; what comes is still served."""
         self._serving = False
 
     def _declare(self, transcoder: Transcoder) -> None:
