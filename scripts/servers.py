@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bascule.testing.servers import (
+    AlertmanagerServer,
     ConsulServer,
     EtcdServer,
     KubeApiServer,
@@ -23,6 +24,7 @@ from bascule.testing.servers import (
     MongoJavaServer,
     MongoServer,
     NxMongoServer,
+    PrometheusServer,
     RedisServer,
     StartError,
     TemporalServer,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from bascule.testing.servers import LocalServer
 
 SERVERS: dict[str, type[LocalServer]] = {
+    "alertmanager": AlertmanagerServer,
     "consul": ConsulServer,
     "etcd": EtcdServer,
     "kube": KubeApiServer,
@@ -39,6 +42,7 @@ SERVERS: dict[str, type[LocalServer]] = {
     "mongo": NxMongoServer,
     "mongo-java": MongoJavaServer,
     "mongod": MongoServer,
+    "prometheus": PrometheusServer,
     "redis": RedisServer,
     "temporal": TemporalServer,
 }

@@ -225,13 +225,11 @@ class Life:
         return address
 
     def _samples(self) -> Iterable[Sample]:
-        yield Sample("app_ready", "1 while calls should be sent to this service", self.ready)
+        yield Sample.declared("app_ready", self.ready)
         for each in self.app.resources:
-            said = "1 while the resource is open"
-            yield Sample("resource_open", said, each.problem is None, {"resource": each.name})
+            yield Sample.declared("resource_open", each.problem is None, resource=each.name)
         for name, registered in self._registered.items():
-            said = "1 while the registry knows this instance"
-            yield Sample("app_registered", said, registered.problem is None, {"service": name})
+            yield Sample.declared("app_registered", registered.problem is None, service=name)
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase

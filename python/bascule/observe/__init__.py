@@ -1,5 +1,6 @@
 """Metrics, tracing and logging. Every exporter is imported by its first use, not with this package."""
 
+from bascule.observe._breaker_metrics import BreakerCounts as BreakerCounts
 from bascule.observe._call_metrics import CallStats as CallStats
 from bascule.observe._discovery_metrics import DiscoveryRow as DiscoveryRow
 from bascule.observe._discovery_metrics import DiscoveryStats as DiscoveryStats
@@ -11,7 +12,9 @@ from bascule.observe._logging import configure_logging as configure_logging
 from bascule.observe._logging import escape as escape
 from bascule.observe._metrics import Metrics as Metrics
 from bascule.observe._metrics import MetricSources as MetricSources
+from bascule.observe._process_metrics import CertificateState as CertificateState
 from bascule.observe._samples import Sample as Sample
+from bascule.observe._server_metrics import ServerCounts as ServerCounts
 from bascule.observe._tracing import Span as Span
 from bascule.observe._tracing import TraceContext as TraceContext
 from bascule.observe._tracing import Tracer as Tracer
