@@ -50,6 +50,11 @@ def _nanoseconds(clock: trio.abc.Clock) -> Callable[[], int]:
     return lambda: count() + offset
 
 
+def living_tasks() -> int:
+    """Tasks of the running loop that have not ended."""
+    return trio.lowlevel.current_statistics().tasks_living
+
+
 def _start(job: Job, scope: anyio.CancelScope) -> Awaitable[None]:
     """The task was given a context of its own before it woke."""
     return job.start(scope)
