@@ -15,7 +15,8 @@ from bascule.config import Config
 from bascule.discovery import Registration
 from bascule.errors import ClosedError, ConfigurationError
 from bascule.net import parse_address
-from bascule.observe import Sample
+from bascule.net._watch import watched_loop
+from bascule.observe import Sample, shared_metrics
 from bascule.rpc import HealthService, ReflectionService, Server
 
 if TYPE_CHECKING:
@@ -138,16 +139,19 @@ class Life:
             if isinstance(config, Config):
                 app.metrics.add_samples(config.samples)
             logger.info("configuration is loaded", extra={"app": app.name})
+        await stack.enter_async_context(watched_loop(app.metrics))
+        await stack.enter_async_context(shared_metrics(app.metrics))
         operations = _given(app.operations)
         if operations is not None:
             server = operations_server(operations, app.metrics, lambda: self.ready, self.status)
             await stack.enter_async_context(server)
+            app.metrics.add_server(server, "operations")
             self.operations = server.addresses[0]
             extra = {"app": app.name, "address": self.operations}
             logger.info("operations are served", extra=extra)
         await stack.enter_async_context(self._resources.opened())
         self._server = self._make_server(_given(app.services))
-        app.metrics.add_calls(self._server.stats)
+        app.metrics.add_server(self._server)
         app.metrics.add_samples(self._samples)
         await stack.enter_async_context(self._server)
         self._enter(Phase.SERVING)

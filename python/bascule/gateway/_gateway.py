@@ -20,7 +20,8 @@ from bascule.gateway._router import Router
 from bascule.gateway._stats import GatewayStats
 from bascule.gateway._transcode import Transcoder
 from bascule.net import HttpLimits, HttpServer
-from bascule.observe import Metrics
+from bascule.net._watch import watched_loop
+from bascule.observe import Metrics, shared_metrics
 from bascule.resilience import RedisClient, SharedRateLimiter
 from bascule.rpc import Channel, Method
 
@@ -125,9 +126,10 @@ class Gateway:
             [limit for limit in (address, subject) if limit is not None], idempotency
         )
         self.metrics.add_http(stats)
-        for channel in self._channels.values():
-            self.metrics.add_calls(channel.stats, side="client")
-        self.metrics.add_breakers(self._breakers)
+        for service, channel in self._channels.items():
+            self.metrics.add_channel(channel, service)
+        if self._shared is not None:
+            self.metrics.add_breakers(self._breakers)
         #: the handler itself: ``async (HttpRequest) -> HttpResponse``, of use without a listener too
         self.handle: Callable[[HttpRequest], Awaitable[HttpResponse]] = Pipeline(
             self.router,
@@ -158,6 +160,8 @@ class Gateway:
         """
         config = self.config
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(watched_loop(self.metrics))
+            await stack.enter_async_context(shared_metrics(self.metrics))
             tasks = await stack.enter_async_context(owned_tasks())
             stack.callback(tasks.cancel_scope.cancel)
             tasks.start_soon(self._access_log.run)
@@ -175,6 +179,7 @@ class Gateway:
                     grace=config.grace,
                 )
             )
+            self.metrics.add_server(self._server, "gateway")
             stack.callback(self._stop_serving)
             self._serving = True
             self._stack = stack.pop_all()
@@ -218,14 +223,8 @@ class Gateway:
             self.router.get(config.metrics_path, metrics_text(self.metrics))
 
     def _breakers(self) -> Iterable[tuple[str, str]]:
-        """Name and state of each endpoint's breaker: as many as there are endpoints."""
         if self._shared is not None:
             yield "redis for limits", self._shared.breaker_state
-        for service, channel in self._channels.items():
-            if self.config.upstream(service).breaker is not None:
-                for endpoint in channel.snapshot().subchannels:
-                    if endpoint.breaker is not None:
-                        yield f"{service}@{endpoint.address}", endpoint.breaker
 
     async def _is_ready(self) -> bool:
         return self._serving and (self._ready is None or await self._ready())

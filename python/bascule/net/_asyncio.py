@@ -36,6 +36,11 @@ WRITE_HIGH_WATER = 256 * 1024
 TLS_HANDSHAKE_TIMEOUT = 10.0
 
 
+def living_tasks() -> int:
+    """Tasks of the running loop that have not ended."""
+    return len(asyncio.all_tasks())
+
+
 def _handshake_timeout(tls: ssl.SSLContext | None) -> float | None:
     """Asyncio refuses a timeout for a handshake that will not be."""
     return None if tls is None else TLS_HANDSHAKE_TIMEOUT

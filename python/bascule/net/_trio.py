@@ -38,6 +38,11 @@ TLS_HANDSHAKE_TIMEOUT = 10.0
 _new_scope = cast("Callable[[], anyio.CancelScope]", trio.CancelScope)
 
 
+def living_tasks() -> int:
+    """Tasks of the running loop that have not ended."""
+    return trio.lowlevel.current_statistics().tasks_living
+
+
 def _start(job: Job, scope: anyio.CancelScope) -> Awaitable[None]:
     """The task was given a context of its own before it woke."""
     return job.start(scope)

@@ -6,6 +6,7 @@ from bascule.observe._discovery_metrics import DiscoveryRow as DiscoveryRow
 from bascule.observe._discovery_metrics import DiscoveryStats as DiscoveryStats
 from bascule.observe._event_metrics import EventRow as EventRow
 from bascule.observe._event_metrics import EventStats as EventStats
+from bascule.observe._exposition import Exposition as Exposition
 from bascule.observe._http_metrics import HttpRow as HttpRow
 from bascule.observe._http_metrics import HttpStats as HttpStats
 from bascule.observe._logging import configure_logging as configure_logging
@@ -13,8 +14,10 @@ from bascule.observe._logging import escape as escape
 from bascule.observe._metrics import Metrics as Metrics
 from bascule.observe._metrics import MetricSources as MetricSources
 from bascule.observe._process_metrics import CertificateState as CertificateState
+from bascule.observe._process_metrics import thread_states as thread_states
 from bascule.observe._samples import Sample as Sample
 from bascule.observe._server_metrics import ServerCounts as ServerCounts
+from bascule.observe._sharing import shared_metrics as shared_metrics
 from bascule.observe._tracing import Span as Span
 from bascule.observe._tracing import TraceContext as TraceContext
 from bascule.observe._tracing import Tracer as Tracer

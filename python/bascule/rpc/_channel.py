@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -11,6 +12,7 @@ import anyio
 from bascule import _core
 from bascule.errors import ClosedError, ConfigurationError, WrongLoopError
 from bascule.net._link import open_driver
+from bascule.net._tls import shown_certificates
 from bascule.observe import trace_variable
 from bascule.rpc._attempt_stream import open_stream
 from bascule.rpc._call import unary
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from bascule.discovery import MemoryRegistry, Resolver
     from bascule.net import ClientTLS
     from bascule.net._link import Driver
+    from bascule.observe import CertificateState
     from bascule.resilience import BreakerSettings
     from bascule.rpc._client_stream import Stream
     from bascule.rpc._context import MetadataLike, MetadataValue
@@ -163,6 +166,7 @@ class Channel:
         self.driver: Driver = await self._manager.__aenter__()
         self._token = anyio.lowlevel.current_token()
         self._thread = get_ident()
+        self.stats.align(time.time_ns() - self.driver.now_ns())
         self._pool.open(
             Terms(
                 self.driver,
@@ -324,6 +328,10 @@ class Channel:
             timeout = left if timeout is None else min(left, timeout)
         return self.stream(method, timeout=timeout, metadata=metadata)
 
+    def certificates(self, name: str) -> list[CertificateState]:
+        """The certificates that it shows to servers, for metrics: those of ``name``."""
+        return shown_certificates(self._tls, name)
+
     def snapshot(self) -> ChannelSnapshot:
         """What the channel, its resolver and each endpoint do at this moment."""
         pool, attempts = self._pool, self.attempts
@@ -342,6 +350,8 @@ class Channel:
                 pushed_back=attempts.pushed_back,
                 tokens=attempts.tokens,
             ),
+            waiting=pool.waiting,
+            refused=pool.refused(),
         )
 
     async def wait_for_state(self, *states: ConnectivityState) -> ConnectivityState:

@@ -228,6 +228,11 @@ class Pool:
         age = None if updated_ns is None else (self._driver.now_ns() - updated_ns) / 1e9
         return ResolverSnapshot(type(self.resolver).__name__, age, self._unresolved, self.config)
 
+    def refused(self) -> dict[str, int]:
+        """Calls refused before anything was sent, by reason."""
+        limited, broken = self._policy.refused()
+        return {"rate_limited": limited, "breaker_open": broken}
+
     def subchannel_snapshots(self) -> tuple[SubchannelSnapshot, ...]:
         """What is known of each endpoint."""
         return tuple(
@@ -243,6 +248,7 @@ class Pool:
                 breaker=None if self._breaker is None else row.breaker,
                 ejected=row.ejected_until is not None,
                 latency=row.latency,
+                breaker_counts=row.counts,
             )
             for row in endpoint_snapshots(self._policy)
             if (subchannel := self.subchannels.get(row.address)) is not None
