@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,14 +10,13 @@ import anyio
 import msgspec
 import pytest
 import sqlalchemy as sa
+from tests.pages import load
 
 import bascule.events
 from bascule.events import MemoryEventBus, OutboxRelay, Redelivery, RedisEventBus, SqlOutbox
 from bascule.sql import Database
 
 pytestmark = pytest.mark.anyio
-
-PAGE = Path(__file__).parents[3] / "docs/how-to/events.md"
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +25,7 @@ def page() -> SimpleNamespace:
     known |= {
         name: value for name, value in vars(bascule.events).items() if not name.startswith("_")
     }
-    for sample in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
-        exec(sample, known)
+    load("docs/how-to/events.md", known)
     return SimpleNamespace(**known)
 
 

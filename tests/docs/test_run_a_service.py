@@ -1,26 +1,26 @@
-"""The sample of docs/how-to/run-a-service.md works as it stands there."""
+"""The samples of docs/how-to/run-a-service.md work as they stand there."""
 
 from __future__ import annotations
 
 import json
-import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+import anyio
+import pytest
+from tests.pages import blocks, load
+
+page = load("docs/how-to/run-a-service.md", globals())
 
 
-def test_the_sample(tmp_path: Path) -> None:
-    page = (ROOT / "docs/how-to/run-a-service.md").read_text()
-    sample = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
-    generated = [
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})",
-        "from tests.generated.echo_bascule import EchoBase",
-        "from tests.generated.echo_pb2 import EchoReply",
-    ]
-    (tmp_path / "my_service.py").write_text("\n".join([*generated, sample]))
+def test_as_a_process(tmp_path: Path, echo: list[Path]) -> None:
+    sample = next(each.text for each in blocks("docs/how-to/run-a-service.md") if each.sample)
+    for file in echo:
+        shutil.copy(file, tmp_path)
+    (tmp_path / "my_service.py").write_text(sample)
     (tmp_path / "greeting.txt").write_text("Hello, ")
     command = "from bascule.cli import main; main()"
     with subprocess.Popen(
@@ -40,3 +40,14 @@ def test_the_sample(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert events[-4:] == ["leaving", "draining", "stopped", "ended"]
+
+
+@pytest.mark.anyio
+async def test_beside_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "greeting.txt").write_text("Hello, ")
+    monkeypatch.chdir(tmp_path)
+    with anyio.fail_after(60):
+        await page.two()
+    assert "127.0.0.1" in capsys.readouterr().out

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import msgspec
+import pymongo
 import pytest
 import sqlalchemy as sa
+from tests.pages import Session, load
+from tests.servers import running
 
 import bascule.saga
-from bascule.rpc import Channel
-from bascule.saga import SagaCall, SagaClientInterceptor, SagaState
+from bascule.saga import SagaCall, SagaState
 from bascule.sql import Database
+from bascule.testing.servers import NxMongoServer
 
 pytestmark = pytest.mark.anyio
-
-PAGE = Path(__file__).parents[3] / "docs/how-to/sagas.md"
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -74,14 +74,9 @@ def page(tmp_path: Path) -> SimpleNamespace:
         "taken": taken,
         "take": lambda request: sa.insert(taken).values(request=request),
         "Shop": Shop,
-        "Channel": Channel,
-        "SagaClientInterceptor": SagaClientInterceptor,
     }
-    text = PAGE.read_text().replace("mysql://shop:secret@db/orders", f"sqlite:///{tmp_path}/o.db")
-    for sample in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        # Those of MongoDB and of a channel need servers: tests/unit/saga/test_barrier.py has them.
-        if not sample.startswith(("barrier = ", "Channel(")):
-            exec(sample, known)
+    where = {"mysql://shop:secret@db/orders": f"sqlite:///{tmp_path}/o.db"}
+    load("docs/how-to/sagas.md", known, where)
     return SimpleNamespace(**known)
 
 
@@ -121,3 +116,54 @@ async def test_the_check_has_an_invariant_that_can_fail(
         await check.invariant(SimpleNamespace(state=SagaState.COMPLETED))
         with pytest.raises(AssertionError):
             await check.invariant(SimpleNamespace(state=SagaState.UNDONE))
+
+
+def test_mongos_barrier_lets_a_call_have_its_effect_once(page: SimpleNamespace) -> None:
+    call, undo = SagaCall("o-1", "stock", "action"), SagaCall("o-1", "stock", "compensation")
+    with running(NxMongoServer) as server, pymongo.MongoClient(server.url) as client:
+        products = client.page.products
+        products.insert_one({"_id": "prd_1", "stock": 3})
+        page.take_two(products, call)
+        page.take_two(products, call)
+        assert products.find_one()["stock"] == 1
+        page.give_two_back(products, undo)
+        assert products.find_one()["stock"] == 3
+
+
+async def test_the_channel_tells_of_the_saga(page: SimpleNamespace) -> None:
+    async with page.stock_channel() as channel:
+        assert "stock" in repr(channel.snapshot())
+
+
+async def park(url: str) -> None:
+    """Make a database in which the runs o-1 and o-2 wait for a person."""
+
+    class Context(msgspec.Struct, frozen=True):
+        total: int = 700
+
+    async def do(context: Any, call: Any) -> None:
+        if call.step == "payment":
+            raise ValueError("refused")
+
+    async def undo(context: Any, call: Any) -> None:
+        raise ValueError("the payment service is away")
+
+    saga = bascule.saga.Saga("create-order", Context).step("order", do, undo).step("payment", do)
+    metadata = sa.MetaData()
+    tables = bascule.saga.saga_tables(metadata)
+    async with Database(url, metadata) as database:
+        await database.write(metadata.create_all)
+        log = bascule.saga.SqlSagaLog(database, tables)
+        coordinator = bascule.saga.SagaCoordinator(log, backoff=bascule.saga.Backoff(attempts=1))
+        for saga_id in ("o-1", "o-2"):
+            with pytest.raises(bascule.saga.SagaParkedError):
+                await coordinator.run(saga, Context(), saga_id=saga_id)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/orders.db"
+    anyio.run(park, url)
+    with Session(tmp_path) as session:
+        session.replace("mysql://shop:secret@db/orders", url)
+        said = session.walk("docs/how-to/sagas.md")
+    assert "o-2" in said
