@@ -45,7 +45,7 @@ async def run(app: App) -> int:
 
     Signals are for the main thread; in any other one it runs until it is cancelled.
     """
-    life = Life(app)
+    life = Life(app, whole_process=True)
     code: int = ExitCode.STOPPED
     try:
         async with anyio.create_task_group() as tasks:

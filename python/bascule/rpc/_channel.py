@@ -11,7 +11,7 @@ import anyio
 from bascule import _core
 from bascule.errors import ClosedError, ConfigurationError, WrongLoopError
 from bascule.net._link import open_driver
-from bascule.observe import trace_variable
+from bascule.observe import trace_variable, tracer_variable
 from bascule.rpc._attempt_stream import open_stream
 from bascule.rpc._call import unary
 from bascule.rpc._codec import codec_for
@@ -26,6 +26,7 @@ from bascule.rpc._service_config import ServiceConfig
 from bascule.rpc._snapshot import AttemptsSnapshot, ChannelSnapshot, ConnectivityState
 from bascule.rpc._subchannel import ConnectionBackoff, Terms
 from bascule.rpc._target import resolve_target
+from bascule.rpc._tracing import ClientTracing, begin_call, end_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from bascule.discovery import MemoryRegistry, Resolver
     from bascule.net import ClientTLS
     from bascule.net._link import Driver
+    from bascule.observe import Span
     from bascule.resilience import BreakerSettings
     from bascule.rpc._client_stream import Stream
     from bascule.rpc._context import MetadataLike, MetadataValue
@@ -133,6 +135,8 @@ class Channel:
         )
         self._trace = propagate_trace
         self._interceptors = tuple(interceptors)
+        #: Whether its calls have spans by a tracer of the channel's own.
+        self._has_tracing = any(isinstance(each, ClientTracing) for each in interceptors)
         self._around_unary = [
             each for each in interceptors if type(each).unary is not ClientInterceptor.unary
         ]
@@ -226,23 +230,66 @@ class Channel:
         headers = self._metadata if metadata is None else self._merge(metadata)
         if compression is not None:
             headers = _with_compression(headers, compression)
-        if self._trace and (_current.get() is not None or trace_variable.get() is not None):
-            headers = traced(headers)
-        if not self._around_unary:
-            try:
-                reply, _, _ = await unary(self, method, request, timeout, headers, wait_for_ready)
-            except WrongLoopError:
-                raise
-            except RuntimeError as error:
-                self._require_loop(error)
-                raise
-            return reply  # type: ignore[no-any-return]
+        if self._trace:
+            tracer = tracer_variable.get()
+            if tracer is not None and not self._has_tracing:
+                span, headers = begin_call(tracer, method.path, headers)
+                if span is not None:
+                    return await self._recorded(
+                        span, method, request, timeout, headers, wait_for_ready
+                    )
+            elif _current.get() is not None or trace_variable.get() is not None:
+                headers = traced(headers)
+        if self._around_unary:
+            context = ClientCallContext(method.path, headers, timeout)
+            return await self._intercepted(context, method, request, wait_for_ready)
+        try:
+            reply, _, _ = await unary(self, method, request, timeout, headers, wait_for_ready)
+        except WrongLoopError:
+            raise
+        except RuntimeError as error:
+            self._require_loop(error)
+            raise
+        return reply  # type: ignore[no-any-return]
+
+    async def _recorded(
+        self,
+        span: Span,
+        method: Method[Request, Reply],
+        request: Request,
+        timeout: float | None,
+        headers: list[tuple[str, MetadataValue]] | None,
+        wait_for_ready: bool | None,
+    ) -> Reply:
+        """Make a call in a span of its own."""
         context = ClientCallContext(method.path, headers, timeout)
+        span.enter()
+        try:
+            reply = await self._intercepted(context, method, request, wait_for_ready)
+        except BaseException as error:
+            end_call(span, context.peer, error)
+            raise
+        end_call(span, context.peer, None)
+        return reply
+
+    async def _intercepted(
+        self,
+        context: ClientCallContext,
+        method: Method[Request, Reply],
+        request: Request,
+        wait_for_ready: bool | None,
+    ) -> Reply:
+        """Make a call with what wants to be around it."""
 
         async def innermost(request: Any) -> Any:
-            reply, context.peer, trailers = await unary(
-                self, method, request, context.timeout, context.pairs(), wait_for_ready
-            )
+            try:
+                reply, context.peer, trailers = await unary(
+                    self, method, request, context.timeout, context.pairs(), wait_for_ready
+                )
+            except RuntimeError as error:
+                if not isinstance(error, WrongLoopError):
+                    self._require_loop(error)
+                raise
             if trailers is not None:
                 context.trailing_metadata.extend(trailers.items())
             return reply
@@ -270,12 +317,17 @@ class Channel:
         headers = self._merge(metadata)
         if compression is not None:
             headers = _with_compression(headers, compression)
+        interceptors = self._interceptors
         if self._trace:
-            headers = traced(headers)
+            tracer = tracer_variable.get()
+            if tracer is not None and not self._has_tracing:
+                interceptors = (ClientTracing(tracer), *interceptors)
+            else:
+                headers = traced(headers)
         if timeout is None:
             timeout = self._timeout
         context = ClientCallContext(method.path, headers, timeout)
-        stream = open_stream(self, method, context, self._interceptors)
+        stream = open_stream(self, method, context, interceptors)
         if wait_for_ready is not None:
             stream.wait_for_ready = wait_for_ready
         return stream

@@ -233,6 +233,19 @@ def traced(
     return [*headers, *own]
 
 
+_TRACE_NAMES = frozenset({"traceparent", "tracestate"})
+
+
+def with_trace(
+    headers: list[tuple[str, MetadataValue]] | None, trace: TraceContext
+) -> list[tuple[str, MetadataValue]]:
+    """Metadata of a call that belongs to this trace, whatever it said of any before."""
+    own = _pairs_of(trace)
+    if not headers:
+        return own
+    return [*(each for each in headers if each[0] not in _TRACE_NAMES), *own]
+
+
 def _pairs_of(trace: TraceContext) -> list[tuple[str, MetadataValue]]:
     parent = ("traceparent", trace.traceparent)
     return [parent, ("tracestate", trace.state)] if trace.state else [parent]

@@ -10,6 +10,7 @@ import anyio.to_thread
 import sqlalchemy as sa
 
 from bascule.errors import CommitUnknownError, ConfigurationError, DatabaseUnavailableError
+from bascule.observe import SpanKind, add_event, span, tracer_variable
 from bascule.sql._dialects import (
     Fault,
     Timeouts,
@@ -24,6 +25,8 @@ from bascule.sql._stats import DatabaseStats
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+    from bascule.observe import AttributeValue
 
 __all__ = ["Database"]
 
@@ -85,6 +88,8 @@ class Database:
         parsed = read_url(url)
         self.name = shown(parsed)
         self.dialect = parsed.get_backend_name()
+        self._names = f"read {_short(parsed)}", f"write {_short(parsed)}"
+        self._attributes = _attributes(parsed)
         is_sqlite = self.dialect == "sqlite"
         # SQLite's writers queue here, in order, rather than in SQLite, whose waiters sleep and poll.
         readers = max(1, pool_size - 1) if is_sqlite else pool_size
@@ -153,6 +158,16 @@ class Database:
         *,
         writes: bool,
     ) -> ResultT:
+        if tracer_variable.get() is None:
+            return await self._run_until(work, permits, writes)
+        # Not by itself: what looks at a database from time to time is no trace.
+        with span(self._names[writes], self._attributes, kind=SpanKind.CLIENT, begins=False):
+            return await self._run_until(work, permits, writes)
+
+    async def _run_until(
+        self, work: Callable[[sa.Connection], ResultT], permits: anyio.Semaphore, writes: bool
+    ) -> ResultT:
+        """Run a transaction until it is neither lost nor in the way of others, within limits."""
         attempt, latest = 1, anyio.current_time() + self._patience
         while True:
             try:
@@ -166,6 +181,7 @@ class Database:
                         f"given up after {attempt} attempts: {error.__cause__}",
                     ) from error.__cause__
             self.stats.reruns += 1
+            add_event("rerun", {"attempt": attempt + 1})
             # The permit is free meanwhile: whoever held the lock may need it.
             await anyio.sleep(random.uniform(0.0, _PAUSE * 2**attempt))  # noqa: S311 - no secret
             attempt += 1
@@ -232,6 +248,26 @@ class Database:
             if fault is Fault.SLOW:
                 raise DatabaseUnavailableError(self.name, fault.value, str(error.orig)) from error
             raise _RerunError(fault) from error
+
+
+def _attributes(url: sa.URL) -> dict[str, AttributeValue]:
+    """What spans say of a database: never a statement's values, which may be anybody's data.
+
+    Source: OpenTelemetry's semantic conventions for databases.
+    """
+    attributes: dict[str, AttributeValue] = {
+        "db.system": url.get_backend_name(),
+        "db.namespace": _short(url),
+    }
+    if url.host:
+        attributes["server.address"] = url.host
+    if url.port:
+        attributes["server.port"] = url.port
+    return attributes
+
+
+def _short(url: sa.URL) -> str:
+    return (url.database or "").rpartition("/")[2] or "memory"
 
 
 class _RerunError(Exception):
