@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from bascule.testing.servers import (
     ConsulServer,
     EtcdServer,
+    JaegerServer,
     KubeApiServer,
     MariaDBServer,
     MissingProgramError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 SERVERS: dict[str, type[LocalServer]] = {
     "consul": ConsulServer,
     "etcd": EtcdServer,
+    "jaeger": JaegerServer,
     "kube": KubeApiServer,
     "mariadb": MariaDBServer,
     "mongo": NxMongoServer,
@@ -78,6 +80,8 @@ def where(server: LocalServer) -> str:
     match server:
         case MariaDBServer():
             return server.url()
+        case JaegerServer():
+            return f"{server.url}  OTEL_EXPORTER_OTLP_ENDPOINT={server.endpoint}"
         case KubeApiServer():
             return f"{server.url}  KUBECONFIG={server.kubeconfig}"
         case TemporalServer():

@@ -30,7 +30,7 @@ class Spans:
     async def until(self, count: int) -> Sequence[ReadableSpan]:
         """All spans, once there are so many."""
         with anyio.fail_after(30):
-            while len(ended := await self.all()) < count:
+            while len(ended := await self.all()) < count:  # noqa: ASYNC110 (nobody tells)
                 await anyio.sleep(0.005)
         return ended
 

@@ -262,13 +262,14 @@ class _Recorded:
             trace_variable.reset(self._tokens[0])
             otel_context.detach(self._tokens[1])
         if failure is not None:
-            described = failure
             if isinstance(failure, BaseException):
+                self._span.set_attribute("error.type", type(failure).__qualname__)
+                described = type(failure).__name__
                 if recorded_first(failure):
                     self._span.record_exception(failure)
-                self._span.set_attribute("error.type", type(failure).__qualname__)
-                described = f"{type(failure).__name__}: {failure}"
-            self._span.set_status(otel.StatusCode.ERROR, str(described))
+                    described = f"{described}: {failure}"
+                failure = described
+            self._span.set_status(otel.StatusCode.ERROR, failure)
         self._span.end()
 
 

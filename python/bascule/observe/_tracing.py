@@ -24,6 +24,7 @@ __all__ = [
     "SpanKind",
     "Tracer",
     "add_event",
+    "begin_span",
     "current_tracer",
     "recorded_first",
     "span",
@@ -173,6 +174,26 @@ def span(
     return _Around(name, attributes, kind, begins, links)
 
 
+def begin_span(
+    name: str,
+    attributes: Attributes | None,
+    kind: SpanKind,
+    *,
+    begins: bool = True,
+    links: Sequence[TraceContext] = (),
+) -> Span:
+    """Enter a span as :func:`span` does, for those who know better what counts as a failure."""
+    tracer = tracer_variable.get()
+    if tracer is None:
+        return _NOTHING
+    parent = tracer.current()
+    if (not begins) if parent is None else (not parent.sampled):
+        return _NOTHING
+    started = tracer.start(name, parent, kind, attributes, links=links)
+    started.enter()
+    return started
+
+
 class _Around:
     __slots__ = ("_attributes", "_begins", "_kind", "_links", "_name", "_span")
 
@@ -192,16 +213,10 @@ class _Around:
         self._span: Span = _NOTHING
 
     def __enter__(self) -> Span:
-        tracer = tracer_variable.get()
-        if tracer is None:
-            return _NOTHING
-        parent = tracer.current()
-        if (not self._begins) if parent is None else (not parent.sampled):
-            return _NOTHING
-        started = tracer.start(self._name, parent, self._kind, self._attributes, links=self._links)
-        started.enter()
-        self._span = started
-        return started
+        self._span = begin_span(
+            self._name, self._attributes, self._kind, begins=self._begins, links=self._links
+        )
+        return self._span
 
     def __exit__(
         self,

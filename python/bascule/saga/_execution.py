@@ -276,7 +276,7 @@ class Execution(Generic[ContextT]):
         started = anyio.current_time()
         ok = False
         changes = None
-        doing = step.name if call.op == "action" else f"undo {step.name}"
+        doing = f"{'step' if call.op == 'action' else 'undo'} {step.name}"
         about: dict[str, AttributeValue] = {
             "saga.name": self.saga.name,
             "saga.id": call.saga_id,

@@ -10,7 +10,8 @@ import anyio.to_thread
 import sqlalchemy as sa
 
 from bascule.errors import CommitUnknownError, ConfigurationError, DatabaseUnavailableError
-from bascule.observe import SpanKind, add_event, span, tracer_variable
+from bascule.observe import SpanKind, add_event, tracer_variable
+from bascule.observe._tracing import begin_span, recorded_first
 from bascule.sql._dialects import (
     Fault,
     Timeouts,
@@ -161,8 +162,14 @@ class Database:
         if tracer_variable.get() is None:
             return await self._run_until(work, permits, writes)
         # Not by itself: what looks at a database from time to time is no trace.
-        with span(self._names[writes], self._attributes, kind=SpanKind.CLIENT, begins=False):
-            return await self._run_until(work, permits, writes)
+        around = begin_span(self._names[writes], self._attributes, SpanKind.CLIENT, begins=False)
+        try:
+            result = await self._run_until(work, permits, writes)
+        except BaseException as error:
+            around.end(_failure(error))
+            raise
+        around.end()
+        return result
 
     async def _run_until(
         self, work: Callable[[sa.Connection], ResultT], permits: anyio.Semaphore, writes: bool
@@ -264,6 +271,19 @@ def _attributes(url: sa.URL) -> dict[str, AttributeValue]:
     if url.port:
         attributes["server.port"] = url.port
     return attributes
+
+
+def _failure(error: BaseException) -> BaseException | str | None:
+    """Why a transaction counts as failed: not for what its own function has raised, or a constraint has
+    refused. The database did as it was told, and the caller knows what that means.
+    """
+    if isinstance(error, (DatabaseUnavailableError, CommitUnknownError)):
+        return error
+    if not isinstance(error, sa.exc.DBAPIError):
+        return None
+    # Never recorded as it is, here or further out: databases put values into their messages.
+    recorded_first(error)
+    return None if isinstance(error, sa.exc.IntegrityError) else type(error).__name__
 
 
 def _short(url: sa.URL) -> str:

@@ -170,19 +170,22 @@ async def test_a_span_is_around_each_handler_and_continues_that_of_who_made_the_
 
 
 async def test_a_batch_has_one_span_with_a_link_to_who_made_each_event() -> None:
-    handled = anyio.Event()
+    begun, go_on = anyio.Event(), anyio.Event()
 
     async def take(events: Sequence[Event[UserCreated]]) -> None:
-        handled.set()
+        begun.set()
+        await go_on.wait()
 
     async with recorded() as spans:
         async with MemoryEventBus(tracer=spans.tracer) as bus:
             bus.subscribe_batches(USER_CREATED, take, name="batches")
+            await bus.publish(created("first"))
+            await begun.wait()
             for key in "ab":
                 with span("work"):
                     await bus.publish(created(key))
-            await handled.wait()
-        batch = await spans.one("process user.created")
+            go_on.set()
+        _, batch = await spans.named("process user.created")
         makers = await spans.named("create user.created")
     assert batch.parent is None
     assert {link.context.span_id for link in batch.links} == {
