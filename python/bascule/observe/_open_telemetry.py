@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import threading
+from random import getrandbits
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -46,6 +46,7 @@ _SAMPLED = otel.TraceFlags(otel.TraceFlags.SAMPLED)
 _NOT_SAMPLED = otel.TraceFlags(otel.TraceFlags.DEFAULT)
 _KINDS = [otel.SpanKind(kind.value) for kind in SpanKind]
 _NOTHING_YET = otel_context.Context()
+_LOWER_HALF = 2**64 - 1
 
 
 class OpenTelemetryTracer:
@@ -93,7 +94,7 @@ class OpenTelemetryTracer:
         )
         self._start_span = self._provider.get_tracer("bascule").start_span
         self._bound = self._sampling.bound
-        self._by_parent = self._sampling.by_parent
+        self.by_parent = self._sampling.by_parent
 
     @property
     def service(self) -> str:
@@ -176,16 +177,16 @@ class OpenTelemetryTracer:
     ) -> Span:
         """Begin a span. See :class:`Tracer`."""
         if parent is None:
-            root = TraceContext.root(sampled=True)
-            if trace_id is not None:
-                root = root._replace(trace_id=trace_id)
-            if int(root.trace_id[16:], 16) >= self._bound:
-                return _Unrecorded(root._replace(sampled=False))
-            self._ids.next.trace_id = int(root.trace_id, 16)
+            number = getrandbits(128) or 1 if trace_id is None else int(trace_id, 16)
+            if number & _LOWER_HALF >= self._bound:
+                return _Unrecorded(
+                    TraceContext(trace_id or f"{number:032x}", f"{getrandbits(64) or 1:016x}")
+                )
+            self._ids.next.trace_id = number
             around = _NOTHING_YET
         else:
             if not (
-                parent.sampled if self._by_parent else int(parent.trace_id[16:], 16) < self._bound
+                parent.sampled if self.by_parent else int(parent.trace_id[16:], 16) < self._bound
             ):
                 return _Unrecorded(parent._replace(sampled=False) if parent.sampled else parent)
             around = _within(parent)
@@ -206,13 +207,13 @@ class OpenTelemetryTracer:
 class _Unrecorded:
     """A span of a trace that is not sampled: what its parts have to know of it, and no more."""
 
-    __slots__ = ("_tokens", "context")
+    __slots__ = ("_token", "context")
 
     recording = False
 
     def __init__(self, context: TraceContext) -> None:
         self.context = context
-        self._tokens: tuple[Any, Any] | None = None
+        self._token: Token[TraceContext | None] | None = None
 
     def set(self, attributes: Attributes) -> None:
         pass
@@ -224,12 +225,12 @@ class _Unrecorded:
         pass
 
     def enter(self) -> None:
-        self._tokens = trace_variable.set(self.context), otel_context.attach(_UNSAMPLED)
+        # Spans by OpenTelemetry's API within are not recorded either: see the sampler.
+        self._token = trace_variable.set(self.context)
 
     def end(self, failure: BaseException | str | None = None) -> None:
-        if self._tokens is not None:
-            trace_variable.reset(self._tokens[0])
-            otel_context.detach(self._tokens[1])
+        if self._token is not None:
+            trace_variable.reset(self._token)
 
 
 class _Recorded:
@@ -281,7 +282,7 @@ class _Ids(RandomIdGenerator):
 
     def generate_trace_id(self) -> int:
         chosen: int | None = self.next.__dict__.pop("trace_id", None)
-        return chosen or random.getrandbits(128) or 1
+        return chosen or getrandbits(128) or 1
 
     def is_trace_id_random(self) -> bool:
         return True
@@ -305,59 +306,18 @@ class _SameDecision(Sampler):
         trace_state: otel.TraceState | None = None,
     ) -> SamplingResult:
         parent = otel.get_current_span(parent_context).get_span_context()
+        here = None if parent_context is _NOTHING_YET else current_trace()
         if parent.is_valid and self._sampling.by_parent:
             chosen = parent.trace_flags.sampled
+        elif here is not None and self._sampling.by_parent:
+            chosen = here.sampled
         else:
-            chosen = (trace_id & (2**64 - 1)) < self._bound
+            chosen = trace_id & _LOWER_HALF < self._bound
         decision = Decision.RECORD_AND_SAMPLE if chosen else Decision.DROP
         return SamplingResult(decision, attributes, parent.trace_state)
 
     def get_description(self) -> str:
         return repr(self._sampling)
-
-
-class _UnsampledSpan(otel.Span):
-    """OpenTelemetry's current span wherever a trace is not sampled: made once, it says of which."""
-
-    def get_span_context(self) -> otel.SpanContext:
-        here = current_trace()
-        return otel.INVALID_SPAN_CONTEXT if here is None else _written(here)
-
-    def is_recording(self) -> bool:
-        return False
-
-    def end(self, end_time: int | None = None) -> None:
-        pass
-
-    def set_attributes(self, attributes: Any) -> None:
-        pass
-
-    def set_attribute(self, key: str, value: Any) -> None:
-        pass
-
-    def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
-        pass
-
-    def add_link(self, context: Any, attributes: Any = None) -> None:
-        pass
-
-    def update_name(self, name: str) -> None:
-        pass
-
-    def set_status(self, status: Any, description: str | None = None) -> None:
-        pass
-
-    def record_exception(
-        self,
-        exception: BaseException,
-        attributes: Any = None,
-        timestamp: int | None = None,
-        escaped: bool = False,
-    ) -> None:
-        pass
-
-
-_UNSAMPLED = otel.set_span_in_context(_UnsampledSpan(), _NOTHING_YET)
 
 
 def _read(context: otel.SpanContext) -> TraceContext | None:

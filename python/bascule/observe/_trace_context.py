@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from contextvars import ContextVar
 from random import getrandbits
@@ -12,6 +13,11 @@ __all__ = ["TraceContext", "current_trace", "trace_variable"]
 _HEX = "0123456789abcdef"
 # Version 00 is exactly this long: 2 + 1 + 32 + 1 + 16 + 1 + 2 (Trace Context, section 3.2.2).
 _LENGTH = 55
+# What nearly all that comes looks like, read in one go.
+_COMMON = re.compile(
+    "00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]([0-9a-f])"
+).fullmatch
+_SAMPLED = frozenset("13579bdf")
 # "Vendors SHOULD propagate at least 512 characters" (section 3.3.1.5); beyond it a peer only costs us memory.
 _STATE_LIMIT = 512
 
@@ -51,6 +57,10 @@ class TraceContext(NamedTuple):
 
         A version above 00 is read as far as version 00 goes, as the specification demands.
         """
+        common = _COMMON(traceparent)
+        if common is not None and not tracestate:
+            trace_id, span_id, flags = common.groups()
+            return cls(trace_id, span_id, flags in _SAMPLED)
         if len(traceparent) != _LENGTH and not (
             len(traceparent) > _LENGTH
             and traceparent[_LENGTH] == "-"

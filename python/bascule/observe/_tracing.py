@@ -92,6 +92,11 @@ class Span(Protocol):
 class Tracer(Protocol):
     """Where spans go. No method may block: they run on the event loop."""
 
+    @property
+    def by_parent(self) -> bool:
+        """Whether nothing is ever recorded that belongs to a trace which is not sampled."""
+        ...
+
     def current(self) -> TraceContext | None:
         """Where the work in progress stands; None if it belongs to no trace."""
         ...

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from bascule._core import Headers
+    from bascule.observe import Span
 
 __all__ = [
     "CallContext",
@@ -268,6 +269,7 @@ class ClientCallContext:
         "method",
         "on_stream",
         "peer",
+        "span",
         "timeout",
     )
 
@@ -278,6 +280,8 @@ class ClientCallContext:
         self.timeout = timeout
         self.peer: str | None = None
         self.on_stream: Callable[[Any], None] | None = None
+        #: Of a call that streams, if it is recorded.
+        self.span: Span | None = None
         self._sent = sent
         self._metadata: MultiDict[MetadataValue] | None = None
         self._trailing_metadata: MultiDict[MetadataValue] | None = None

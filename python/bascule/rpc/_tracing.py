@@ -9,7 +9,7 @@ import anyio
 from grpclib.exceptions import GRPCError
 
 from bascule.errors import DecodeError, RejectedError, Status
-from bascule.observe import SpanKind, tracer_variable
+from bascule.observe import SpanKind, trace_variable, tracer_variable
 from bascule.observe._tracing import recorded_first
 from bascule.rpc._context import ClientInterceptor, ServerInterceptor, _current, with_trace
 
@@ -48,19 +48,21 @@ class ServerTracing(ServerInterceptor):
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
+        self._by_parent = tracer.by_parent
 
     async def unary(
         self, call: CallContext, request: Any, proceed: Callable[[Any], Awaitable[Any]]
     ) -> Any:
         span = self._begin(call)
+        if span is None:
+            return await proceed(request)
         try:
             reply = await proceed(request)
         except BaseException as error:
             _end_handled(span, call, error)
             raise
-        if span.recording:
-            span.set(_OK)
-            span.end()
+        span.set(_OK)
+        span.end()
         return reply
 
     async def stream(
@@ -70,20 +72,29 @@ class ServerTracing(ServerInterceptor):
         try:
             await proceed(stream)
         except BaseException as error:
-            _end_handled(span, call, error)
+            if span is not None:
+                _end_handled(span, call, error)
             raise
-        if span.recording:
+        if span is not None:
             span.set(_OK)
             span.end()
 
-    def _begin(self, call: CallContext) -> Span:
+    def _begin(self, call: CallContext) -> Span | None:
+        """Begin the span of a call; None if it is not recorded.
+
+        A call has a context of its own: what is set here need not be taken back.
+        """
         tracer = self._tracer
         tracer_variable.set(tracer)
-        span = tracer.start(call.method[1:], call.trace, SpanKind.SERVER)
-        # A call has a context of its own: what is not recorded need not be left in the end.
+        parent = call.trace
+        if parent is not None and not parent.sampled and self._by_parent:
+            trace_variable.set(parent)
+            return None
+        span = tracer.start(call.method[1:], parent, SpanKind.SERVER)
         span.enter()
-        if span.recording:
-            span.set(names_of(call.method) | _address("client", call.peer))
+        if not span.recording:
+            return None
+        span.set(names_of(call.method) | _address("client", call.peer))
         return span
 
 
@@ -121,6 +132,7 @@ class ClientTracing(ClientInterceptor):
     async def _around_stream(self, call: ClientCallContext) -> AsyncIterator[None]:
         span = self._begin(call)
         # It is not entered: one task may open a stream, and others go on with it.
+        call.span = span
         try:
             yield
         except BaseException as error:
@@ -178,8 +190,6 @@ def end_call(span: Span, peer: str | None, error: BaseException | None) -> None:
 
 
 def _end_handled(span: Span, call: CallContext, error: BaseException) -> None:
-    if not span.recording:
-        return None
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     status = _status_of(error, call)
