@@ -59,7 +59,7 @@ def demo(
         str,
         typer.Option(
             "--with",
-            metavar="consul,redis,mysql,mongo",
+            metavar="consul,redis,mysql,mongo,jaeger",
             help="Real servers to start and use instead of what is embedded.",
         ),
     ] = "",

@@ -62,6 +62,8 @@ class OpenTelemetryTracer:
         ``OTEL_EXPORTER_OTLP_ENDPOINT``, by HTTP), ``console`` or ``none``
     :param sampling: which traces are recorded; None for what ``OTEL_TRACES_SAMPLER`` says
     :param grace: seconds to send what is left at the end
+    :param most_waiting: spans that may wait to be sent, beyond which they are lost; None for what
+        ``OTEL_BSP_MAX_QUEUE_SIZE`` says, or 2,048
     :raises ConfigurationError: if OpenTelemetry's SDK is not installed, or a variable asks for what this
         cannot do
     """
@@ -73,10 +75,12 @@ class OpenTelemetryTracer:
         exporter: SpanExporter | None = None,
         sampling: Sampling | None = None,
         grace: float = 5.0,
+        most_waiting: int | None = None,
     ) -> None:
         self._sampling = sampling or Sampling.read(os.environ)
         self._exporter = _exporter(os.environ) if exporter is None else exporter
         self._grace = grace
+        self._most_waiting = most_waiting
         self._processor: BatchSpanProcessor | None = None
         resource = Resource.create()
         if str(resource.attributes["service.name"]).startswith("unknown_service"):
@@ -103,7 +107,7 @@ class OpenTelemetryTracer:
 
     async def __aenter__(self) -> Self:
         if self._exporter is not None:
-            self._processor = BatchSpanProcessor(self._exporter)
+            self._processor = BatchSpanProcessor(self._exporter, self._most_waiting)
             self._provider.add_span_processor(self._processor)
         return self
 
