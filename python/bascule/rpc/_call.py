@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import anyio
 
 from bascule.errors import DecodeError, RpcError, Status
+from bascule.observe import add_event
 from bascule.rpc._details import DETAILS_KEY, decode_details
 from bascule.rpc._hedge import Hedging, race
 from bascule.rpc._method_config import RetryPolicy
@@ -15,6 +16,7 @@ from bascule.rpc._retry import (
     Answer,
     Failure,
     Retrying,
+    attempt_attributes,
     pushback_of,
     pushback_seconds,
     repeat,
@@ -268,6 +270,7 @@ class ConfiguredCall:
             except RpcError as error:
                 late = limited and error.status is Status.DEADLINE_EXCEEDED
                 failure = Failure(error.status.value, None, timed_out=late)
+                self._note(previous, failure)
                 return Answer(None, "", error.message, None, failure)
             _, _, status, reply, message, _, trailers, unprocessed = event
             if unprocessed == UNSENT or (unprocessed and not self._transparent):
@@ -278,7 +281,14 @@ class ConfiguredCall:
             channel.complete(slot, FAILURE if status in FAILURES else SUCCESS, trailers)
             late = limited and status == Status.DEADLINE_EXCEEDED.value
             failed = None if status == 0 else Failure(status, trailers, timed_out=late)
+            if failed is not None:
+                self._note(previous, failed)
             return Answer(reply, slot.connection.link.peer, message, trailers, failed)
+
+    def _note(self, previous: int, failure: Failure) -> None:
+        """Tell the span of the call, if it has one, of an attempt that failed where there may be more."""
+        if self._config.retry is not None or self._config.hedging is not None:
+            add_event("attempt failed", attempt_attributes(previous, failure.status))
 
 
 def leaves_time(channel: Channel, deadline_ns: int | None, seconds: float) -> bool:

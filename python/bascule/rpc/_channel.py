@@ -13,7 +13,7 @@ from bascule import _core
 from bascule.errors import ClosedError, ConfigurationError, WrongLoopError
 from bascule.net._link import open_driver
 from bascule.net._tls import shown_certificates
-from bascule.observe import trace_variable
+from bascule.observe import trace_variable, tracer_variable
 from bascule.rpc._attempt_stream import open_stream
 from bascule.rpc._call import unary
 from bascule.rpc._codec import codec_for
@@ -28,6 +28,7 @@ from bascule.rpc._service_config import ServiceConfig
 from bascule.rpc._snapshot import AttemptsSnapshot, ChannelSnapshot, ConnectivityState
 from bascule.rpc._subchannel import ConnectionBackoff, Terms
 from bascule.rpc._target import resolve_target
+from bascule.rpc._tracing import ClientTracing, begin_call, end_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from bascule.discovery import MemoryRegistry, Resolver
     from bascule.net import ClientTLS
     from bascule.net._link import Driver
-    from bascule.observe import CertificateState
+    from bascule.observe import CertificateState, Span
     from bascule.resilience import BreakerSettings
     from bascule.rpc._client_stream import Stream
     from bascule.rpc._context import MetadataLike, MetadataValue
@@ -136,6 +137,8 @@ class Channel:
         )
         self._trace = propagate_trace
         self._interceptors = tuple(interceptors)
+        #: Whether its calls have spans by a tracer of the channel's own.
+        self._has_tracing = any(isinstance(each, ClientTracing) for each in interceptors)
         self._around_unary = [
             each for each in interceptors if type(each).unary is not ClientInterceptor.unary
         ]
@@ -231,13 +234,20 @@ class Channel:
         headers = self._metadata if metadata is None else self._merge(metadata)
         if compression is not None:
             headers = _with_compression(headers, compression)
-        if self._trace and (_current.get() is not None or trace_variable.get() is not None):
-            headers = traced(headers)
+        span: Span | None = None
+        if self._trace:
+            tracer = tracer_variable.get()
+            if tracer is not None and not self._has_tracing:
+                span, headers = begin_call(tracer, method.path, headers)
+            elif _current.get() is not None or trace_variable.get() is not None:
+                headers = traced(headers)
         context = ClientCallContext(method.path, headers, timeout)
         proceed: Callable[[Any], Awaitable[Any]]
         proceed = functools.partial(unary, self, method, wait_for_ready, context)
         for each in reversed(self._around_unary):
             proceed = functools.partial(_around, each, context, proceed)
+        if span is not None:
+            proceed = functools.partial(_recorded, span, context, proceed)
         try:
             return await proceed(request)  # type: ignore[no-any-return]
         except WrongLoopError:
@@ -264,12 +274,17 @@ class Channel:
         headers = self._merge(metadata)
         if compression is not None:
             headers = _with_compression(headers, compression)
+        interceptors = self._interceptors
         if self._trace:
-            headers = traced(headers)
+            tracer = tracer_variable.get()
+            if tracer is not None and not self._has_tracing:
+                interceptors = (ClientTracing(tracer), *interceptors)
+            else:
+                headers = traced(headers)
         if timeout is None:
             timeout = self._timeout
         context = ClientCallContext(method.path, headers, timeout)
-        stream = open_stream(self, method, context, self._interceptors)
+        stream = open_stream(self, method, context, interceptors)
         if wait_for_ready is not None:
             stream.wait_for_ready = wait_for_ready
         return stream
@@ -452,6 +467,20 @@ def _with_compression(
     """The compression goes with the call as what announces it on the wire."""
     require_compression(compression)
     return [*(headers or ()), (ENCODING, compression)]
+
+
+async def _recorded(
+    span: Span, context: ClientCallContext, proceed: Callable[[Any], Awaitable[Any]], request: Any
+) -> Any:
+    """Make a call in a span of its own."""
+    span.enter()
+    try:
+        reply = await proceed(request)
+    except BaseException as error:
+        end_call(span, context.peer, error)
+        raise
+    end_call(span, context.peer, None)
+    return reply
 
 
 def _around(
