@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import time
 from contextlib import contextmanager
@@ -84,6 +85,17 @@ class Cluster:
         answer = self.client.post(path, json={"spec": {"expirationSeconds": 3600}})
         answer.raise_for_status()
         return str(answer.json()["status"]["token"])
+
+    def watches(self, resource: str) -> int:
+        """How many watches of a kind within a namespace are open, as the server counts them itself."""
+        text = self.client.get("/metrics").raise_for_status().text
+        lines = re.findall(r"^apiserver_longrunning_requests\{(.*)\} (\S+)$", text, re.MULTILINE)
+        return sum(
+            int(float(number))
+            for labels, number in lines
+            if {f'resource="{resource}"', 'scope="namespace"', 'verb="WATCH"'}
+            <= set(labels.split(","))
+        )
 
     def _path(self, document: Document) -> str:
         version, kind = document["apiVersion"], document["kind"]

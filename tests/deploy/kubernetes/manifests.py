@@ -97,6 +97,16 @@ class Manifests:
         """Without the stores."""
         return {name: each for name, each in self.pods().items() if each.of_the_shop()}
 
+    @property
+    def gateway_toml(self) -> str:
+        """The file that the gateway reads."""
+        (found,) = (
+            each["data"]["gateway.toml"]
+            for name, each in self.of("ConfigMap").items()
+            if name.startswith("gateway-")
+        )
+        return str(found)
+
     def environment(self, container: Document, **fields: str) -> dict[str, str]:
         """What a container finds in its environment, as far as the manifests say it.
 

@@ -53,15 +53,6 @@ def production() -> Manifests:
     return built("prod")
 
 
-def gateway_toml(manifests: Manifests) -> str:
-    (found,) = (
-        each["data"]["gateway.toml"]
-        for name, each in manifests.of("ConfigMap").items()
-        if name.startswith("gateway-")
-    )
-    return str(found)
-
-
 def version() -> str:
     found = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
     return str(found)
@@ -135,7 +126,7 @@ def test_a_service_listens_where_it_is_called_and_scraped(manifests: Manifests) 
 
 def test_what_ends_has_time_to_end(manifests: Manifests) -> None:
     """The wait for endpoints, the drain and the closing all fit before SIGKILL, without a preStop hook."""
-    settings = tomllib.loads(gateway_toml(manifests))
+    settings = tomllib.loads(manifests.gateway_toml)
     for name, pods in manifests.shop().items():
         said = manifests.environment(pods.container)
         propagation, grace = float(said["SHOP_PROPAGATION"]), float(said["SHOP_GRACE"])
@@ -247,7 +238,7 @@ def test_secrets_of_the_shop_are_files_that_nobody_else_reads(manifests: Manifes
             said = manifests.environment(container)
             named = {value for key, value in said.items() if key.endswith("_FILE")}
             if name == "gateway":
-                named.add(tomllib.loads(gateway_toml(manifests))["redis"]["url_file"])
+                named.add(tomllib.loads(manifests.gateway_toml)["redis"]["url_file"])
             assert named <= files
             if container is pods.spec["containers"][0]:
                 assert named == files
@@ -438,7 +429,7 @@ def test_the_gateway_s_file_says_what_the_shop_s_own_says(
     (mounted,) = (e for e in pods.container["volumeMounts"] if e["mountPath"] == "/etc/bascule")
     assert path == f"{mounted['mountPath']}/gateway.toml"
     file = tmp_path / "gateway.toml"
-    file.write_text(gateway_toml(manifests))
+    file.write_text(manifests.gateway_toml)
     said = manifests.environment(pods.container)
     if overlay == "dev":
         for name in ("SHOP_TLS_DEVELOPMENT", "SHOP_AUTH_DEVELOPMENT"):
@@ -464,6 +455,6 @@ def test_the_gateway_s_file_says_what_the_shop_s_own_says(
         name = service if overlay.endswith("consul") else SHORT[service]
         assert read.config.upstream(service).target == scheme.format(name)
     shipped = tomllib.loads((ROOT / "python/bascule_shop/gateway.toml").read_text())
-    own = tomllib.loads(gateway_toml(manifests))
+    own = tomllib.loads(manifests.gateway_toml)
     for table in ("route", "routes", "limits"):
         assert own[table] == shipped[table]
