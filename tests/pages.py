@@ -39,6 +39,12 @@ ROOT = Path(__file__).parents[1]
 #: Commands of pages, by how they begin, that no test runs: and why.
 NOT_RUN: dict[tuple[str, str], str] = {
     (
+        "docs/how-to/new-project.md",
+        "bascule new",
+    ): "make install needs a network; tests/integration/test_new.py makes a project and runs its checks",
+    ("docs/how-to/new-project.md", "make serve"): "tests/integration/test_new.py serves it",
+    ("docs/how-to/new-project.md", "TOKEN="): "tests/integration/test_new.py calls it",
+    (
         "README.md",
         "make demo",
     ): "CI runs make test itself; tests/integration/test_demo.py takes the tour",
@@ -46,6 +52,15 @@ NOT_RUN: dict[tuple[str, str], str] = {
         "docs/tutorials/first-service.md",
         "python -m venv",
     ): "installs from the network; the tests' own environment has it all",
+    ("docs/zh/quick-start.md", "python -m venv"): "installs from the network",
+    (
+        "docs/zh/quick-start.md",
+        "bascule demo",
+    ): "tests/integration/test_demo.py takes the tour",
+    (
+        "docs/tutorials/shop.md",
+        "bascule demo",
+    ): "tests/integration/test_demo.py takes the tour",
     (
         "docs/how-to/browsers.md",
         "const client",
@@ -65,7 +80,13 @@ NOT_RUN: dict[tuple[str, str], str] = {
 }
 
 #: Pages whose samples are run by a test elsewhere, which has more to do with them than to follow them.
-RUN_BY: dict[str, str] = {}
+RUN_BY: dict[str, str] = {
+    "docs/how-to/metrics-and-alerts.md": "tests/integration/test_alerts_page.py",
+    "docs/how-to/deploy-kubernetes.md": "tests/deploy/kubernetes/test_page.py",
+    "docs/how-to/bench.md": "tests/integration/cli/test_pages.py",
+    "docs/how-to/doctor.md": "tests/integration/cli/test_pages.py",
+    "docs/how-to/top.md": "tests/integration/cli/test_pages.py",
+}
 
 _FENCE = re.compile(r"^( *)```(\w*)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _TITLE = re.compile(r'title="([^"]+)"')
@@ -205,8 +226,7 @@ class Session:
         self._environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self._groups: list[int] = []
         self._running: list[tuple[str, subprocess.Popen[bytes], Path]] = []
-        if not (folder / ".venv").exists():
-            (folder / ".venv").symlink_to(sys.prefix)
+        self._replaced[".venv/bin/"] = f"{Path(sys.executable).parent}/"
 
     def __enter__(self) -> Self:
         return self
