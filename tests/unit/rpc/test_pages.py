@@ -31,7 +31,7 @@ def anyio_backend(request):
 """
 
 
-@pytest.mark.parametrize("name", ["channels", "retries"])
+@pytest.mark.parametrize("name", ["channels", "retries", "tracing"])
 def test_the_samples(name: str, tmp_path: Path) -> None:
     page = (ROOT / f"docs/how-to/{name}.md").read_text()
     samples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
