@@ -94,10 +94,12 @@ class Exposition:
 
     async def _write(self, is_open: bool, names: Sequence[str]) -> bytes:
         breath = _Breath()
-        parts = []
+        parts: list[bytes] = []
+        last = None
         async for metric in self._metrics.gather(breath.take, _filter(names)):
             for piece in _pieces(metric):
-                parts.append(_text(piece, is_open, is_first=piece is metric))
+                parts.append(_text(piece, is_open, is_first=piece.name != last))
+                last = piece.name
                 await breath.take()
         if is_open:
             parts.append(b"# EOF\n")

@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 __all__ = ["MetricSources", "Metrics"]
 
 
+#: Sets of labels that are turned into text at once: of histograms, a millisecond's work.
+PIECE = 20
+
+
 class MetricSources:
     """What metrics are read from: what parts count, kept as they give it. See :class:`Metrics`."""
 
@@ -237,14 +241,15 @@ class Metrics(MetricSources):
     async def gather(
         self, pause: Callable[[], Awaitable[None]], only: Callable[[str], bool]
     ) -> AsyncIterator[Metric]:
-        """Give what a scrape shows, of other processes as well if there are some.
+        """Give what a scrape shows, of other processes as well if there are some; large families
+        may come in pieces.
 
         :param pause: called often; it may let the event loop turn
         :param only: tells by its name whether a family is wanted
         """
         shared = self.shared
         if shared is None:
-            async for family in self._gather_own(pause, only):
+            async for family in self._gather_own(pause, only, PIECE):
                 yield family
             return
         await self.write_shared(shared)
@@ -258,11 +263,14 @@ class Metrics(MetricSources):
         async def pause() -> None:
             await anyio.lowlevel.checkpoint()
 
-        families = [each async for each in self._gather_own(pause, lambda _: True)]
+        families = [each async for each in self._gather_own(pause, lambda _: True, None)]
         await anyio.to_thread.run_sync(shared.write, families)
 
     async def _gather_own(
-        self, pause: Callable[[], Awaitable[None]], only: Callable[[str], bool]
+        self,
+        pause: Callable[[], Awaitable[None]],
+        only: Callable[[str], bool],
+        most: int | None,
     ) -> AsyncIterator[Metric]:
         merged, others = Merged(FAMILIES), list[Sample]()
         for sources in tuple(self._sources):
@@ -271,10 +279,11 @@ class Metrics(MetricSources):
                 await pause()
             for told in tuple(sources.samples):
                 others += _declared(merged, told())
-        for family in (*merged.render(only), *families(others), *self._collect_others()):
-            if only(family.name):
-                await pause()
-                yield family
+        for found in (merged.render(only, most), families(others), self._collect_others()):
+            for family in found:
+                if only(family.name):
+                    await pause()
+                    yield family
 
     def _collect_others(self) -> list[Metric]:
         """What other collectors of the registry have."""
