@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from scripts.dashboards.grafana import Query, Variable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 JOB = Variable("job", "Service", 'label_values(up{job!~"prometheus|alertmanager"}, job)')
 INSTANCE = Variable("instance", "Instance", 'label_values(up{job=~"$job"}, instance)')
@@ -17,22 +22,22 @@ OF = f'{ON}, service=~"$service"'
 
 def rate(counter: str, *by: str, where: str = ON) -> str:
     """Ask how often something happens, a second."""
-    return f"sum by ({', '.join(by)}) (rate({counter}{{{where}}}[$__rate_interval]))"
+    return f"sum{_by(by)} (rate({counter}{{{where}}}[$__rate_interval]))"
 
 
 def total(gauge: str, *by: str, where: str = ON) -> str:
     """Ask for the sum over what is not in ``by``."""
-    return f"sum by ({', '.join(by)}) ({gauge}{{{where}}})"
+    return f"sum{_by(by)} ({gauge}{{{where}}})"
 
 
 def worst(gauge: str, *by: str, where: str = ON) -> str:
     """Ask for the largest value of what several have looked at."""
-    return f"max by ({', '.join(by)}) ({gauge}{{{where}}})"
+    return f"max{_by(by)} ({gauge}{{{where}}})"
 
 
 def least(gauge: str, *by: str, where: str = ON) -> str:
     """Ask for the smallest value of what several have looked at."""
-    return f"min by ({', '.join(by)}) ({gauge}{{{where}}})"
+    return f"min{_by(by)} ({gauge}{{{where}}})"
 
 
 def quantile(share: float, histogram: str, *by: str, where: str = ON) -> str:
@@ -55,3 +60,7 @@ def heat(histogram: str, where: str = ON) -> list[Query]:
     return [
         Query(f"sum by (le) (increase({histogram}_bucket{{{where}}}[$__rate_interval]))", "{{le}}")
     ]
+
+
+def _by(labels: Sequence[str]) -> str:
+    return f" by ({', '.join(labels)})" if labels else ""

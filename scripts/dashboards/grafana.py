@@ -85,10 +85,11 @@ class Panel:
                 target |= {"instant": True, "range": False}
             case _:
                 target |= {"instant": False, "range": True}
-        if self.kind == "table":
-            target["format"] = "table"
-        if self.kind == "heatmap":
-            target["format"] = "heatmap"
+        if self.kind in {"table", "heatmap"}:
+            target["format"] = self.kind
+        if self.kind in {"timeseries", "heatmap"} and "_bucket{" in query.expression:
+            # A point of it leads to a trace.
+            target["exemplar"] = True
         return target
 
     def _field(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,6 @@ def ports(service: Service) -> dict[int, tuple[str, int]]:
 
 
 def listens(service: Service) -> set[int]:
-    """The ports that the project's own containers listen at, by their command."""
-    command = " ".join(map(str, service["command"]))
-    return {int(port) for port in re.findall(r"--(?:listen|operations)=0\.0\.0\.0:(\d+)", command)}
+    """The ports that one of the shop's services listens at."""
+    said = service["environment"]
+    return {int(said[name].rpartition(":")[2]) for name in ("SHOP_LISTEN", "SHOP_OPERATIONS")}

@@ -5,6 +5,9 @@ It takes 20 seconds, as it starts four servers and five processes: nothing less 
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,7 @@ import anyio.to_thread
 import coredis
 import httpx
 import pytest
-from tests.deploy.composition import FOLDER, OWN, secrets
+from tests.deploy.composition import COMPOSE, FOLDER, OWN, secrets
 from tests.deploy.containers import (
     ComposeConsul,
     ComposeMariaDB,
@@ -24,14 +27,13 @@ from tests.deploy.containers import (
 )
 from tests.integration.shop_processes import eventually
 from tests.servers import need
+from tests.tools import lacking
 
 from bascule.testing.servers import NxMongoServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
@@ -72,8 +74,8 @@ def places(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield found
 
 
+@pytest.mark.anyio
 async def test_the_shop_takes_an_order(places: dict[str, str], tmp_path: Path) -> None:
-    pytest.importorskip("bascule.gateway._file")
     own = addresses(OWN)
     settings = (FOLDER / "gateway.toml").read_text()
     heard = translated(settings, {**places, "0.0.0.0": own["gateway"]})
@@ -111,6 +113,7 @@ async def answers(client: httpx.AsyncClient, path: str) -> bool:
     return (await client.get(path)).status_code == 200
 
 
+@pytest.mark.anyio
 async def test_redis_gives_each_account_what_it_needs(tmp_path: Path) -> None:
     need(ComposeRedis)
     made = secrets(tmp_path)
@@ -125,3 +128,33 @@ async def test_redis_gives_each_account_what_it_needs(tmp_path: Path) -> None:
             for forbidden in (shop.acl_list, shop.flushall, shop.config_rewrite, shop.client_list):
                 with pytest.raises(coredis.exceptions.AuthorizationError):
                     await forbidden()
+
+
+def test_mongodb_is_told_of_an_account_for_products_alone(tmp_path: Path) -> None:
+    """mongosh is Node with a ``db``."""
+    node = shutil.which("node") or lacking("needs node")
+    made = secrets(tmp_path)
+    script = (FOLDER / COMPOSE["configs"]["product-database"]["file"]).read_text()
+    stand_in = (
+        "global.db = {getSiblingDB: (name) => ({createUser: (user) => {"
+        " console.log(JSON.stringify([name, user])) }})};"
+    )
+    ran = subprocess.run(
+        [node, "--eval", stand_in + translated(script, {"/run/secrets": str(tmp_path)})],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    name, user = json.loads(ran.stdout)
+    assert name == "product"
+    assert user == {
+        "user": "product",
+        "pwd": made["product_password"],
+        "roles": [{"role": "readWrite", "db": "product"}],
+    }
+
+
+def test_what_mysql_sources_is_no_program() -> None:
+    """Its entry point runs programs in a shell of their own, which has not its function for statements."""
+    script = FOLDER / COMPOSE["configs"]["payment-database"]["file"]
+    assert not script.stat().st_mode & 0o111

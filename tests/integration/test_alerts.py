@@ -6,13 +6,17 @@ import re
 import subprocess
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from tests.tools import tool
 
+from bascule.observe._catalog import FAMILIES
 from bascule_shop.app import SERVICES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy/prometheus"
@@ -47,6 +51,14 @@ def alerts() -> list[dict[str, Any]]:
         if "alert" in rule
     ]
 
+
+DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
+
+#: Metrics that are not bascule's own.
+FOREIGN = re.compile(r"up|(process|python)_\w+")
+
+#: Panels that Grafana does not call deprecated.
+MODERN = {"timeseries", "stat", "table", "heatmap", "state-timeline"}
 
 NAMES = sorted({alert["alert"] for alert in alerts()})
 
@@ -109,3 +121,84 @@ def test_the_runbook_has_a_chapter_for_every_alert_and_no_other():
     for title, chapter in zip(titles, chapters, strict=True):
         for part in ("**Means**", "**Look at**", "**Do**"):
             assert part in chapter, f"{title}: {part}"
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    for path in RULES:
+        for group in load(path)["groups"]:
+            for rule in group["rules"]:
+                yield rule.get("alert") or rule["record"], rule["expr"]
+    for path in DASHBOARDS:
+        for panel in load(path)["panels"]:
+            for target in panel.get("targets", ()):
+                yield f"{path.stem}: {panel['title']}", target["expr"]
+
+
+def metrics_of(expression: str) -> set[str]:
+    """Which metrics an expression reads: what is left without texts, selectors, labels, functions and operators."""
+    bare = re.sub(r'"[^"]*"', "", expression)
+    bare = re.sub(r"\{[^}]*\}|\[[^]]*\]", " ", bare)
+    bare = re.sub(r"\b(by|on|group_left)\s*\([^)]*\)", " ", bare)
+    return {
+        name
+        for name in re.findall(r"\b[a-z][\w:]*\b(?!\s*\()", bare)
+        if name not in {"or", "and", "unless", "bool", "sum", "max", "min", "by", "on"}
+    }
+
+
+def test_rules_and_dashboards_read_metrics_that_exist():
+    """A name that nobody exports is an alert that never fires and a panel that is always empty."""
+    exported = set()
+    for name, family in FAMILIES.items():
+        ends = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
+        exported |= {name + end for end in ends.get(family.kind, [""])}
+    recorded = {
+        rule["record"]
+        for path in RULES
+        for group in load(path)["groups"]
+        for rule in group["rules"]
+        if "record" in rule
+    }
+    wrong = {
+        (where, name)
+        for where, expression in expressions()
+        for name in metrics_of(expression)
+        if name not in exported | recorded and not FOREIGN.fullmatch(name)
+    }
+    assert wrong == set()
+    read = {name for _, expression in expressions() for name in metrics_of(expression)}
+    assert len(read & exported) > 40, "the reading of expressions is broken"
+
+
+def test_dashboards_are_complete():
+    """What a file lacks, Grafana fills in by its own taste."""
+    uids = set()
+    for path in DASHBOARDS:
+        board = load(path)
+        uids.add(board["uid"])
+        panels = [panel for panel in board["panels"] if panel["type"] != "row"]
+        assert {panel["type"] for panel in panels} <= MODERN
+        for panel in panels:
+            assert panel["description"].endswith(".")
+            assert panel["fieldConfig"]["defaults"]["unit"]
+            assert panel["datasource"]["uid"] == "${datasource}"
+        numbers = [panel["id"] for panel in board["panels"]]
+        assert len(numbers) == len(set(numbers))
+        cells = [
+            (x, y)
+            for panel in board["panels"]
+            for place in [panel["gridPos"]]
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        ]
+        assert len(cells) == len(set(cells)), "panels lie over each other"
+        assert max(x for x, _ in cells) < 24
+    assert len(uids) == len(DASHBOARDS) == 5
+
+
+def test_grafana_is_told_of_the_dashboards_and_of_prometheus():
+    provisioning = ROOT / "deploy/grafana/provisioning"
+    (source, *_) = load(provisioning / "datasources/prometheus.yml")["datasources"]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    (provider,) = load(provisioning / "dashboards/bascule.yml")["providers"]
+    assert provider["options"]["path"] == "/var/lib/grafana/dashboards"

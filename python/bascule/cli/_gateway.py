@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
 
 from bascule.cli._call import Loop
+from bascule.cli._ending import ending
 from bascule.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -60,20 +62,19 @@ def gateway(
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    try:
+    with ending("gateway"):
+        if check:
+            with TemporaryDirectory() as scratch:
+                found = GatewayFile.read(file, development=scratch)
+                for line in _account(found, found.gateway()):
+                    typer.echo(line)
+            return
         found = GatewayFile.read(file)
         if token is not None:
             typer.echo(_token(found, token, scope or []))
             return
-        if check:
-            for line in _account(found, found.gateway()):
-                typer.echo(line)
-            return
         configure_logging(found.log.format, level=found.log.level)
         life = GatewayApp.of(found)
-    except ConfigurationError as error:
-        typer.echo(f"bascule gateway: {error}", err=True)
-        raise typer.Exit(2) from error
     settle_memory()
     code = anyio.run(run, life, backend=loop.value)
     if code:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bascule.cli._call import Loop
-from bascule.errors import ConfigurationError
+from bascule.cli._ending import ending
 
 __all__ = ["new"]
 
@@ -46,14 +46,11 @@ def new(
     from bascule.cli._new_names import ProjectName
     from bascule.cli._new_project import ProjectSettings, project, write_project
 
-    try:
+    with ending("new"):
         settings = ProjectSettings(ProjectName.parse(name), loop.value)
         folder = directory or Path(name)
         made = project(settings)
         replaced = write_project(folder, made, force=force)
-    except ConfigurationError as error:
-        typer.echo(f"bascule new: {error}", err=True)
-        raise typer.Exit(2) from error
     for path in replaced:
         typer.echo(f"overwritten: {folder / path}")
     typer.echo(f"{len(made)} files in {folder}")

@@ -31,7 +31,7 @@ from bascule.gateway._file_schema import FileTable, LimitTable, RouteTable, Upst
 from bascule.gateway._gateway import Gateway
 from bascule.gateway._keys import StaticKeys
 from bascule.gateway._remote_keys import RemoteKeys
-from bascule.net import ClientTLS, HttpLimits, ServerTLS
+from bascule.net import ClientTLS, HttpLimits, ServerTLS, parse_address
 from bascule.resilience import BreakerSettings
 from bascule.rpc import HedgingPolicy, MethodConfig, RetryPolicy, RetryThrottling, ServiceConfig
 from bascule.rpc._descriptors import descriptor_set
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         AuthTable,
         CorsTable,
         HedgeTable,
+        HttpTable,
         LogTable,
         RetryTable,
     )
@@ -55,6 +56,12 @@ __all__ = ["GatewayFile"]
 
 #: Bytes of a secret.
 _LARGEST_SECRET = 64 * 1024
+
+#: Seconds that one part of a gateway's end may take.
+_LONGEST_END = 86_400.0
+
+#: Of any bound of a listener: what the engine can count.
+_LARGEST_BOUND = 2**31 - 1
 
 _ADDRESS_LIMIT = LimitConfig(requests=6000, per=60.0)
 
@@ -87,11 +94,13 @@ class GatewayFile:
         *,
         environment: Mapping[str, str] | None = None,
         over: Mapping[str, Any] | None = None,
+        development: str | os.PathLike[str] | None = None,
     ) -> GatewayFile:
         """Read a file. Paths in it are relative to its own folder.
 
         Files that it names are read, and development files are made; nobody is connected to.
 
+        :param development: folder for development files instead of those that the file names
         :param environment: what ``${NAME}`` stands for; the process's own if None
         :param over: keys that go before those of the file, nested as there
         :raises ConfigurationError: naming file and key, if something cannot work
@@ -103,7 +112,7 @@ class GatewayFile:
             raise ConfigurationError(f"{file}: it cannot be read: {error}") from error
         said = os.environ if environment is None else environment
         try:
-            return _Reader(file, merged(document, over or {}), said).read()
+            return _Reader(file, merged(document, over or {}), said, development).read()
         except ConfigurationError as error:
             raise ConfigurationError(f"{file}: {error}") from error
 
@@ -136,9 +145,14 @@ class GatewayFile:
 
 class _Reader:
     def __init__(
-        self, file: Path, document: Mapping[str, Any], environment: Mapping[str, str]
+        self,
+        file: Path,
+        document: Mapping[str, Any],
+        environment: Mapping[str, str],
+        development: str | os.PathLike[str] | None,
     ) -> None:
         self._file = file
+        self._development = None if development is None else Path(development)
         self._folder = file.parent
         self._document = document
         self._environment = environment
@@ -148,13 +162,26 @@ class _Reader:
         table = read_table(self._document, FileTable, self._environment)
         routes = self._routes(table)
         upstreams = {name: self._upstream(name, table, routes) for name in table.upstreams}
-        limits, http = table.limits, asdict(table.http)
-        depth = http.pop("max_json_depth")
+        limits = table.limits
+        listen = (table.listen,) if isinstance(table.listen, str) else tuple(table.listen)
+        if not listen:
+            raise ConfigurationError("listen: it is empty: give an address such as 0.0.0.0:8443")
+        for key, addresses in (
+            ("listen", listen),
+            ("operations.listen", _given(table.operations.listen)),
+        ):
+            with _at(key):
+                for address in addresses:
+                    parse_address(address)
+        for key in ("grace", "propagation"):
+            value = getattr(table, key)
+            if not 0 <= value <= _LONGEST_END:
+                raise ConfigurationError(f"{key}: {value!r}: give 0 to {_LONGEST_END:g} seconds")
         with _at("auth"):
             auth = self._auth(table.auth)
         config = GatewayConfig(
             upstreams,
-            listen=table.listen if isinstance(table.listen, str) else tuple(table.listen),
+            listen=listen,
             tls=self._tls(table),
             auth=auth,
             route=_route("route", table.route),
@@ -167,15 +194,13 @@ class _Reader:
             idempotency=self._idempotency(table),
             cors=_cors(table.cors),
             forward_headers=tuple(table.forward_headers),
-            max_json_depth=depth,
-            http=HttpLimits(**http),
+            max_json_depth=table.http.max_json_depth,
+            http=_http(table.http),
             health_path=table.operations.health_path,
             ready_path=table.operations.ready_path,
             metrics_path=table.operations.metrics_path,
             grace=table.grace,
         )
-        if not table.propagation >= 0:
-            raise ConfigurationError(f"propagation: {table.propagation!r}: give 0 or more seconds")
         return GatewayFile(
             path=self._file,
             config=config,
@@ -188,6 +213,9 @@ class _Reader:
 
     def _path(self, path: str) -> Path:
         return self._folder / path
+
+    def _made(self, path: str) -> Path:
+        return self._development or self._path(path)
 
     def _optional(self, path: str | None) -> Path | None:
         return None if path is None else self._path(path)
@@ -212,7 +240,7 @@ class _Reader:
                     raise ConfigurationError("give either development, or certificate and key")
                 from bascule.net import development_certificate
 
-                certificate, key = development_certificate(self._path(said.development))
+                certificate, key = development_certificate(self._made(said.development))
             elif said.certificate is None or said.key is None:
                 raise ConfigurationError("give both certificate and key, or development")
             else:
@@ -221,6 +249,8 @@ class _Reader:
                 name: (self._path(each.certificate), self._path(each.key))
                 for name, each in said.names.items()
             }
+            if not said.reload > 0:
+                raise ConfigurationError(f"reload: {said.reload!r}: give more than 0 seconds")
             tls = ServerTLS(
                 certificate, key, self._optional(said.client_ca), names, reload=said.reload
             )
@@ -258,7 +288,7 @@ class _Reader:
         if said.development is not None:
             own = {"issuer": said.issuer, "audience": said.audience}
             given = {name: value for name, value in own.items() if value is not None}
-            self._key = DevelopmentKey(self._path(said.development), **given)
+            self._key = DevelopmentKey(self._made(said.development), **given)
             return self._key.auth.keys
         if said.jwks_file is not None:
             return StaticKeys.from_file(self._path(said.jwks_file))
@@ -376,6 +406,10 @@ class _Reader:
         return content
 
 
+def _given(value: str | None) -> tuple[str, ...]:
+    return () if value is None else (value,)
+
+
 @contextmanager
 def _at(key: str) -> Iterator[None]:
     """Name the key in what is said of its value."""
@@ -397,6 +431,15 @@ def _cors(said: CorsTable | None) -> CorsConfig | None:
             (*usual.expose_headers, *said.expose_headers),
             said.max_age,
         )
+
+
+def _http(said: HttpTable) -> HttpLimits:
+    values = asdict(said)
+    for key, value in values.items():
+        if not 0 < value <= _LARGEST_BOUND:
+            raise ConfigurationError(f"http.{key}: {value!r}: give more than 0")
+    del values["max_json_depth"]
+    return HttpLimits(**values)
 
 
 def _limit(key: str, said: LimitTable | bool, default: LimitConfig) -> LimitConfig | None:

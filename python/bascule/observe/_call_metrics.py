@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from bascule.observe._families import Distribution, Families, Family, Row
+from bascule.observe._families import Distribution, Exemplar, Families, Family, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,6 +20,14 @@ class CallStats(Protocol):
 
     def snapshot(self) -> list[CallRow]:
         """Return a row a method that was called."""
+        ...
+
+    def in_progress(self) -> list[tuple[str, str, int]]:
+        """Return service, method and the number of its calls in progress."""
+        ...
+
+    def exemplars(self) -> list[tuple[str, str, int, str, float, float]]:
+        """Return service, method, bucket, trace id, seconds and time of sampled calls, one a bucket."""
         ...
 
 
@@ -46,11 +54,16 @@ def call_rows(stats: CallStats, bounds: Sequence[float] | None, prefix: str) -> 
     :param bounds: of its buckets; None for the core's own
     """
     limits = _core_bounds() if bounds is None else bounds
+    kept: dict[tuple[str, str], dict[int, Exemplar]] = {}
+    for service, method, bucket, trace, took, at in stats.exemplars():
+        kept.setdefault((service, method), {})[bucket] = Exemplar(trace, took, at)
     for service, method, statuses, buckets, seconds in stats.snapshot():
         for status, count in statuses:
             yield Row(f"{prefix}_requests", (service, method, status), count)
-        times = Distribution(limits, buckets, seconds)
+        times = Distribution(limits, buckets, seconds, kept.get((service, method), {}))
         yield Row(f"{prefix}_request_duration_seconds", (service, method), times)
+    for service, method, count in stats.in_progress():
+        yield Row(f"{prefix}_requests_in_progress", (service, method), count)
 
 
 def _core_bounds() -> Sequence[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -103,14 +103,19 @@ class Merged:
                 value if before is None else _both(self._families[metric], before, value)
             )
 
-    def render(self, only: Callable[[str], bool] = lambda _: True) -> Iterable[Metric]:
+    def render(
+        self, only: Callable[[str], bool] = lambda _: True, most: int | None = None
+    ) -> Iterable[Metric]:
         """Give the families that have a row, in the order of their declaration.
 
         :param only: tells by the name whether a family is wanted
+        :param most: sets of labels at once; a family with more comes in pieces
         """
         for name, family in self._families.items():
             if name in self._values and only(name):
-                yield _render(name, family, self._values[name])
+                rows = iter(self._values[name].items())
+                while piece := dict(islice(rows, most)):
+                    yield _render(name, family, piece)
 
 
 def merge_numbers(kind: str, one: float, other: float) -> float:

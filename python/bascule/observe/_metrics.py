@@ -10,6 +10,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
 from bascule.observe._breaker_metrics import breaker_rows
 from bascule.observe._call_metrics import call_rows
 from bascule.observe._catalog import FAMILIES
@@ -19,13 +23,13 @@ from bascule.observe._discovery_metrics import discovery_rows
 from bascule.observe._families import Merged, Row
 from bascule.observe._http_metrics import http_rows
 from bascule.observe._limit_metrics import limiter_rows
-from bascule.observe._process_metrics import certificate_rows, loop_rows
+from bascule.observe._process_metrics import certificate_rows, loop_rows, thread_states
 from bascule.observe._saga_metrics import saga_rows
-from bascule.observe._samples import families
+from bascule.observe._samples import Sample, families
 from bascule.observe._server_metrics import server_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
@@ -38,12 +42,16 @@ if TYPE_CHECKING:
     from bascule.observe._event_metrics import EventStats
     from bascule.observe._http_metrics import HttpStats
     from bascule.observe._limit_metrics import Limiter
-    from bascule.observe._process_metrics import CertificateState, LoopStats
+    from bascule.observe._process_metrics import CertificateState, LoopStats, ThreadLimiter
     from bascule.observe._saga_metrics import SagaStats
-    from bascule.observe._samples import Sample
     from bascule.observe._server_metrics import MeasuredServer
+    from bascule.observe._shared import SharedFolder
 
 __all__ = ["MetricSources", "Metrics"]
+
+
+#: Sets of labels that are turned into text at once: of histograms, a millisecond's work.
+PIECE = 20
 
 
 class MetricSources:
@@ -164,6 +172,18 @@ class MetricSources:
         """
         self.rows.append(lambda: certificate_rows(certificates()))
 
+    def add_threads(self, name: str, limiter: ThreadLimiter) -> None:
+        """Render ``worker_threads`` of an :class:`anyio.CapacityLimiter` that limits some.
+
+        :param name: what they are for
+        """
+
+        def rows() -> Iterable[Row]:
+            states = thread_states(limiter).items()
+            return [Row("worker_threads", (name, state), count) for state, count in states]
+
+        self.rows.append(rows)
+
     def add_loop(self, stats: LoopStats) -> None:
         """Render what is known of an event loop, and the versions that run."""
         self.rows.append(lambda: loop_rows(stats))
@@ -182,7 +202,11 @@ class Metrics(MetricSources):
         super().__init__()
         self.registry: CollectorRegistry = registry if registry is not None else CollectorRegistry()
         self._sources: list[MetricSources] = [self]
-        self._process = False
+        self._process = self._apart = False
+        #: Where other processes' metrics are, if they are shown together.
+        self.shared: SharedFolder | None = None
+        #: Tokens of event loops that are shown already.
+        self.loops: set[object] = set()
         self.registry.register(self)
 
     @contextmanager
@@ -214,22 +238,86 @@ class Metrics(MetricSources):
 
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
+    async def gather(
+        self, pause: Callable[[], Awaitable[None]], only: Callable[[str], bool]
+    ) -> AsyncIterator[Metric]:
+        """Give what a scrape shows, of other processes as well if there are some; large families
+        may come in pieces.
+
+        :param pause: called often; it may let the event loop turn
+        :param only: tells by its name whether a family is wanted
+        """
+        shared = self.shared
+        if shared is None:
+            async for family in self._gather_own(pause, only, PIECE):
+                yield family
+            return
+        await self.write_shared(shared)
+        for family in await anyio.to_thread.run_sync(shared.read):
+            if only(family.name):
+                yield family
+
+    async def write_shared(self, shared: SharedFolder) -> None:
+        """Leave for other processes what this one has counted."""
+
+        async def pause() -> None:
+            await anyio.lowlevel.checkpoint()
+
+        families = [each async for each in self._gather_own(pause, lambda _: True, None)]
+        await anyio.to_thread.run_sync(shared.write, families)
+
+    async def _gather_own(
+        self,
+        pause: Callable[[], Awaitable[None]],
+        only: Callable[[str], bool],
+        most: int | None,
+    ) -> AsyncIterator[Metric]:
+        merged, others = Merged(FAMILIES), list[Sample]()
+        for sources in tuple(self._sources):
+            for read in tuple(sources.rows):
+                merged.add(read())
+                await pause()
+            for told in tuple(sources.samples):
+                others += _declared(merged, told())
+        for found in (merged.render(only, most), families(others), self._collect_others()):
+            for family in found:
+                if only(family.name):
+                    await pause()
+                    yield family
+
+    def _collect_others(self) -> list[Metric]:
+        """What other collectors of the registry have."""
+        self._apart = True
+        try:
+            return list(self.registry.collect())
+        finally:
+            self._apart = False
+
     def describe(self) -> Iterable[Metric]:
         """Return nothing: the registry must not scrape while it registers."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
         """Turn the snapshots of this moment into metric families."""
-        merged, others = Merged(FAMILIES), []
+        if self._apart:
+            return
+        merged, others = Merged(FAMILIES), list[Sample]()
         for sources in self._sources:
             for read in sources.rows:
                 merged.add(read())
             for told in sources.samples:
-                for each in told():
-                    row = each.row()
-                    if row is None:
-                        others.append(each)
-                    else:
-                        merged.add([row])
+                others += _declared(merged, told())
         yield from merged.render()
         yield from families(others)
+
+
+def _declared(merged: Merged, samples: Iterable[Sample]) -> list[Sample]:
+    """Add the samples of declared families to the others' rows; give the rest."""
+    rest = []
+    for each in samples:
+        row = each.row()
+        if row is None:
+            rest.append(each)
+        else:
+            merged.add([row])
+    return rest

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import platform
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bascule.observe._families import Distribution, Families, Family, Row
 
@@ -15,8 +16,10 @@ __all__ = [
     "PROCESS",
     "CertificateState",
     "LoopStats",
+    "ThreadLimiter",
     "certificate_rows",
     "loop_rows",
+    "thread_states",
 ]
 
 
@@ -94,6 +97,22 @@ CERTIFICATES: Families = {
         "1 while changed TLS files cannot be used, so that the last good certificate is shown",
     ),
 }
+
+
+class ThreadLimiter(Protocol):
+    """What an :class:`anyio.CapacityLimiter` is."""
+
+    def statistics(self) -> Any:
+        """Return an :class:`anyio.CapacityLimiterStatistics`."""
+        ...
+
+
+def thread_states(limiter: ThreadLimiter) -> Mapping[str, float]:
+    """Give what a limiter of worker threads allows and has in use, and how many tasks wait for it."""
+    seen = limiter.statistics()
+    size = float(seen.total_tokens)
+    states = {"in_use": float(seen.borrowed_tokens), "waiting": float(seen.tasks_waiting)}
+    return states if math.isinf(size) else {"size": size, **states}
 
 
 def loop_rows(stats: LoopStats) -> Iterable[Row]:

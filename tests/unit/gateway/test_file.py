@@ -44,6 +44,11 @@ def read(folder: Path, text: str, environment: Mapping[str, str] | None = None) 
         ("", "descriptors", "it is missing (what declares the routes"),
         (f"lisen = 'x'\n{PUBLIC}", "lisen", "there is no such key; known: listen, descriptors, "),
         (f"grace = '1'\n{PUBLIC}", "grace", "'1' is not a number"),
+        (f"listen = []\n{PUBLIC}", "listen", "it is empty"),
+        (f"listen = 'here'\n{PUBLIC}", "listen", "expected host:port"),
+        (f"{PUBLIC}[operations]\nlisten = 'here'", "operations.listen", "expected host:port"),
+        (f"grace = inf\n{PUBLIC}", "grace", "give 0 to 86400 seconds"),
+        (f"{PUBLIC}[http]\nmax_body = -1", "http.max_body", "give more than 0"),
         (f"{PUBLIC}[http]\nmax_body = 1.5", "http.max_body", "1.5 is not a whole number"),
         (f"{PUBLIC}[http]\nmax_bdy = 1", "http.max_bdy", "known: max_body, max_header_bytes"),
         (f"{PUBLIC}[limits]\naway = 'shut'", "limits.away", 'one of "local", "open", "closed"'),
@@ -190,10 +195,10 @@ listen = "${{OPERATIONS:-}}"
 """
     (tmp_path / "url").write_text("redis://:secret@host:6379/0\n")
     file = read(tmp_path, text, {"PORT": "1", "REDIS_FILE": "url", "OPERATIONS": ""})
-    assert (file.config.listen, file.operations) == ("127.0.0.1:1", None)
+    assert (file.config.listen, file.operations) == (("127.0.0.1:1",), None)
     assert file.config.redis == "redis://:secret@host:6379/0", "paths are the file's own"
     file = read(tmp_path, text, {"PORT": "1", "HOST": "h", "REDIS": "redis://r"})
-    assert (file.config.listen, file.config.redis) == ("h:1", "redis://r")
+    assert (file.config.listen, file.config.redis) == (("h:1",), "redis://r")
 
 
 def test_keys_come_from_one_of_four_places(tmp_path: Path) -> None:
@@ -260,13 +265,21 @@ def test_the_shops_command_line_goes_before_its_file(
     file = gateway_file(
         listen="127.0.0.1:0", operations="127.0.0.1:1", consul="agent:1", peers={"user": "u:1"}
     )
-    assert (file.config.listen, file.operations) == ("127.0.0.1:0", "127.0.0.1:1")
+    assert (file.config.listen, file.operations) == (("127.0.0.1:0",), "127.0.0.1:1")
     assert file.config.upstream("user.UserService").target == "u:1"
     assert (
         file.config.upstream("order.OrderService").target == "consul://agent:1/order.OrderService"
     )
     with pytest.raises(ConfigurationError, match="asks no service 'payment'"):
         gateway_file(peers={"payment": "p:1"})
+
+
+def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(f"{USERS}\n[tls]\ndevelopment = 'dev'\n[auth]\ndevelopment = 'dev'\n")
+    ran = CliRunner().invoke(app, ["gateway", "-c", str(path), "--check"])
+    assert (ran.exit_code, ran.output.splitlines()[0][-5:]) == (0, "(TLS)")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_check_prints_the_routes(tmp_path: Path) -> None:
