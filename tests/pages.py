@@ -61,6 +61,22 @@ NOT_RUN: dict[tuple[str, str], str] = {
         "docs/how-to/run-the-shop.md",
         ".venv/bin/python scripts/servers.py",
     ): "tests/integration/test_servers.py runs it",
+    (
+        "docs/how-to/deploy-kubernetes.md",
+        "docker build",
+    ): "needs Docker and a cluster; tests/deploy/kubernetes holds folders and names to the manifests",
+    (
+        "docs/how-to/deploy-kubernetes.md",
+        "kubectl -n shop-dev port-forward",
+    ): "needs a cluster that runs containers; tests/deploy/kubernetes holds names to the manifests",
+    (
+        "docs/how-to/deploy-kubernetes.md",
+        "kustomize build",
+    ): "tests/deploy/kubernetes/test_page.py runs it; kubectl needs a cluster",
+    (
+        "docs/how-to/deploy-kubernetes.md",
+        "kubectl -n shop rollout",
+    ): "needs a cluster that runs containers; tests/deploy/kubernetes holds names to the manifests",
 }
 
 _FENCE = re.compile(r"^( *)```(\w*)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
