@@ -19,7 +19,6 @@ import contextlib
 import doctest
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +51,10 @@ NOT_RUN: dict[tuple[str, str], str] = {
         "docs/tutorials/first-service.md",
         "python -m venv",
     ): "installs from the network; the tests' own environment has it all",
+    (
+        "docs/how-to/tracing.md",
+        "bascule demo --with jaeger",
+    ): "tests/integration/test_demo.py takes the tour with Jaeger",
     ("docs/zh/quick-start.md", "python -m venv"): "installs from the network",
     (
         "docs/zh/quick-start.md",
@@ -77,6 +80,22 @@ NOT_RUN: dict[tuple[str, str], str] = {
         "docs/how-to/run-the-shop.md",
         ".venv/bin/python scripts/servers.py",
     ): "tests/integration/test_servers.py runs it",
+    (
+        "docs/how-to/deploy-kubernetes.md",
+        "docker build",
+    ): "needs Docker and a cluster; tests/deploy/kubernetes holds folders and names to the manifests",
+    (
+        "docs/how-to/deploy-kubernetes.md",
+        "kubectl -n shop-dev port-forward",
+    ): "needs a cluster that runs containers; tests/deploy/kubernetes holds names to the manifests",
+    (
+        "docs/how-to/deploy-kubernetes.md",
+        "kustomize build",
+    ): "tests/deploy/kubernetes/test_page.py runs it; kubectl needs a cluster",
+    (
+        "docs/how-to/deploy-kubernetes.md",
+        "kubectl -n shop rollout",
+    ): "needs a cluster that runs containers; tests/deploy/kubernetes holds names to the manifests",
 }
 
 #: Pages whose samples are run by a test elsewhere, which has more to do with them than to follow them.
@@ -243,7 +262,8 @@ class Session:
     def give(self, *paths: Path) -> None:
         """Copy files to where the pages are followed: what they take for granted."""
         for path in paths:
-            shutil.copy(path, self.folder)
+            text = path.read_text()
+            (self.folder / path.name).write_text(self.text(text) if path.suffix == ".py" else text)
 
     def replace(self, old: str, new: str) -> None:
         """Have something else where pages say `old`."""
