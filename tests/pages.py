@@ -9,7 +9,8 @@ A fenced block is one of these, and `tests/docs/test_every_page.py` fails for an
 - ``text`` after a command or program: what that prints; ``...`` stands for anything.
 - JSON, TOML and YAML are parsed, a ``.proto`` is compiled.
 
-What cannot be run stands in :data:`NOT_RUN`, with the reason.
+What cannot be run stands in :data:`NOT_RUN`, with the reason; a page that is a whole test's business in
+:data:`RUN_BY`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ ROOT = Path(__file__).parents[1]
 NOT_RUN: dict[tuple[str, str], str] = {
     (
         "README.md",
+        "python3 scripts/provision.py",
+    ): "CI gets every program by it; tests/integration/test_demo.py takes the tour on these servers",
+    (
+        "README.md",
         "make demo",
     ): "CI runs make test itself; tests/integration/test_demo.py takes the tour",
     (
@@ -61,7 +66,26 @@ NOT_RUN: dict[tuple[str, str], str] = {
         "docs/how-to/run-the-shop.md",
         ".venv/bin/python scripts/servers.py",
     ): "tests/integration/test_servers.py runs it",
+    (
+        "docs/how-to/deploy-kubernetes.md",
+        "docker build",
+    ): "needs Docker and a cluster; tests/deploy/kubernetes holds folders and names to the manifests",
+    (
+        "docs/how-to/deploy-kubernetes.md",
+        "kubectl -n shop-dev port-forward",
+    ): "needs a cluster that runs containers; tests/deploy/kubernetes holds names to the manifests",
+    (
+        "docs/how-to/deploy-kubernetes.md",
+        "kustomize build",
+    ): "tests/deploy/kubernetes/test_page.py runs it; kubectl needs a cluster",
+    (
+        "docs/how-to/deploy-kubernetes.md",
+        "kubectl -n shop rollout",
+    ): "needs a cluster that runs containers; tests/deploy/kubernetes holds names to the manifests",
 }
+
+#: Pages whose samples are run by a test elsewhere, which has more to do with them than to follow them.
+RUN_BY: dict[str, str] = {}
 
 _FENCE = re.compile(r"^( *)```(\w*)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _TITLE = re.compile(r'title="([^"]+)"')

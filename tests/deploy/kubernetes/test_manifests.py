@@ -168,6 +168,14 @@ def test_selectors_mean_one_deployment_each(manifests: Manifests) -> None:
             assert set(spread["matchLabelKeys"]) == {"app.kubernetes.io/name", "pod-template-hash"}
 
 
+def test_nothing_flows_that_is_not_named(manifests: Manifests) -> None:
+    """Without this policy, who is meant by no other would be open."""
+    assert manifests.of("NetworkPolicy")["deny-all"]["spec"] == {
+        "podSelector": {},
+        "policyTypes": ["Ingress", "Egress"],
+    }
+
+
 def test_every_policy_means_somebody(manifests: Manifests) -> None:
     for policy in manifests.of("NetworkPolicy").values():
         spec = policy["spec"]
