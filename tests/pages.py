@@ -45,6 +45,10 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("docs/how-to/new-project.md", "TOKEN="): "tests/integration/test_new.py calls it",
     (
         "README.md",
+        "python3 scripts/provision.py",
+    ): "CI gets every program by it; tests/integration/test_demo.py takes the tour on these servers",
+    (
+        "README.md",
         "make demo",
     ): "CI runs make test itself; tests/integration/test_demo.py takes the tour",
     (
