@@ -300,7 +300,8 @@ class Session:
                 if not skipped(page, command):
                     said.append(self._command(block, command, background or {}))
                     if output:
-                        expect(str(block), self.text(output), said[-1])
+                        where = f"{block}: {command}\n{self.logs()}\n{block}"
+                        expect(where, self.text(output), said[-1])
         return "".join(said)
 
     def _command(self, block: Block, command: str, background: Mapping[str, str]) -> str:
