@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
     from bascule.gateway import Gateway, GatewayFile
-    from bascule.observe import Tracer
 
 __all__ = ["GatewayApp", "GatewayLife", "GatewayStatus"]
 
@@ -67,8 +66,7 @@ class GatewayApp:
 
         :raises ConfigurationError: if its routes and settings do not fit together
         """
-        gateway = file.gateway(tracer=_tracer())
-        return cls(gateway, operations=file.operations, propagation=file.propagation)
+        return cls(file.gateway(), operations=file.operations, propagation=file.propagation)
 
 
 class GatewayLife:
@@ -159,8 +157,3 @@ class GatewayLife:
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
         logger.info(phase, extra={"app": self.app.name, "addresses": self._gateway.addresses})
-
-
-def _tracer() -> Tracer | None:
-    """Where the OTEL_ variables say that spans go."""
-    return None
