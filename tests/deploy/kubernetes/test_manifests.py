@@ -455,7 +455,7 @@ def test_the_gateway_s_file_says_what_the_shop_s_own_says(
         file, environment=said, over={"redis": {"url_file": str(tmp_path / "redis")}}
     )
     assert read.operations == f"0.0.0.0:{pods.ports['operations']}"
-    assert read.config.listen == f"0.0.0.0:{pods.ports['https']}"
+    assert read.config.listen == (f"0.0.0.0:{pods.ports['https']}",)
     assert read.config.tls is not None
     assert (read.development_key is None) is (overlay != "dev")
     scheme = "consul:///{}" if overlay.endswith("consul") else "k8s:///{}:grpc"
