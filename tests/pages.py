@@ -9,7 +9,8 @@ A fenced block is one of these, and `tests/docs/test_every_page.py` fails for an
 - ``text`` after a command or program: what that prints; ``...`` stands for anything.
 - JSON, TOML and YAML are parsed, a ``.proto`` is compiled.
 
-What cannot be run stands in :data:`NOT_RUN`, with the reason.
+What cannot be run stands in :data:`NOT_RUN`, with the reason; a page that is a whole test's business in
+:data:`RUN_BY`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ ROOT = Path(__file__).parents[1]
 
 #: Commands of pages, by how they begin, that no test runs: and why.
 NOT_RUN: dict[tuple[str, str], str] = {
+    (
+        "README.md",
+        "python3 scripts/provision.py",
+    ): "CI gets every program by it; tests/integration/test_demo.py takes the tour on these servers",
     (
         "README.md",
         "make demo",
@@ -78,6 +83,9 @@ NOT_RUN: dict[tuple[str, str], str] = {
         "kubectl -n shop rollout",
     ): "needs a cluster that runs containers; tests/deploy/kubernetes holds names to the manifests",
 }
+
+#: Pages whose samples are run by a test elsewhere, which has more to do with them than to follow them.
+RUN_BY: dict[str, str] = {}
 
 _FENCE = re.compile(r"^( *)```(\w*)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _TITLE = re.compile(r'title="([^"]+)"')

@@ -91,6 +91,10 @@ def shop_app(settings: ProcessSettings) -> App:
     until they answer.
     """
     metrics = Metrics()
+    if settings.consul is not None:
+        from bascule.discovery.consul import ConsulStats
+
+        metrics.add_discovery(ConsulStats.default())
     service: Resource[Any] = Resource(
         settings.name, lambda: _open(settings, metrics), open_timeout=_OPEN_TIMEOUT
     )

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import anyio
+import anyio.to_thread
 from tests.deploy.composition import COMPOSE, FOLDER, ROOT, SERVICES
 from tests.integration.shop_processes import ServiceProcess
 
@@ -125,8 +127,16 @@ class Container(ServiceProcess):
         ran = subprocess.run(command, capture_output=True, text=True, check=True)
         return ran.stdout.strip()
 
-    def healthy(self) -> bool:
-        """What the health check of the container says."""
+    async def until_healthy(self, within: float = 180.0) -> None:
+        """Wait until the container's own health check is content."""
+        with anyio.move_on_after(within):
+            while not await anyio.to_thread.run_sync(self._healthy):
+                assert self.process.poll() is None, f"{self.name} ended: {self.log}"
+                await anyio.sleep(0.2)
+            return
+        raise AssertionError(f"{self.name} is not healthy after {within} s: {self.log}")
+
+    def _healthy(self) -> bool:
         kind, program, *arguments = SERVICES[self.name]["healthcheck"]["test"]
         assert (kind, program) == ("CMD", "python")
         here = [each.replace("127.0.0.1", self._address) for each in arguments]

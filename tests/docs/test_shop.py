@@ -15,6 +15,6 @@ def test_the_tutorial(tmp_path: Path) -> None:
     """It starts five processes and kills one, which takes some seconds: that is what the page is about."""
     if shutil.which("promtool") is None:
         lacking("needs promtool: apt-get install prometheus")
-    ports = (50051, 50052, 50053, 50054, 8080, 9104)
+    ports = (50051, 50052, 50053, 50054, 8080, 9101, 9102, 9103, 9104)
     with Session(tmp_path, ports=ports) as session:
         session.walk("docs/tutorials/shop.md", background={"python gateway.py": "serving"})

@@ -15,11 +15,16 @@ import msgspec
 
 from bascule.app import App, Life, Resource, owned_tasks
 from bascule.config import Config, MemorySource
+from bascule.discovery.consul import ConsulStats
+from bascule.errors import RpcError
 from bascule.events import Redelivery, RedisEventBus
 from bascule.gateway import DevelopmentKey, LimitConfig, LineLog
 from bascule.net import ServerTLS, development_certificate
 from bascule.observe import Metrics
-from bascule.resilience import BreakerSettings
+from bascule.resilience import BreakerSettings, GcraLimiter
+from bascule.rpc import Channel
+from bascule_shop._generated.user import GetUserRequest
+from bascule_shop._generated.user.services import UserServiceStub
 from bascule_shop._seed import SOLD_OUT
 from bascule_shop.app import SERVICES, Outage
 from bascule_shop.gateway import shop_gateway
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
     from bascule.events import Event
 
 #: Seconds between two rounds of the customers.
-PAUSE = 0.3
+PAUSE = 0.5
 
 PLANK = "prd_001"
 
@@ -67,6 +72,7 @@ async def observed_shop(folder: Path, redis: str, consul: str) -> AsyncIterator[
         certificate, key_file = development_certificate(folder)
         key = DevelopmentKey(folder)
         tasks = await enter(owned_tasks())
+        stack.callback(tasks.cancel_scope.cancel)
         outages = {name: Outage() for name in SERVICES}
         lives: dict[str, Life] = {}
         for name in SERVICES:
@@ -87,6 +93,7 @@ async def observed_shop(folder: Path, redis: str, consul: str) -> AsyncIterator[
             stack.push_async_callback(life.wait_stopped)
             stack.callback(life.hurry)
         metrics = Metrics()
+        metrics.add_discovery(ConsulStats.default())
         gateway = await enter(
             shop_gateway(
                 key.auth,
@@ -113,8 +120,10 @@ async def observed_shop(folder: Path, redis: str, consul: str) -> AsyncIterator[
         outages["user"].active = True
         await customers.look_for(6)
         outages["user"].active = False
-        tasks.start_soon(customers.run)
-        stack.callback(tasks.cancel_scope.cancel)
+        await get_lost(lives["product"].addresses[0])
+        walking = await enter(owned_tasks())
+        stack.callback(walking.cancel_scope.cancel)
+        walking.start_soon(customers.run)
         yield ObservedShop({"gateway": f"{url}/metrics", **scrape}, certificate, outages)
 
 
@@ -123,8 +132,12 @@ def mail(redis: str) -> App:
     metrics = Metrics()
 
     async def write(event: Event[Any]) -> None:
+        letters.require("post office")
         if event.id.endswith(tuple("0123")):
             raise ValueError("there is no stamp left")
+
+    letters = GcraLimiter(1000, 1.0, name="letters")
+    metrics.add_limiter(letters)
 
     @asynccontextmanager
     async def listening() -> AsyncIterator[RedisEventBus]:
@@ -144,6 +157,13 @@ def mail(redis: str) -> App:
         propagation=0.0,
         metrics=metrics,
     )
+
+
+async def get_lost(address: str) -> None:
+    """Ask a service for what another one does."""
+    async with Channel(f"static:///{address}") as channel:
+        with suppress(RpcError):
+            await UserServiceStub(channel).get_user(GetUserRequest(id="usr_ada"))
 
 
 class Customers:

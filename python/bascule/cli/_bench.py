@@ -81,14 +81,14 @@ def bench(
             results = measure_all(plan, _tell)
         finally:
             _tell("")
-    document = {
-        "machine": facts,
-        "settings": {"quick": False, "rounds": rounds, "seconds": seconds},
-        "figures": list(results.figures.values()),
-    }
-    text = msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
-    if output is not None:
-        output.write_bytes(text)
+        document = {
+            "machine": facts,
+            "settings": {"quick": False, "rounds": rounds, "seconds": seconds},
+            "figures": list(results.figures.values()),
+        }
+        text = msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+        if output is not None:
+            output.write_bytes(text)
     if as_json:
         sys.stdout.buffer.write(text)
         sys.stdout.buffer.flush()

@@ -146,7 +146,7 @@ def doctor(
         ):
             if all(check.topic != topic for check in checks):
                 checks.append(nothing_named(topic, option))
-    findings = anyio.run(_examine, checks, timeout, backend=loop.value)
+        findings = anyio.run(_examine, checks, timeout, backend=loop.value)
     (write_findings if as_json else print_findings)(findings)
     if any(finding.level is Level.FAILED for finding in findings):
         raise typer.Exit(FAILED)

@@ -126,7 +126,7 @@ class GatewayFile:
         """Put the gateway together; ``async with`` starts it.
 
         :param metrics: what it counts; None for metrics of its own
-        :param tracer: where spans go; None to pass the trace context on and record nothing
+        :param tracer: where spans go; None as for :class:`bascule.gateway.Gateway`
         :param registry: resolves ``memory:///`` targets
         :raises ConfigurationError: naming the file, if routes and settings do not fit together
         """

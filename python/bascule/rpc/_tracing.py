@@ -9,7 +9,7 @@ import anyio
 from grpclib.exceptions import GRPCError
 
 from bascule.errors import DecodeError, RejectedError, Status
-from bascule.observe import SpanKind, trace_variable, tracer_variable
+from bascule.observe import SpanKind, TraceContext, trace_variable, tracer_variable
 from bascule.observe._tracing import recorded_first
 from bascule.rpc._context import ClientInterceptor, ServerInterceptor, _current, with_trace
 
@@ -158,8 +158,9 @@ def begin_call(
 ) -> tuple[Span | None, list[tuple[str, MetadataValue]] | None]:
     """Begin the span of a call, and give its metadata with the trace in it; None if it is not recorded."""
     parent = tracer.current()
-    if parent is None and (handled := _current.get()) is not None:
-        parent = handled.trace
+    if parent is None:
+        handled = _current.get()
+        parent = _said_in(headers) if handled is None else handled.trace
     if parent is not None and not parent.sampled:
         return None, with_trace(headers, parent)
     span = tracer.start(path[1:], parent, SpanKind.CLIENT)
@@ -168,6 +169,15 @@ def begin_call(
         return None, headers
     span.set(names_of(path))
     return span, headers
+
+
+def _said_in(headers: list[tuple[str, MetadataValue]] | None) -> TraceContext | None:
+    """The trace that the caller has named by hand."""
+    said = dict(headers or ())
+    parent, state = said.get("traceparent"), said.get("tracestate", "")
+    if isinstance(parent, str) and isinstance(state, str):
+        return TraceContext.parse(parent, state)
+    return None
 
 
 def end_call(span: Span, peer: str | None, error: BaseException | None) -> None:

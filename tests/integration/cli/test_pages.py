@@ -104,10 +104,24 @@ def test_top(tmp_path: Path) -> None:
 
 
 def test_bench(tmp_path: Path) -> None:
+    """Four processes are started one after the other, which takes most of the time."""
     (command,) = commands("bench.md")
 
     assert "bascule trio" in run(command, tmp_path)
-    assert json.loads((tmp_path / "figures.json").read_text())["figures"]
+
+    document = json.loads((tmp_path / "figures.json").read_text())
+    found = {(each["suite"], each["metric"]): each for each in document["figures"]}
+    assert set(found) == {
+        ("server", "calls_per_second"),
+        ("server", "cpu_per_call"),
+        ("client", "calls_per_second"),
+        ("client", "cpu_per_call"),
+        ("client", "sequential_p50"),
+        ("client", "sequential_p99"),
+    }
+    assert all(each["samples"] == [each["median"]] for each in found.values())
+    assert all(each["median"] > 0 for each in found.values())
+    assert document["machine"]["packages"]["trio"]
 
 
 def test_pages_name_options_that_exist() -> None:

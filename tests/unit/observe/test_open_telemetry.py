@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -230,3 +232,30 @@ async def test_a_collector_that_is_away_disturbs_nobody(
         with caplog.at_level(logging.CRITICAL), span("work"):
             pass
     assert current_tracer() is None
+
+
+def test_it_can_be_what_the_api_of_opentelemetry_uses_in_all_of_the_process() -> None:
+    """In a process of its own: it cannot be taken back."""
+    program = """
+import anyio
+from opentelemetry import trace
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from bascule.observe import OpenTelemetryTracer
+
+async def main():
+    kept = InMemorySpanExporter()
+    async with OpenTelemetryTracer("test", exporter=kept) as tracer:
+        tracer.install()
+        trace.get_tracer("of the user").start_span("theirs").end()
+    print([each.name for each in kept.get_finished_spans()])
+
+anyio.run(main)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.stdout, ran.stderr) == ("['theirs']\n", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import trace as otel
 from opentelemetry.sdk.trace.sampling import (
@@ -70,6 +70,7 @@ def by_sdk(sampling: Sampling) -> Sampler:
     return TraceIdRatioBased(sampling.ratio)
 
 
+@settings(max_examples=100)  # each has a provider of the SDK, which the process never forgets
 @given(
     st.builds(Sampling, st.floats(0, 1), st.booleans()),
     IDS,

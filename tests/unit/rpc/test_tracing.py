@@ -233,6 +233,20 @@ async def test_tracers_may_be_given_to_a_channel_and_a_server_of_their_own() -> 
         assert await around.all() == ()
 
 
+async def test_a_trace_that_the_caller_names_is_gone_on_with_unless_it_is_in_one() -> None:
+    parent, other = (TraceContext.root(sampled=True) for _ in "ab")
+    metadata = {"traceparent": parent.traceparent}
+    async with recorded() as spans, memory_channel(Echo()) as channel:
+        await EchoStub(channel).unary(EchoRequest(), metadata=metadata)
+        token = trace_variable.set(other)
+        await EchoStub(channel).unary(EchoRequest(), metadata=metadata)
+        trace_variable.reset(token)
+        _, first, _, second = await spans.all()
+    for each, cause in ((first, parent), (second, other)):
+        assert each.parent is not None
+        assert f"{each.parent.span_id:016x}" == cause.span_id
+
+
 async def test_without_a_tracer_there_is_no_span_and_the_trace_goes_on() -> None:
     echo = Traced()
     parent = TraceContext.root(sampled=True)
