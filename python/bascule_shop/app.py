@@ -20,6 +20,7 @@ from bascule_shop._faults import UnknownOutcomes, fault
 from bascule_shop._seed import SOLD_OUT
 from bascule_shop._services import (
     SERVICES,
+    add_consul,
     consul_registrar,
     consul_target,
     event_bus,
@@ -180,6 +181,8 @@ class Shop:
         self.bus = event_bus(events)
         self.metrics = Metrics()
         self.metrics.add_events(self.bus.stats)
+        if consul is not None:
+            add_consul(self.metrics)
         self.servers: dict[str, ShopServer] = {}
         self.channels: Mapping[str, Channel] = {}
         self._data = Path(data)
@@ -260,7 +263,7 @@ class Shop:
         payments = open_payment(urls["payment"], self.metrics, provider=self.provider)
         return {
             "user": await enter(users),
-            "product": await enter(open_product(urls["product"])),
+            "product": await enter(open_product(urls["product"], self.metrics)),
             "payment": await enter(payments),
             "order": self._orders,
         }

@@ -20,6 +20,7 @@ from bascule_shop._generated.user.services import UserServiceBase
 from bascule_shop._services import (
     CALLED,
     SERVICES,
+    add_consul,
     consul_registrar,
     consul_target,
     event_bus,
@@ -89,6 +90,8 @@ def shop_app(settings: ProcessSettings) -> App:
     until they answer.
     """
     metrics = Metrics()
+    if settings.consul is not None:
+        add_consul(metrics)
     service: Resource[Any] = Resource(
         settings.name, lambda: _open(settings, metrics), open_timeout=_OPEN_TIMEOUT
     )
@@ -126,7 +129,7 @@ async def _open(settings: ProcessSettings, metrics: Metrics) -> AsyncIterator[ob
         enter = stack.enter_async_context
         counted = stack.enter_context(metrics.passing())
         if settings.name == "product":
-            yield await enter(open_product(url))
+            yield await enter(open_product(url, counted))
             return
         if settings.name == "payment":
             yield await enter(open_payment(url, counted))
