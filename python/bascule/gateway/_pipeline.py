@@ -209,7 +209,10 @@ class Pipeline:
         status = _CLIENT_GONE if response is None else response.status
         found = exchange.found
         route = "" if found is None else found.template
-        self._stats.observe(request.method, route, status, seconds)
+        trace = exchange.trace
+        self._stats.observe(
+            request.method, route, status, seconds, trace.trace_id if trace.sampled else None
+        )
         if self._record is not None:
             identity = exchange.identity
             self._record(
@@ -221,7 +224,7 @@ class Pipeline:
                     round(seconds, 6),
                     request.peer,
                     exchange.request_id,
-                    exchange.trace.trace_id,
+                    trace.trace_id,
                     request.version,
                     route,
                     "" if identity is None else identity.subject,

@@ -61,6 +61,7 @@ class MetricSources:
         #: What gives the rows of each part at the time of a scrape.
         self.rows: list[Callable[[], Iterable[Row]]] = []
         self.samples: list[Callable[[], Iterable[Sample]]] = []
+        self._discovery: list[DiscoveryStats] = []
 
     def add_server(self, server: MeasuredServer, name: str = "grpc") -> None:
         """Render what a gRPC server counts: its calls (``grpc_*``), its connections, what it refused.
@@ -138,8 +139,13 @@ class MetricSources:
         self.samples.append(samples)
 
     def add_discovery(self, stats: DiscoveryStats) -> None:
-        """Render ``discovery_list_age_seconds`` and ``discovery_errors_total`` of watched services."""
-        self.rows.append(lambda: discovery_rows(stats))
+        """Render ``discovery_list_age_seconds`` and ``discovery_errors_total`` of watched services.
+
+        :param stats: shown once, however often it is added
+        """
+        if not any(stats is each for each in self._discovery):
+            self._discovery.append(stats)
+            self.rows.append(lambda: discovery_rows(stats))
 
     def add_database(self, stats: DatabaseStats) -> None:
         """Render ``database_connections`` and what happened to transactions.
