@@ -291,8 +291,10 @@ def _python_program(name: str) -> Path:
         except RuntimeError as error:
             message = f"pip cannot install it: {error}"
             raise MissingToolError(message) from error
-        # The script that pip wrote names the Python of the folder that it was installed in.
-        _write_script(fresh / "run", f'"{target}/bin/python" "{target}/bin/{name}"')
+        # A script that pip wrote names the Python of the folder that it was installed in.
+        is_script = (fresh / "bin" / name).read_bytes().startswith(b"#!")
+        python = f'"{target}/bin/python" ' if is_script else ""
+        _write_script(fresh / "run", f'{python}"{target}/bin/{name}"')
     return _linked(name, program)
 
 

@@ -18,6 +18,7 @@ from bascule.testing.servers import (
     AlertmanagerServer,
     ConsulServer,
     EtcdServer,
+    JaegerServer,
     KubeApiServer,
     MariaDBServer,
     MissingProgramError,
@@ -37,6 +38,7 @@ SERVERS: dict[str, type[LocalServer]] = {
     "alertmanager": AlertmanagerServer,
     "consul": ConsulServer,
     "etcd": EtcdServer,
+    "jaeger": JaegerServer,
     "kube": KubeApiServer,
     "mariadb": MariaDBServer,
     "mongo": NxMongoServer,
@@ -82,6 +84,8 @@ def where(server: LocalServer) -> str:
     match server:
         case MariaDBServer():
             return server.url()
+        case JaegerServer():
+            return f"{server.url}  OTEL_EXPORTER_OTLP_ENDPOINT={server.endpoint}"
         case KubeApiServer():
             return f"{server.url}  KUBECONFIG={server.kubeconfig}"
         case TemporalServer():

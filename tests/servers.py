@@ -18,6 +18,7 @@ from tests.tools import lacking
 
 from bascule.testing.servers import (
     ConsulServer,
+    JaegerServer,
     KubeApiServer,
     LocalServer,
     MariaDBServer,
@@ -116,6 +117,13 @@ def consul_server() -> Iterator[ConsulServer]:
 def own_consul() -> Iterator[ConsulServer]:
     """A Consul to stop, kill and start again; it keeps what was written."""
     with running(ConsulServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def jaeger_server() -> Iterator[JaegerServer]:
+    """A Jaeger that all tests share: do not stop it, and look for traces of your own."""
+    with running(JaegerServer) as server:
         yield server
 
 

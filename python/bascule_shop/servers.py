@@ -37,6 +37,7 @@ class Component(StrEnum):
     """What the shop can use instead of what is embedded, and what can watch it."""
 
     CONSUL = "consul"
+    JAEGER = "jaeger"
     REDIS = "redis"
     MYSQL = "mysql"
     MONGO = "mongo"
@@ -49,12 +50,16 @@ class Components:
 
     :ivar consul: ``host:port`` of the agent; None if there is none
     :ivar redis: URL; None if there is none
+    :ivar jaeger: URL of its pages; None if there is none
+    :ivar spans: where Jaeger takes spans, as ``OTEL_EXPORTER_OTLP_ENDPOINT`` says it
     :ivar databases: URLs by short name of the service
     :ivar addresses: of every server, by the name of what it is, for people
     """
 
     consul: str | None = None
     redis: str | None = None
+    jaeger: str | None = None
+    spans: str | None = None
     databases: dict[str, str] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
 
@@ -143,6 +148,7 @@ async def start_components(wanted: Collection[Component], stack: AsyncExitStack)
     """
     from bascule.testing.servers import (
         ConsulServer,
+        JaegerServer,
         MariaDBServer,
         MissingProgramError,
         RedisServer,
@@ -171,6 +177,10 @@ async def start_components(wanted: Collection[Component], stack: AsyncExitStack)
         consul = ConsulServer()
         await start(Component.CONSUL, consul)
         found.consul = consul.address
+    if Component.JAEGER in wanted:
+        jaeger = JaegerServer()
+        await start(Component.JAEGER, jaeger)
+        found.jaeger, found.spans = jaeger.url, jaeger.endpoint
     if Component.REDIS in wanted:
         redis = RedisServer()
         await start(Component.REDIS, redis)

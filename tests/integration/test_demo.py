@@ -27,6 +27,7 @@ from bascule.cli._demo import Account
 from bascule.cli._questions import Question
 from bascule.testing.servers import (
     ConsulServer,
+    JaegerServer,
     MariaDBServer,
     NxMongoServer,
     PrometheusServer,
@@ -71,16 +72,25 @@ def test_the_tour_is_as_expected(backend: str) -> None:
     assert not Path(account["certificate"]).exists(), "the temporary folder is gone"
 
 
+def services_of(node: dict[str, Any]) -> set[str]:
+    """Whose spans a trace has."""
+    return {node["service"]}.union(*map(services_of, node["children"]))
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_the_tour_is_the_same_on_real_servers(tmp_path: Path, backend: str) -> None:
-    for kind in (ConsulServer, RedisServer, MariaDBServer, NxMongoServer):
+    for kind in (ConsulServer, RedisServer, MariaDBServer, NxMongoServer, JaegerServer):
         need(kind)
-    names = "consul,redis,mysql,mongo"
+    names = "consul,redis,mysql,mongo,jaeger"
     done = run("--json", "--backend", backend, "--with", names, TMPDIR=str(tmp_path))
     account = json.loads(done.stdout)
     assert problems(account) == []
     assert (done.returncode, done.stderr) == (0, "")
-    assert account["components"].keys() == {"consul", "redis", "mysql", "mongo"}
+    assert account["components"].keys() == {"consul", "redis", "mysql", "mongo", "jaeger"}
+    trace = account["trace"]
+    assert (trace["service"], trace["name"]) == ("gateway", "POST /api/v1/orders")
+    assert services_of(trace) == {"gateway", "order", "user", "product", "payment"}
+    assert account["trace_url"].startswith(f"http://{account['components']['jaeger']}/trace/")
     for address in account["components"].values():
         host, _, port = address.rpartition(":")
         with pytest.raises(ConnectionRefusedError), socket.create_connection((host, int(port)), 5):
@@ -131,7 +141,7 @@ def test_a_wheel_alone_has_no_alerts_and_says_so(
 
 def test_an_unknown_component_is_said_in_one_line() -> None:
     done = run("--with", "consul,oracle")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("bascule demo: there is no oracle")
     assert "consul, mongo, mysql, prometheus, redis" in line

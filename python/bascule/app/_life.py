@@ -16,7 +16,7 @@ from bascule.discovery import Registration
 from bascule.errors import ClosedError, ConfigurationError
 from bascule.net import parse_address
 from bascule.net._watch import watched_loop
-from bascule.observe import Sample, shared_metrics
+from bascule.observe import Sample, open_tracing, shared_metrics, traced_by
 from bascule.rpc import HealthService, ReflectionService, Server
 
 if TYPE_CHECKING:
@@ -49,12 +49,14 @@ class Life:
 
     ``life = await tasks.start(Life(app).live)`` returns when it takes calls.
 
+    :param whole_process: whether this process is there for nothing else
     :ivar phase: where it is
     :ivar operations: address of the page for operators; None if there is none
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, *, whole_process: bool = False) -> None:
         self.app = app
+        self._whole_process = whole_process
         self.phase = Phase.NEW
         self.operations: str | None = None
         self._health = HealthService()
@@ -134,6 +136,10 @@ class Life:
     async def _start(self, stack: AsyncExitStack) -> None:
         """Load the configuration, open the resources and serve; the stack goes the same way back."""
         app = self.app
+        if app.tracing is True:
+            await stack.enter_async_context(open_tracing(app.name, install=self._whole_process))
+        elif app.tracing is not False:
+            stack.enter_context(traced_by(await stack.enter_async_context(app.tracing)))
         if app.config is not None:
             config = await stack.enter_async_context(app.config)
             if isinstance(config, Config):

@@ -9,9 +9,11 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.tree import Tree
 
 if TYPE_CHECKING:
     from bascule.cli._demo import Account
+    from bascule.cli._trace import TraceNode
 
 __all__ = ["print_account", "print_serving", "write_json"]
 
@@ -47,6 +49,9 @@ def print_account(account: Account, console: Console | None = None) -> None:
     if failed:
         verdict = f"[red]{failed} of {len(account.visits)} stops differ from what is expected[/red]"
     console.print(f"\n{requests} requests in {account.seconds:.2f} s: {verdict}")
+    if account.trace is not None:
+        _print_trace(console, account.trace)
+        console.print(f"It stands at {account.trace_url}", soft_wrap=True)
     _print_questions(account, console)
     console.print("To ask it yourself: bascule demo --serve --listen 127.0.0.1:8443\n")
 
@@ -67,6 +72,23 @@ def _print_questions(account: Account, console: Console) -> None:
         )
     else:
         console.print("It evaluates no alerts: they are in a checkout (deploy/prometheus/rules).")
+
+
+def _print_trace(console: Console, root: TraceNode) -> None:
+    console.print(f"\n[bold]An order of the tour[/bold]: one trace of {root.spans} spans, in ms")
+    console.print(_branch(root, Tree(_line(root), guide_style="dim")))
+
+
+def _branch(node: TraceNode, tree: Tree) -> Tree:
+    for child in node.children:
+        _branch(child, tree.add(_line(child)))
+    return tree
+
+
+def _line(node: TraceNode) -> str:
+    times = f" [dim]{node.count} times[/dim]" if node.count > 1 else ""
+    name = f"[red]{escape(node.name)}[/red]" if node.failed else escape(node.name)
+    return f"[cyan]{escape(node.service)}[/cyan] {name}{times} {node.seconds * 1e3:.1f}"
 
 
 def print_serving(account: Account) -> None:

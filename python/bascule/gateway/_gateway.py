@@ -11,6 +11,7 @@ from bascule._tasks import owned_tasks
 from bascule.errors import ConfigurationError
 from bascule.gateway._access import LineLog
 from bascule.gateway._auth import JwtAuthenticator
+from bascule.gateway._cors import Cors
 from bascule.gateway._endpoints import DeclaredEndpoint
 from bascule.gateway._idempotency import Idempotency
 from bascule.gateway._limits import RateLimit
@@ -21,7 +22,7 @@ from bascule.gateway._stats import GatewayStats
 from bascule.gateway._transcode import Transcoder
 from bascule.net import HttpLimits, HttpServer
 from bascule.net._watch import watched_loop
-from bascule.observe import Metrics, shared_metrics
+from bascule.observe import Metrics, current_tracer, open_tracing, shared_metrics
 from bascule.resilience import RedisClient, SharedRateLimiter
 from bascule.rpc import Channel, Method
 
@@ -57,7 +58,8 @@ class Gateway:
         the services in ``config.upstreams``
     :param access_log: where a line for each request goes; None for JSON lines on standard error
     :param metrics: what ``config.metrics_path`` shows; None for metrics of its own
-    :param tracer: where spans go; None to pass the trace context on and record nothing
+    :param tracer: where spans go; None for the tracer of the work that makes it, and if there is none,
+        for what the ``OTEL_`` variables say (:func:`bascule.observe.open_tracing`)
     :param ready: asked by ``config.ready_path`` while the gateway serves
     :param authenticator: verifies credentials; None for JSON Web Tokens by ``config.auth``
     :param subject_admission: decides ``config.subject_limit``; None for a limiter in this process
@@ -88,7 +90,13 @@ class Gateway:
         self._access_log = access_log if access_log is not None else LineLog()
         self._channels = {
             service: Channel(
-                upstream.target, registry=registry, tls=upstream.tls, breaker=upstream.breaker
+                upstream.target,
+                registry=registry,
+                tls=upstream.tls,
+                breaker=upstream.breaker,
+                balancer=upstream.balancer,
+                service_config=upstream.service_config,
+                wait_for_ready=upstream.wait_for_ready,
             )
             for service in config.upstreams
             for upstream in [config.upstream(service)]
@@ -99,6 +107,8 @@ class Gateway:
             descriptor_set, services=config.upstreams, max_depth=config.max_json_depth
         )
         _check(config, transcoder, authenticated=authenticator is not None)
+        #: the declared routes
+        self.bindings = transcoder.bindings
         #: declared routes and Python handlers; add handlers before the gateway starts
         self.router: Router[Endpoint] = Router()
         self._declare(transcoder)
@@ -131,7 +141,8 @@ class Gateway:
         if self._shared is not None:
             self.metrics.add_breakers(self._breakers)
         #: the handler itself: ``async (HttpRequest) -> HttpResponse``, of use without a listener too
-        self.handle: Callable[[HttpRequest], Awaitable[HttpResponse]] = Pipeline(
+        self.handle: Callable[[HttpRequest], Awaitable[HttpResponse]]
+        self.handle = self._pipeline = Pipeline(
             self.router,
             stats,
             access_log=self._access_log,
@@ -140,7 +151,8 @@ class Gateway:
             address_limit=address,
             subject_limit=subject,
             idempotency=idempotency,
-            tracer=tracer,
+            tracer=tracer or current_tracer(),
+            cors=Cors(config.cors) if config.cors is not None else None,
         )
 
     @property
@@ -162,6 +174,9 @@ class Gateway:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(watched_loop(self.metrics))
             await stack.enter_async_context(shared_metrics(self.metrics))
+            if self._pipeline.tracer is None:
+                self._pipeline.tracer = await stack.enter_async_context(open_tracing("gateway"))
+                stack.callback(self._pipeline.forget_tracer)
             tasks = await stack.enter_async_context(owned_tasks())
             stack.callback(tasks.cancel_scope.cancel)
             tasks.start_soon(self._access_log.run)
@@ -180,7 +195,7 @@ class Gateway:
                 )
             )
             self.metrics.add_server(self._server, "gateway")
-            stack.callback(self._stop_serving)
+            stack.callback(self.leave)
             self._serving = True
             self._stack = stack.pop_all()
         return self
@@ -197,7 +212,8 @@ class Gateway:
         finally:
             self._server = None
 
-    def _stop_serving(self) -> None:
+    def leave(self) -> None:
+        """Be not ready from now on, so that load balancers send no more; what comes is still served."""
         self._serving = False
 
     def _declare(self, transcoder: Transcoder) -> None:

@@ -13,10 +13,12 @@ import anyio
 from bascule import _core
 from bascule.errors import ConfigurationError
 from bascule.net._serving import Serving
+from bascule.observe import current_tracer
 from bascule.rpc._binding import Binding
 from bascule.rpc._compression import require_compression
 from bascule.rpc._keepalive import KeepaliveSettings, nanoseconds
 from bascule.rpc._server_call import ServerSession
+from bascule.rpc._tracing import ServerTracing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +111,8 @@ class Server:
     :param services: objects with ``__mapping__``: bascule's, grpclib's or betterproto2's bases
     :param listen: address or addresses: ``host:port`` (port 0 picks one), ``unix:/path``, ``memory:name``
     :param tls: serve TLS on the TCP and Unix listeners
-    :param interceptors: run around every handler, the first one outermost
+    :param interceptors: run around every handler, the first one outermost; where there is a tracer
+        when the server is made, :class:`ServerTracing` is around them all
     :param limits: bounds of each connection
     :param grace: seconds that calls in progress get when the server ends
     :param web: also answer gRPC-Web and Connect, over HTTP/1.1 as well
@@ -134,6 +137,9 @@ class Server:
         compression: str | None = None,
     ) -> None:
         limits = limits or ServerLimits()
+        tracer = current_tracer()
+        if tracer is not None and not any(isinstance(each, ServerTracing) for each in interceptors):
+            interceptors = (ServerTracing(tracer), *interceptors)
         require_compression(compression)
         if grace < 0 or grace == math.inf:
             message = f"grace {grace!r}: expected a finite number of seconds, 0 or more"

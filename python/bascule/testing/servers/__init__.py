@@ -3,6 +3,7 @@
 from bascule.testing.servers._consul import ConsulServer as ConsulServer
 from bascule.testing.servers._errors import MissingProgramError as MissingProgramError
 from bascule.testing.servers._errors import StartError as StartError
+from bascule.testing.servers._jaeger import JaegerServer as JaegerServer
 from bascule.testing.servers._kubernetes import EtcdServer as EtcdServer
 from bascule.testing.servers._kubernetes import KubeApiServer as KubeApiServer
 from bascule.testing.servers._mariadb import MariaDBServer as MariaDBServer
