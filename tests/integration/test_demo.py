@@ -144,7 +144,7 @@ def test_an_unknown_component_is_said_in_one_line() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("bascule demo: there is no oracle")
-    assert "consul, mongo, mysql, prometheus, redis" in line
+    assert "consul, jaeger, mongo, mysql, prometheus, redis" in line
 
 
 def test_an_unexpected_answer_is_shown_and_ends_with_1(tmp_path: Path) -> None:
