@@ -287,7 +287,17 @@ class _AsyncioListener:
         self._unix = unix
 
     async def close(self) -> None:
-        self._server.close()
+        # What asyncio has accepted, it attaches in a task; before Python 3.12, that fails if the server is
+        # closed by then, and leaves the connection open. So accept no more, and let these tasks begin.
+        loop = self._server.get_loop()
+        if isinstance(loop, asyncio.SelectorEventLoop):
+            for listening in self._server.sockets:
+                loop.remove_reader(listening)
+        try:
+            with anyio.CancelScope(shield=True):
+                await asyncio.sleep(0)
+        finally:
+            self._server.close()
         if self._unix is not None:
             self._unix.remove()
 
