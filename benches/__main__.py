@@ -43,6 +43,7 @@ SUITES: Mapping[str, Callable[[Settings, Figures], None]] = {
     "events": events.measure,
     "codec": micro_suite("codec"),
     "policy": micro_suite("policy"),
+    "tracing": micro_suite("tracing"),
     "transcode": micro_suite("transcode"),
 }
 

@@ -2,7 +2,9 @@
 """Write all generated code that is committed; with ``--check``, only tell whether it is current.
 
 protoc (of grpcio-tools) reads the protos once for each target; messages come from it or from betterproto2's compiler,
-services from bascule's own plugin. The output depends on the protos and on the pinned development tools alone.
+services from bascule's own plugin. The output depends on the protos and on the pinned development tools alone; the
+page of metrics on where they are declared, the dashboards on what scripts/dashboards.py says of them, and the alerts
+for Kubernetes on those for Prometheus.
 """
 
 from __future__ import annotations
@@ -32,7 +34,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "python"))  # the plugin of this tree, whichever bascule is installed
+# What is in this tree, whichever bascule is installed.
+sys.path[:0] = [str(ROOT), str(ROOT / "python")]
+
+from scripts.dashboards import DASHBOARDS  # noqa: E402
+from scripts.kubernetes_rules import kubernetes_rules  # noqa: E402
+from scripts.metrics_page import metrics_page  # noqa: E402
 
 from bascule.cli.protoc_gen import generate  # noqa: E402
 
@@ -41,6 +48,9 @@ OWN = Path("python/bascule/rpc/_generated")
 NEW = Path("python/bascule/cli/_new")
 TESTS = Path("tests/generated")
 BENCHES = Path("benches/_generated")
+GRAFANA = Path("deploy/grafana/dashboards")
+KUBERNETES = Path("deploy/k8s/components/monitoring/alerts.yaml")
+METRICS = Path("docs/reference/metrics.md")
 SHOP_PROTOS = [f"{name}/{name}.proto" for name in ("order", "payment", "product", "user")]
 OWN_PROTOS = {
     "grpc/health/v1/health.proto": "health_pb2",
@@ -65,14 +75,24 @@ def main() -> int:
     check = parser.parse_args().check
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     interface = new_project()
-    wanted = {**shop(), **own(), **tests(), **benches(), **interface}
+    wanted = {
+        **shop(),
+        **own(),
+        **tests(),
+        **benches(),
+        **dashboards(),
+        **interface,
+        KUBERNETES: kubernetes_rules().encode(),
+        METRICS: metrics_page().encode(),
+    }
     found = {
         path.relative_to(ROOT): path.read_bytes()
-        for folder in (SHOP, OWN, TESTS, BENCHES)
+        for folder in (SHOP, OWN, TESTS, BENCHES, GRAFANA)
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    found |= {path: (ROOT / path).read_bytes() for path in interface if (ROOT / path).exists()}
+    alone = [path for path in (*interface, KUBERNETES, METRICS) if (ROOT / path).exists()]
+    found |= {path: (ROOT / path).read_bytes() for path in alone}
     differing = [path for path in sorted({*wanted, *found}) if wanted.get(path) != found.get(path)]
     for path in differing:
         print(describe(path, found.get(path), wanted.get(path)))
@@ -221,6 +241,11 @@ def benches() -> Files:
         BENCHES / "bench/__init__.py": b"",
         **{BENCHES / path: content for path, content in made.items()},
     }
+
+
+def dashboards() -> Files:
+    """Make the dashboards."""
+    return {GRAFANA / f"{each.name}.json": each.render() for each in DASHBOARDS}
 
 
 def codec_tests() -> Files:

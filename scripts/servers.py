@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bascule.testing.servers import (
+    AlertmanagerServer,
     ConsulServer,
     EtcdServer,
+    JaegerServer,
     KubeApiServer,
     MariaDBServer,
     MissingProgramError,
     MongoJavaServer,
     MongoServer,
     NxMongoServer,
+    PrometheusServer,
     RedisServer,
     StartError,
     TemporalServer,
@@ -32,13 +35,16 @@ if TYPE_CHECKING:
     from bascule.testing.servers import LocalServer
 
 SERVERS: dict[str, type[LocalServer]] = {
+    "alertmanager": AlertmanagerServer,
     "consul": ConsulServer,
     "etcd": EtcdServer,
+    "jaeger": JaegerServer,
     "kube": KubeApiServer,
     "mariadb": MariaDBServer,
     "mongo": NxMongoServer,
     "mongo-java": MongoJavaServer,
     "mongod": MongoServer,
+    "prometheus": PrometheusServer,
     "redis": RedisServer,
     "temporal": TemporalServer,
 }
@@ -78,6 +84,8 @@ def where(server: LocalServer) -> str:
     match server:
         case MariaDBServer():
             return server.url()
+        case JaegerServer():
+            return f"{server.url}  OTEL_EXPORTER_OTLP_ENDPOINT={server.endpoint}"
         case KubeApiServer():
             return f"{server.url}  KUBECONFIG={server.kubeconfig}"
         case TemporalServer():

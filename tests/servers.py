@@ -18,6 +18,7 @@ from tests.tools import lacking
 
 from bascule.testing.servers import (
     ConsulServer,
+    JaegerServer,
     KubeApiServer,
     LocalServer,
     MariaDBServer,
@@ -25,6 +26,7 @@ from bascule.testing.servers import (
     MongoJavaServer,
     MongoServer,
     NxMongoServer,
+    PrometheusServer,
     RedisServer,
     TemporalServer,
 )
@@ -118,6 +120,13 @@ def own_consul() -> Iterator[ConsulServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def jaeger_server() -> Iterator[JaegerServer]:
+    """A Jaeger that all tests share: do not stop it, and look for traces of your own."""
+    with running(JaegerServer) as server:
+        yield server
+
+
 @pytest.fixture(scope="session", params=MONGO, ids=lambda kind: kind.program)
 def mongo_server(request: pytest.FixtureRequest) -> Iterator[MongoServer]:
     """One server of MongoDB's protocol after the other: do not stop it."""
@@ -163,6 +172,13 @@ def temporal_server() -> Iterator[TemporalServer]:
 def own_temporal() -> Iterator[TemporalServer]:
     """A Temporal to stop, kill and start again."""
     with running(TemporalServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prometheus_server() -> Iterator[PrometheusServer]:
+    """A Prometheus that scrapes nothing, for expressions: one that scrapes is a test's own."""
+    with running(PrometheusServer) as server:
         yield server
 
 

@@ -113,5 +113,9 @@ SUITES = {
     ),
     "codec": ("Codec", "betterproto2's message classes, and google's for scale. CPU time."),
     "policy": ("Policies", "Limits that are never reached, circuits that stay closed. CPU time."),
+    "tracing": (
+        "Tracing",
+        "What it adds to a call, beside OpenTelemetry's own API. One core's time, without what sends spans.",
+    ),
     "transcode": ("Transcoding", "Routes matched, JSON to protobuf and back. CPU time."),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -13,9 +13,11 @@ import anyio
 
 from bascule._tasks import owned_tasks
 from bascule.errors import ClosedError, ConfigurationError, StoreUnavailableError
+from bascule.observe import SpanKind, span, tracer_variable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from anyio.abc import TaskGroup, TaskStatus
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["RedisClient", "RedisScript", "RedisValue"]
 
 RedisValue = str | bytes | int | float
+
+_UNSPANNED = nullcontext()
 
 _SCHEMES = frozenset({"redis", "rediss", "unix"})
 _TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -62,6 +66,7 @@ class RedisClient:
     def __init__(self, url: str, *, timeout: float = 5.0) -> None:
         self._server = _read(url)
         self.address = self._server.address
+        self._named = {"server.address": self._server.path or self._server.host}
         self.timeout = timeout
         try:
             import coredis  # noqa: F401
@@ -106,7 +111,11 @@ class RedisClient:
         """
         from coredis.exceptions import NoScriptError
 
-        with self._reported(), anyio.fail_after(self.timeout if timeout is None else timeout):
+        with (
+            self._spanned("EVALSHA"),
+            self._reported(),
+            anyio.fail_after(self.timeout if timeout is None else timeout),
+        ):
             link = await self._shared()
             try:
                 return await link.ask("EVALSHA", script.sha, len(keys), *keys, *arguments)
@@ -118,7 +127,7 @@ class RedisClient:
 
         :raises StoreUnavailableError: if it failed; it may have been carried out all the same
         """
-        with self._reported(), anyio.fail_after(self.timeout):
+        with self._spanned(command), self._reported(), anyio.fail_after(self.timeout):
             link = await self._shared()
             return await link.ask(command, *arguments)
 
@@ -177,6 +186,13 @@ class RedisClient:
             attempt.error = error
         else:
             attempt.link = link
+
+    def _spanned(self, command: str) -> AbstractContextManager[Any]:
+        """Put a command into the trace of the work that sends it, if it belongs to one."""
+        if tracer_variable.get() is None:
+            return _UNSPANNED
+        attributes = {"db.system": "redis", "db.operation.name": command, **self._named}
+        return span(command, attributes, kind=SpanKind.CLIENT, begins=False)
 
     @contextmanager
     def _reported(self) -> Iterator[None]:

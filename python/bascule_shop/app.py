@@ -11,7 +11,7 @@ import anyio
 from bascule.app import owned_tasks
 from bascule.discovery import MemoryRegistry, Registration
 from bascule.errors import Status
-from bascule.observe import Metrics
+from bascule.observe import Metrics, current_tracer, traced_by
 from bascule.resilience import BreakerSettings
 from bascule.rpc import HealthService, ReflectionService, Server, ServerInterceptor
 from bascule.saga import SagaWorker
@@ -34,12 +34,14 @@ from bascule_shop.payment import PaymentProvider, SimulatedProvider
 if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable, Mapping
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from anyio.abc import TaskGroup, TaskStatus
     from argon2 import PasswordHasher
 
     from bascule.discovery import Registrar
+    from bascule.observe import Tracer
     from bascule.rpc import CallContext, Channel, Servable
 
 __all__ = ["SERVICES", "SOLD_OUT", "Outage", "Shop", "ShopServer"]
@@ -153,6 +155,7 @@ class Shop:
     :param provider: who moves the money; None for a simulated one
     :param hasher: of passwords; None for argon2id with its library's parameters
     :param events: URL of a Redis that its events go through; None to keep them in this process
+    :param tracers: where spans go, by short name of the service
     :param grace: seconds that calls in progress have to finish when the shop closes
     :ivar servers: the services by short name
     :ivar bus: where ``user.created`` and ``order.created`` are published
@@ -172,6 +175,7 @@ class Shop:
         provider: PaymentProvider | None = None,
         hasher: PasswordHasher | None = None,
         events: str | None = None,
+        tracers: Mapping[str, Tracer] | None = None,
         grace: float = 10.0,
     ) -> None:
         self.registry = registry or MemoryRegistry()
@@ -187,6 +191,7 @@ class Shop:
         self._listen = listen or {}
         self._breaker = breaker or BreakerSettings()
         self._hasher = hasher
+        self._tracers = tracers or {}
         self._grace = grace
         self._stack = AsyncExitStack()
 
@@ -211,10 +216,12 @@ class Shop:
                 )
                 await self.start(name)
                 if server.server is not None:
-                    self.metrics.add_calls(server.server.stats, side="server")
+                    self.metrics.add_server(server.server, name)
                 stack.push_async_callback(server.stop)
             # Orders that the last process left go on now that the other services answer.
-            await stack.enter_async_context(SagaWorker(self._orders.coordinator, self._orders.saga))
+            with self._traced("order"):
+                worker = SagaWorker(self._orders.coordinator, self._orders.saga)
+                await stack.enter_async_context(worker)
             self._stack = stack.pop_all()
         return self
 
@@ -229,7 +236,8 @@ class Shop:
 
     async def start(self, name: str) -> None:
         """Start a service again that was stopped, at its old address."""
-        await self.servers[name].start(self._tasks)
+        with self._traced(name):
+            await self.servers[name].start(self._tasks)
 
     async def stop(self, name: str) -> None:
         """Stop one service."""
@@ -245,6 +253,10 @@ class Shop:
             return f"memory:///{SERVICES[name]}"
         return consul_target(self._consul, name)
 
+    def _traced(self, name: str) -> AbstractContextManager[None]:
+        """Send the spans of what is opened within to the tracer of a service."""
+        return traced_by(self._tracers.get(name, current_tracer()))
+
     def _registrar(self) -> Registrar:
         return self.registry if self._consul is None else consul_registrar(self._consul)
 
@@ -255,12 +267,17 @@ class Shop:
         self.channels = await enter(
             open_channels(self.target, self.metrics, registry=self.registry, breaker=self._breaker)
         )
-        self._orders = await enter(open_order(urls["order"], self.bus, self.metrics, self.channels))
-        users = open_user(urls["user"], self.bus, self.metrics, hasher=self._hasher)
-        payments = open_payment(urls["payment"], self.metrics, provider=self.provider)
-        return {
-            "user": await enter(users),
-            "product": await enter(open_product(urls["product"])),
-            "payment": await enter(payments),
-            "order": self._orders,
-        }
+        services: dict[str, Servable] = {}
+        with self._traced("order"):
+            order = open_order(urls["order"], self.bus, self.metrics, self.channels)
+            self._orders = await enter(order)
+        with self._traced("user"):
+            user = open_user(urls["user"], self.bus, self.metrics, hasher=self._hasher)
+            services["user"] = await enter(user)
+        with self._traced("product"):
+            services["product"] = await enter(open_product(urls["product"]))
+        with self._traced("payment"):
+            payment = open_payment(urls["payment"], self.metrics, provider=self.provider)
+            services["payment"] = await enter(payment)
+        # Each starts after those that it calls.
+        return services | {"order": self._orders}

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 import pytest
+from opentelemetry.trace import SpanKind
 from tests.integration.gateway_shop import Shop, Users, running
+from tests.tracing import Spans, exceptions_of, is_child, status_of
 
 from bascule.discovery import MemoryRegistry
-from bascule.errors import RouteNotFoundError
 from bascule.gateway import (
     DevelopmentKey,
     LimitConfig,
@@ -380,38 +381,39 @@ async def test_not_ready_before_it_listens_and_after(tmp_path: Path) -> None:
     assert (await shop.ask("GET", "/readyz"))[0] == 503
 
 
-class Recorder:
-    """Keeps what a tracer is told."""
-
-    def __init__(self) -> None:
-        self.started: list[tuple[str, TraceContext | None, dict[str, Any]]] = []
-        self.ended: list[tuple[dict[str, Any], BaseException | None]] = []
-        self.context = TraceContext.root(sampled=True)
-
-    def start(self, name: str, parent: TraceContext | None, attributes: Any) -> Recorder:
-        self.started.append((name, parent, dict(attributes)))
-        return self
-
-    def end(self, attributes: Any, error: BaseException | None) -> None:
-        self.ended.append((dict(attributes), error))
-
-
-async def test_a_tracer_sees_each_request_and_its_span_is_the_parent_upstream(
-    tmp_path: Path,
-) -> None:
-    tracer = Recorder()
-    async with running(tmp_path, tracer=tracer) as shop:
+async def test_each_request_has_a_span_which_is_the_parent_upstream(tmp_path: Path) -> None:
+    spans = Spans()
+    async with spans.tracer, running(tmp_path, tracer=spans.tracer) as shop:
         await shop.ask("GET", "/api/v1/users/u-1", token=shop.token, traceparent=PARENT)
-        assert shop.users.metadata["traceparent"] == tracer.context.traceparent
         await shop.ask("GET", "/nowhere?a=1", traceparent="00-bad")
-    (name, parent, attributes), (_, none, _) = tracer.started
-    assert (name, parent, none) == ("GET", TraceContext.parse(PARENT), None)
-    assert attributes == {"http.request.method": "GET", "url.path": "/api/v1/users/u-1"}
-    (served, no_error), (missed, error) = tracer.ended
-    assert served == {"http.response.status_code": 200, "http.route": "/api/v1/users/{id}"}
-    assert missed == {"http.response.status_code": 404}
-    assert no_error is None
-    assert isinstance(error, RouteNotFoundError)
+        await shop.ask("BREW", "/api/v1/users")
+        await shop.ask("GET", "/api/v1/users/INTERNAL", token=shop.token)
+        call, served, missed, odd, _, broken = await spans.all()
+    assert is_child(call, served)
+    assert shop.users.metadata["traceparent"]
+    parent = TraceContext.parse(PARENT)
+    assert parent is not None
+    assert served.parent is not None
+    assert f"{served.parent.span_id:016x}" == parent.span_id
+    assert served.kind is SpanKind.SERVER
+    assert [each.name for each in (served, missed, odd, broken)] == [
+        "GET /api/v1/users/{id}",
+        "GET",
+        "HTTP",
+        "GET /api/v1/users/{id}",
+    ]
+    assert served.attributes is not None
+    assert (
+        served.attributes.items()
+        >= {
+            "http.request.method": "GET",
+            "http.route": "/api/v1/users/{id}",
+            "http.response.status_code": 200,
+            "url.path": "/api/v1/users/u-1",
+        }.items()
+    )
+    assert [status_of(each) for each in (served, missed, odd, broken)] == ["UNSET"] * 3 + ["ERROR"]
+    assert exceptions_of(broken) == []
 
 
 async def test_requests_in_progress_finish_when_the_gateway_stops(tmp_path: Path) -> None:

@@ -6,7 +6,10 @@ import subprocess
 import sys
 
 #: Each of these takes longer to import than bascule itself.
-HEAVY = ("betterproto2", "cryptography", "google.protobuf", "httpx", "pydantic", "sqlalchemy")
+HEAVY = (
+    *("betterproto2", "cryptography", "google.protobuf", "httpx", "opentelemetry", "pydantic"),
+    "sqlalchemy",
+)
 
 #: Seconds: twice what it takes on a common machine, and less than it took with those libraries.
 MOST = 0.25

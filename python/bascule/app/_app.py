@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bascule.app._resource import Resource
     from bascule.discovery import Registrar
     from bascule.net import ServerTLS
+    from bascule.observe import Tracer
     from bascule.rpc import Servable, ServerInterceptor, ServerLimits, WebSettings
 
 __all__ = ["App", "AppStatus", "Phase"]
@@ -76,6 +77,9 @@ class App:
         authentication; None for none
     :param reflection: whether clients may ask what it serves; or a serialized
         ``FileDescriptorSet`` that describes it
+    :param tracing: a :class:`bascule.observe.OpenTelemetryTracer` of its own, entered first and left
+        last; True for what the ``OTEL_`` variables say, under the name of the app: nothing, if they
+        name no endpoint; False for none
     :ivar metrics: what ``/metrics`` shows: add channels, breakers and so on
     :raises ConfigurationError: if a time is negative, or two resources share a name
     """
@@ -101,6 +105,7 @@ class App:
     web: WebSettings | None = None
     compression: str | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    tracing: bool | AbstractAsyncContextManager[Tracer] = True
 
     def __post_init__(self) -> None:
         if not (self.propagation >= 0 and self.grace >= 0):

@@ -46,7 +46,10 @@ async def run(app: App | GatewayApp) -> int:
 
     Signals are for the main thread; in any other one it runs until it is cancelled.
     """
-    life = GatewayLife(app) if isinstance(app, GatewayApp) else Life(app)
+    if isinstance(app, GatewayApp):
+        life: GatewayLife | Life = GatewayLife(app)
+    else:
+        life = Life(app, whole_process=True)
     code: int = ExitCode.STOPPED
     try:
         async with anyio.create_task_group() as tasks:

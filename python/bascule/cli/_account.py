@@ -9,9 +9,11 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.tree import Tree
 
 if TYPE_CHECKING:
     from bascule.cli._demo import Account
+    from bascule.cli._trace import TraceNode
 
 __all__ = ["print_account", "print_serving", "write_json"]
 
@@ -24,7 +26,7 @@ def print_account(account: Account, console: Console | None = None) -> None:
     )
     listed = {"gateway": account.url, **account.services, **account.components}
     for name, address in listed.items():
-        console.print(f"  {name:<8} {address}")
+        console.print(f"  {name:<10} {address}")
     console.print()
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
@@ -47,7 +49,46 @@ def print_account(account: Account, console: Console | None = None) -> None:
     if failed:
         verdict = f"[red]{failed} of {len(account.visits)} stops differ from what is expected[/red]"
     console.print(f"\n{requests} requests in {account.seconds:.2f} s: {verdict}")
+    if account.trace is not None:
+        _print_trace(console, account.trace)
+        console.print(f"It stands at {account.trace_url}", soft_wrap=True)
+    _print_questions(account, console)
     console.print("To ask it yourself: bascule demo --serve --listen 127.0.0.1:8443\n")
+
+
+def _print_questions(account: Account, console: Console) -> None:
+    """Print what Prometheus made of the tour, if there is one."""
+    if account.rules is None:
+        return
+    console.print("\n[bold]Prometheus[/bold] has scraped it, and is asked:")
+    for question in account.questions:
+        console.print(f"\n{question.title}\n[dim]{escape(question.expression)}[/dim]")
+        for name, value in question.values.items():
+            console.print(f"  {name:<40} {value:>10}")
+    console.print()
+    if account.rules:
+        console.print(
+            f"It evaluates the alerts of {account.rules} files in deploy/prometheus/rules."
+        )
+    else:
+        console.print("It evaluates no alerts: they are in a checkout (deploy/prometheus/rules).")
+
+
+def _print_trace(console: Console, root: TraceNode) -> None:
+    console.print(f"\n[bold]An order of the tour[/bold]: one trace of {root.spans} spans, in ms")
+    console.print(_branch(root, Tree(_line(root), guide_style="dim")))
+
+
+def _branch(node: TraceNode, tree: Tree) -> Tree:
+    for child in node.children:
+        _branch(child, tree.add(_line(child)))
+    return tree
+
+
+def _line(node: TraceNode) -> str:
+    times = f" [dim]{node.count} times[/dim]" if node.count > 1 else ""
+    name = f"[red]{escape(node.name)}[/red]" if node.failed else escape(node.name)
+    return f"[cyan]{escape(node.service)}[/cyan] {name}{times} {node.seconds * 1e3:.1f}"
 
 
 def print_serving(account: Account) -> None:
@@ -62,6 +103,8 @@ def print_serving(account: Account) -> None:
         f" {account.url}/api/v1/orders\n",
         soft_wrap=True,
     )
+    if "prometheus" in account.components:
+        console.print(f"Prometheus goes on, too: {account.components['prometheus']}/graph\n")
 
 
 def write_json(account: Account) -> None:

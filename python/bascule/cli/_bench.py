@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bascule.cli._ending import WRONG, ending
+
 if TYPE_CHECKING:
     from bascule.cli.bench._suite import Figure, Results
 
@@ -58,7 +60,6 @@ def bench(
     import msgspec
 
     from bascule.cli.bench._suite import (
-        BenchError,
         Plan,
         machine_facts,
         measure_all,
@@ -72,24 +73,22 @@ def bench(
         typer.echo(
             "bascule bench: uvloop is not installed: pip install 'bascule[uvloop]'", err=True
         )
-        raise typer.Exit(2)
+        raise typer.Exit(WRONG)
 
     facts = machine_facts()
-    try:
-        results = measure_all(plan, _tell)
-    except BenchError as error:
-        typer.echo(f"bascule bench: {error}", err=True)
-        raise typer.Exit(1) from error
-    finally:
-        _tell("")
-    document = {
-        "machine": facts,
-        "settings": {"quick": False, "rounds": rounds, "seconds": seconds},
-        "figures": list(results.figures.values()),
-    }
-    text = msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
-    if output is not None:
-        output.write_bytes(text)
+    with ending("bench"):
+        try:
+            results = measure_all(plan, _tell)
+        finally:
+            _tell("")
+        document = {
+            "machine": facts,
+            "settings": {"quick": False, "rounds": rounds, "seconds": seconds},
+            "figures": list(results.figures.values()),
+        }
+        text = msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+        if output is not None:
+            output.write_bytes(text)
     if as_json:
         sys.stdout.buffer.write(text)
         sys.stdout.buffer.flush()
@@ -103,7 +102,7 @@ def _full() -> int:
             "bascule bench: --full: there is no benches/ here; run it in a checkout of bascule",
             err=True,
         )
-        return 2
+        return WRONG
     return subprocess.run([sys.executable, "-m", "benches"], check=False).returncode
 
 

@@ -6,7 +6,7 @@ import signal
 import ssl
 import tempfile
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,22 +15,31 @@ import anyio
 import httpx
 
 from bascule.app import settle_memory
+from bascule.cli._questions import ask
 from bascule.cli._tour import STOPS, Tour
+from bascule.cli._trace import fetch_trace
 from bascule.gateway import DevelopmentKey, LineLog
 from bascule.net import ServerTLS, development_certificate
+from bascule.observe import tracing_wanted
 from bascule.resilience import BreakerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
+    from bascule.cli._questions import Question
     from bascule.cli._tour import Visit
+    from bascule.cli._trace import TraceNode
+    from bascule.observe import OpenTelemetryTracer
     from bascule_shop.app import Shop
-    from bascule_shop.servers import Component
+    from bascule_shop.servers import Component, Components
 
 __all__ = ["Account", "DemoSettings", "run_demo"]
 
 #: So short that a tour can wait for it; the default is 30 s.
 BREAKER_TIMEOUT = 1.0
+
+#: Spans that may wait to be sent.
+MOST_SPANS = 50_000
 
 #: So long that a busy machine does not make the gateway count by itself: the tour counts what is admitted.
 LIMIT_TIMEOUT = 5.0
@@ -58,6 +67,10 @@ class Account:
     :ivar token: of a seeded user, for who wants to try the gateway
     :ivar starting: seconds until the gateway took requests
     :ivar seconds: that the tour took
+    :ivar rules: files of alerts that Prometheus evaluates; None without Prometheus
+    :ivar questions: what it was asked
+    :ivar trace: of an order of the tour, where there is a Jaeger
+    :ivar trace_url: where it can be looked at
     """
 
     backend: str
@@ -69,6 +82,10 @@ class Account:
     starting: float
     seconds: float = 0.0
     visits: list[Visit] = field(default_factory=list)
+    rules: int | None = None
+    questions: list[Question] = field(default_factory=list)
+    trace: TraceNode | None = None
+    trace_url: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -85,7 +102,7 @@ async def run_demo(settings: DemoSettings, report: Callable[[Account], None]) ->
     """
     from bascule_shop.app import SERVICES, Shop
     from bascule_shop.gateway import shop_gateway
-    from bascule_shop.servers import start_components
+    from bascule_shop.servers import Component, start_components, start_prometheus
 
     begun = time.perf_counter()
     async with AsyncExitStack() as stack:
@@ -96,12 +113,14 @@ async def run_demo(settings: DemoSettings, report: Callable[[Account], None]) ->
         key = DevelopmentKey(data)
         access_log = LineLog(stack.enter_context((data / "access.log").open("ab")))
         components = await start_components(settings.components, stack)
+        tracer = await stack.enter_async_context(_tracing(components))
         shop = await stack.enter_async_context(
             Shop(
                 data,
                 databases=components.databases,
                 consul=components.consul,
                 events=components.redis,
+                tracers=None if tracer is None else {each: tracer.named(each) for each in SERVICES},
                 grace=2.0,
             )
         )
@@ -117,6 +136,7 @@ async def run_demo(settings: DemoSettings, report: Callable[[Account], None]) ->
                 breaker=BreakerSettings(timeout=BREAKER_TIMEOUT),
                 access_log=access_log,
                 metrics=shop.metrics,
+                tracer=tracer,
                 ready=shop.ready,
                 grace=2.0,
             )
@@ -130,7 +150,19 @@ async def run_demo(settings: DemoSettings, report: Callable[[Account], None]) ->
             token=key.mint_token("usr_ada", lifetime=24 * 3600.0),
             starting=time.perf_counter() - begun,
         )
-        await _take_tour(account, shop, key)
+        watcher = None
+        if Component.PROMETHEUS in settings.components:
+            watcher = await start_prometheus(f"{account.url}/metrics", certificate, stack)
+            account.components[Component.PROMETHEUS] = watcher.url
+            account.rules = watcher.rules
+        order_request = await _take_tour(account, shop, key)
+        if watcher is not None:
+            account.questions = await ask(watcher)
+        if tracer is not None and components.jaeger is not None and order_request:
+            await tracer.flush()
+            # The gateway gives a request the id of the trace that it begins.
+            account.trace = await fetch_trace(components.jaeger, order_request)
+            account.trace_url = f"{components.jaeger}/trace/{order_request}"
         report(account)
         if settings.serve:
             settle_memory()
@@ -138,7 +170,30 @@ async def run_demo(settings: DemoSettings, report: Callable[[Account], None]) ->
     return account.ok
 
 
-async def _take_tour(account: Account, shop: Shop, key: DevelopmentKey) -> None:
+@asynccontextmanager
+async def _tracing(components: Components) -> AsyncIterator[OpenTelemetryTracer | None]:
+    """Record what is done, if there is a Jaeger, or the ``OTEL_`` variables say where spans go."""
+    if components.spans is None and not tracing_wanted():
+        yield None
+        return
+    from bascule.observe import OpenTelemetryTracer, Sampling
+
+    # What a tour asks for in a second or two is many times what the SDK's own limits are made for.
+    if components.spans is None:
+        tracer = OpenTelemetryTracer("gateway", most_waiting=MOST_SPANS)
+    else:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        exporter = OTLPSpanExporter(f"{components.spans}/v1/traces")
+        tracer = OpenTelemetryTracer(
+            "gateway", exporter=exporter, sampling=Sampling(), most_waiting=MOST_SPANS
+        )
+    async with tracer:
+        yield tracer
+
+
+async def _take_tour(account: Account, shop: Shop, key: DevelopmentKey) -> str:
+    """Take the tour; give the request id of an order that was made."""
     trust = ssl.create_default_context(cafile=account.certificate)
     begun = time.perf_counter()
     async with httpx.AsyncClient(
@@ -148,6 +203,7 @@ async def _take_tour(account: Account, shop: Shop, key: DevelopmentKey) -> None:
         for stop in STOPS:
             account.visits.append(await tour.visit(stop))
     account.seconds = time.perf_counter() - begun
+    return tour.order_request
 
 
 async def _wait_for_signal() -> None:

@@ -32,8 +32,8 @@ def demo(
         str,
         typer.Option(
             "--with",
-            metavar="consul,redis,mysql,mongo",
-            help="Real servers to start and use instead of what is embedded.",
+            metavar="consul,redis,mysql,mongo,jaeger,prometheus",
+            help="Real servers to start and use instead of what is embedded, or to watch it.",
         ),
     ] = "",
     data: Annotated[

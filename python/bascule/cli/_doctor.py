@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
 
 from bascule.cli._call import Loop
+from bascule.cli._ending import FAILED, ending
 
 if TYPE_CHECKING:
     from bascule.cli.doctor import Check, Finding
@@ -96,15 +98,18 @@ def doctor(
     from bascule.cli.doctor._certificates import Certificates, checks_of_certificates
     from bascule.cli.doctor._clocks import look_at_steps
     from bascule.cli.doctor._examine import Check
+    from bascule.cli.doctor._gateway import checks_of_gateway
     from bascule.cli.doctor._here import checks_of_machine
     from bascule.cli.doctor._print import print_findings, write_findings
-    from bascule.cli.doctor._project import checks_of_project
+    from bascule.cli.doctor._project import checks_of_apps, checks_of_ports, nothing_named
     from bascule.cli.doctor._servers import Servers, checks_of_servers
-    from bascule.errors import ConfigurationError
 
+    folder = str(Path.cwd())  # modules that a gateway's file names are looked for here first
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     # What is logged is told as well by what comes back.
     logging.getLogger("bascule").addHandler(logging.NullHandler())
-    try:
+    with ending("doctor"):
         trusted = tls_of(cacert, cert, key, server_name, wanted=tls, insecure=False)
         servers = Servers(
             consul=tuple(consul or ()),
@@ -127,18 +132,24 @@ def doctor(
         )
         checks = [
             *checks_of_machine(),
-            *checks_of_project(apps or (), config or (), port or ()),
-            *checks_of_servers(servers),
+            *checks_of_apps(apps or ()),
+            *(check for file in config or () for check in checks_of_gateway(file, timeout=timeout)),
+            *checks_of_ports(port or ()),
+            *checks_of_servers(servers, every_kind=True),
             Check("clocks", "this machine", look_at_steps),
             *checks_of_certificates(certificates),
         ]
-    except ConfigurationError as error:
-        typer.echo(f"bascule doctor: {error}", err=True)
-        raise typer.Exit(2) from error
-    findings = anyio.run(_examine, checks, timeout, backend=loop.value)
+        for topic, option in (
+            ("project", "MODULE:APP, or -c gateway.toml"),
+            ("ports", "--port PORT or --port HOST:PORT"),
+            ("certificates", "--certificate PEM, --tls-server HOST:PORT"),
+        ):
+            if all(check.topic != topic for check in checks):
+                checks.append(nothing_named(topic, option))
+        findings = anyio.run(_examine, checks, timeout, backend=loop.value)
     (write_findings if as_json else print_findings)(findings)
     if any(finding.level is Level.FAILED for finding in findings):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 async def _examine(checks: list[Check], timeout: float) -> list[Finding]:

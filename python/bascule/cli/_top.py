@@ -11,6 +11,7 @@ import anyio
 import typer
 
 from bascule.cli._call import Loop
+from bascule.cli._ending import FAILED, ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,15 +52,11 @@ def top(
     The exit code of --once is 1 if no process answered.
     """
     from bascule.cli.top._scrape import metrics_url
-    from bascule.errors import ConfigurationError
     from bascule.net import ClientTLS
 
-    try:
+    with ending("top"):
         urls = list(dict.fromkeys(metrics_url(each) for each in addresses))
         tls = None if cacert is None else ClientTLS(cacert).context(("http/1.1",))
-    except ConfigurationError as error:
-        typer.echo(f"bascule top: {error}", err=True)
-        raise typer.Exit(2) from error
     answering = 0
 
     def run(show: Callable[[Frame], None], *, keyboard: bool = False) -> None:
@@ -92,7 +89,7 @@ def top(
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
     if once and not answering:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _run_live(run: Callable[..., None], interval: float) -> None:

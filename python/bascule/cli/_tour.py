@@ -77,6 +77,7 @@ class Tour:
         self.email = f"grace.{secrets.token_hex(4)}@example.com"
         self.token: str | None = None
         self.order: Document = {}
+        self.order_request = ""
         self.events: dict[str, int] = {}
         self._client = client
         self._heard = anyio.Event()
@@ -266,7 +267,7 @@ async def buy(tour: Tour) -> str:
     before = await tour.product(_PLANK)
     answer = await tour.place({_PLANK: 2})
     require(answer.status_code == 201, f"got {answer.status_code} {answer.text[:300]}")
-    tour.order = answer.json()
+    tour.order, tour.order_request = answer.json(), answer.headers["x-request-id"]
     place = answer.headers.get("location")
     require(place == f"/api/v1/orders/{tour.order['id']}", f"the location is {place}")
     require(tour.order["userId"] == tour.user_id, "the order is somebody else's")

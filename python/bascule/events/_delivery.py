@@ -82,7 +82,8 @@ class Subscription:
         """
         if self.batch_handler is not None and len(events) > 1:
             try:
-                await self.batch_handler(events)
+                with handling(events, self.name, self.tracer):
+                    await self.batch_handler(events)
             except Exception:
                 # One of them is at fault: each by itself, so that the others do not suffer for it.
                 _logger.warning(
@@ -104,7 +105,7 @@ class Subscription:
         failures = 0
         while True:
             try:
-                with handling(event, self.name, self.tracer):
+                with handling([event], self.name, self.tracer):
                     if self.handler is not None:
                         await self.handler(event)
                     elif self.batch_handler is not None:

@@ -12,7 +12,7 @@ import msgspec
 
 from bascule._messages import full_name, read_as
 from bascule.errors import ConfigurationError, DecodeError, EncodeError
-from bascule.events._trace import trace_here
+from bascule.events._trace import made_here
 
 __all__ = ["Event", "Topic"]
 
@@ -50,7 +50,7 @@ class Event(Generic[PayloadT]):
         """Give the event with the trace context of the work in progress, if it has none of its own."""
         if self.traceparent is not None:
             return self
-        trace = trace_here()
+        trace = made_here(self.topic.name, self.id)
         if trace is None:
             return self
         return replace(self, traceparent=trace.traceparent, tracestate=trace.state)

@@ -43,7 +43,7 @@ class MemoryEventBus:
     :param queue_size: events that may wait for one subscriber
     :param grace: seconds that subscribers get to handle what is queued when the bus closes
     :param redelivery: how often handlers are called that raise
-    :param tracer: where the spans of handlers go; None to pass the trace on and record nothing
+    :param tracer: where the spans of handlers go; None for the tracer of whoever subscribes
     :ivar stats: what it has done
     :raises ValueError: if ``queue_size < 1`` or ``grace < 0``
     """

@@ -88,7 +88,7 @@ class RedisEventBus:
         is called until it succeeds
     :param timeout: seconds that Redis has to answer
     :param grace: seconds that handlers under way have to finish when the bus closes
-    :param tracer: where the spans of handlers go; None to pass the trace on and record nothing
+    :param tracer: where the spans of handlers go; None for the tracer of whoever subscribes
     :ivar stats: what it has done, and the lag of its groups
     :raises ConfigurationError: if a value cannot work, or coredis is not installed
     """

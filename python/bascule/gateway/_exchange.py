@@ -37,11 +37,13 @@ class Exchange:
     :ivar trace: what upstream calls continue
     :ivar found: route and path variables; None before and without a route
     :ivar identity: who asks, as the token says; None without a token
+    :ivar error: what was raised and became the answer; None if nothing was
     :ivar answer_headers: headers that the answer gets whoever makes it
     """
 
     __slots__ = (
         "answer_headers",
+        "error",
         "found",
         "headers",
         "identity",
@@ -75,6 +77,7 @@ class Exchange:
         self.request_id = request_id
         self.found: Found[Endpoint] | None = None
         self.identity: Identity | None = None
+        self.error: Exception | None = None
         self.answer_headers: list[tuple[str, str]] = []
 
     @property

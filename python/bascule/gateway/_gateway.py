@@ -21,7 +21,8 @@ from bascule.gateway._router import Router
 from bascule.gateway._stats import GatewayStats
 from bascule.gateway._transcode import Transcoder
 from bascule.net import HttpLimits, HttpServer
-from bascule.observe import Metrics
+from bascule.net._watch import watched_loop
+from bascule.observe import Metrics, current_tracer, open_tracing, shared_metrics
 from bascule.resilience import RedisClient, SharedRateLimiter
 from bascule.rpc import Channel, Method
 
@@ -57,7 +58,8 @@ class Gateway:
         the services in ``config.upstreams``
     :param access_log: where a line for each request goes; None for JSON lines on standard error
     :param metrics: what ``config.metrics_path`` shows; None for metrics of its own
-    :param tracer: where spans go; None to pass the trace context on and record nothing
+    :param tracer: where spans go; None for the tracer of the work that makes it, and if there is none,
+        for what the ``OTEL_`` variables say (:func:`bascule.observe.open_tracing`)
     :param ready: asked by ``config.ready_path`` while the gateway serves
     :param authenticator: verifies credentials; None for JSON Web Tokens by ``config.auth``
     :param subject_admission: decides ``config.subject_limit``; None for a limiter in this process
@@ -134,11 +136,13 @@ class Gateway:
             [limit for limit in (address, subject) if limit is not None], idempotency
         )
         self.metrics.add_http(stats)
-        for channel in self._channels.values():
-            self.metrics.add_calls(channel.stats, side="client")
-        self.metrics.add_breakers(self._breakers)
+        for service, channel in self._channels.items():
+            self.metrics.add_channel(channel, service)
+        if self._shared is not None:
+            self.metrics.add_breakers(self._breakers)
         #: the handler itself: ``async (HttpRequest) -> HttpResponse``, of use without a listener too
-        self.handle: Callable[[HttpRequest], Awaitable[HttpResponse]] = Pipeline(
+        self.handle: Callable[[HttpRequest], Awaitable[HttpResponse]]
+        self.handle = self._pipeline = Pipeline(
             self.router,
             stats,
             access_log=self._access_log,
@@ -147,7 +151,7 @@ class Gateway:
             address_limit=address,
             subject_limit=subject,
             idempotency=idempotency,
-            tracer=tracer,
+            tracer=tracer or current_tracer(),
             cors=Cors(config.cors) if config.cors is not None else None,
         )
 
@@ -168,6 +172,11 @@ class Gateway:
         """
         config = self.config
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(watched_loop(self.metrics))
+            await stack.enter_async_context(shared_metrics(self.metrics))
+            if self._pipeline.tracer is None:
+                self._pipeline.tracer = await stack.enter_async_context(open_tracing("gateway"))
+                stack.callback(self._pipeline.forget_tracer)
             tasks = await stack.enter_async_context(owned_tasks())
             stack.callback(tasks.cancel_scope.cancel)
             tasks.start_soon(self._access_log.run)
@@ -185,6 +194,7 @@ class Gateway:
                     grace=config.grace,
                 )
             )
+            self.metrics.add_server(self._server, "gateway")
             stack.callback(self.leave)
             self._serving = True
             self._stack = stack.pop_all()
@@ -229,14 +239,8 @@ class Gateway:
             self.router.get(config.metrics_path, metrics_text(self.metrics))
 
     def _breakers(self) -> Iterable[tuple[str, str]]:
-        """Name and state of each endpoint's breaker: as many as there are endpoints."""
         if self._shared is not None:
             yield "redis for limits", self._shared.breaker_state
-        for service, channel in self._channels.items():
-            if self.config.upstream(service).breaker is not None:
-                for endpoint in channel.snapshot().subchannels:
-                    if endpoint.breaker is not None:
-                        yield f"{service}@{endpoint.address}", endpoint.breaker
 
     async def _is_ready(self) -> bool:
         return self._serving and (self._ready is None or await self._ready())

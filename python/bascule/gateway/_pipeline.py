@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from bascule.errors import (
     AuthenticationError,
@@ -29,9 +29,11 @@ from bascule.gateway._problems import (
     problem_of_listener,
     unauthenticated,
 )
-from bascule.observe import escape, trace_variable
+from bascule.observe import SpanKind, escape, trace_variable, tracer_variable
 
 if TYPE_CHECKING:
+    from contextvars import Token
+
     from bascule.gateway._access import AccessLog
     from bascule.gateway._auth import Authenticator
     from bascule.gateway._cors import Cors
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from bascule.gateway._router import Found
     from bascule.gateway._stats import GatewayStats
     from bascule.net import HttpRequest, HttpResponse
-    from bascule.observe import Span, Tracer
+    from bascule.observe import AttributeValue, Span, Tracer
 
 __all__ = ["Matching", "Pipeline"]
 
@@ -88,14 +90,19 @@ class Pipeline:
         self._address_limit = address_limit
         self._subject_limit = subject_limit
         self._idempotency = idempotency
-        self._tracer = tracer
         self._cors = cors
+        #: Where spans go; None to record nothing.
+        self.tracer = tracer
+
+    def forget_tracer(self) -> None:
+        """Record nothing any more."""
+        self.tracer = None
 
     async def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer one request; whatever goes wrong is an answer too."""
         begun = perf_counter()
         exchange = Exchange(request)
-        span = self._begin_span(exchange) if self._tracer is not None else None
+        traced = None if self.tracer is None else _begin_span(self.tracer, exchange)
         token = trace_variable.set(exchange.trace)
         response: HttpResponse | None = None
         error: BaseException | None = None
@@ -103,7 +110,7 @@ class Pipeline:
             try:
                 response = await self._respond(exchange)
             except Exception as raised:  # noqa: BLE001 (each becomes an answer)
-                error = raised
+                error = exchange.error = raised
                 response = problem_for(raised, realm=self._realm) or self._unexpected(
                     raised, exchange
                 )
@@ -118,8 +125,8 @@ class Pipeline:
         finally:
             trace_variable.reset(token)
             self._finish(exchange, response, error, perf_counter() - begun)
-            if span is not None:
-                _end_span(span, exchange, response, error)
+            if traced is not None:
+                _end_span(traced, exchange, response)
 
     async def _respond(self, exchange: Exchange) -> HttpResponse:
         request = exchange.request
@@ -191,17 +198,6 @@ class Pipeline:
             return insufficient_scope(self._realm, settings.scopes - identity.scopes)
         return None
 
-    def _begin_span(self, exchange: Exchange) -> Span:
-        assert self._tracer is not None  # noqa: S101 (asked for by the caller)
-        request = exchange.request
-        span = self._tracer.start(
-            request.method,
-            exchange.parent,
-            {"http.request.method": request.method, "url.path": request.target.partition("?")[0]},
-        )
-        exchange.trace = span.context
-        return span
-
     def _finish(
         self,
         exchange: Exchange,
@@ -248,12 +244,52 @@ class Pipeline:
         )
 
 
-def _end_span(
-    span: Span, exchange: Exchange, response: HttpResponse | None, error: BaseException | None
-) -> None:
-    attributes: dict[str, str | int] = {
-        "http.response.status_code": _CLIENT_GONE if response is None else response.status
-    }
-    if exchange.found is not None:
-        attributes["http.route"] = exchange.found.template
-    span.end(attributes, error)
+#: Others are one value to whoever groups by it: a client may send any word.
+_METHODS = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE"}
+)
+
+
+#: A span, and what takes the tracer back out of the context.
+_Traced: TypeAlias = "tuple[Span, Token[Tracer | None]]"
+
+
+def _begin_span(tracer: Tracer, exchange: Exchange) -> _Traced:
+    token = tracer_variable.set(tracer)
+    span = tracer.start(
+        exchange.request.method,
+        exchange.parent,
+        SpanKind.SERVER,
+        # The one that the client is told as its request's id.
+        trace_id=exchange.trace.trace_id,
+    )
+    exchange.trace = span.context
+    span.enter()
+    return span, token
+
+
+def _end_span(traced: _Traced, exchange: Exchange, response: HttpResponse | None) -> None:
+    """End a span by its answer. Source: OpenTelemetry's semantic conventions for HTTP."""
+    span, token = traced
+    failure: BaseException | str | None = None
+    if span.recording:
+        request = exchange.request
+        method = request.method if request.method in _METHODS else "_OTHER"
+        status = _CLIENT_GONE if response is None else response.status
+        attributes: dict[str, AttributeValue] = {
+            "http.request.method": method,
+            "url.path": request.target.partition("?")[0],
+            "http.response.status_code": status,
+            "client.address": address_of(request.peer),
+            "network.protocol.version": request.version,
+            "bascule.request_id": exchange.request_id,
+        }
+        route = "" if exchange.found is None else exchange.found.template
+        if route:
+            attributes["http.route"] = route
+        span.rename(f"{'HTTP' if method == '_OTHER' else method} {route}".strip())
+        span.set(attributes)
+        if status >= 500:
+            failure = exchange.error or f"HTTP {status}"
+    span.end(failure)
+    tracer_variable.reset(token)

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 from bascule.errors import ConfigurationError
-from bascule.observe._tracing import current_trace
+from bascule.observe._trace_context import current_trace
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

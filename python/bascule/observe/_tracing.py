@@ -1,113 +1,54 @@
-"""W3C trace context: parse, format, carry by context variable. An exporter plugs in as a `Tracer`."""
+"""Spans: what they are to the parts of bascule that open them, whoever records them.
+
+Every part looks for the tracer of the work it does in one context variable. Without one it does nothing.
+"""
 
 from __future__ import annotations
 
-from base64 import b64decode
+import enum
+from contextlib import contextmanager
 from contextvars import ContextVar
-from random import getrandbits
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from bascule.observe._trace_context import TraceContext, current_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from types import TracebackType
 
-_HEX = "0123456789abcdef"
-# Version 00 is exactly this long: 2 + 1 + 32 + 1 + 16 + 1 + 2 (Trace Context, section 3.2.2).
-_LENGTH = 55
-# "Vendors SHOULD propagate at least 512 characters" (section 3.3.1.5); beyond it a peer only costs us memory.
-_STATE_LIMIT = 512
+__all__ = [
+    "AttributeValue",
+    "Attributes",
+    "Span",
+    "SpanKind",
+    "Tracer",
+    "add_event",
+    "begin_span",
+    "current_tracer",
+    "recorded_first",
+    "span",
+    "trace_here",
+    "traced_by",
+    "tracer_variable",
+]
 
-
-class TraceContext(NamedTuple):
-    """Where a unit of work stands in its trace.
-
-    :ivar trace_id: 32 lower-case hexadecimal digits
-    :ivar span_id: 16 lower-case hexadecimal digits; the parent of whatever this work calls
-    :ivar sampled: whether somebody records this trace
-    :ivar state: the vendors' ``tracestate``, passed on as it came
-    """
-
-    trace_id: str
-    span_id: str
-    sampled: bool = False
-    state: str = ""
-
-    @property
-    def traceparent(self) -> str:
-        """The header value that makes the receiver's work a child of this one."""
-        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
-
-    def child(self) -> TraceContext:
-        """Return a context of the same trace with a span id of its own."""
-        return TraceContext(self.trace_id, f"{getrandbits(64) or 1:016x}", self.sampled, self.state)
-
-    @classmethod
-    def root(cls, *, sampled: bool = False) -> TraceContext:
-        """Begin a trace."""
-        digits = f"{getrandbits(192):048x}"  # one draw for both ids: each request begins a trace
-        return cls(digits[:32], digits[32:], sampled)
-
-    @classmethod
-    def parse(cls, traceparent: str, tracestate: str = "") -> TraceContext | None:
-        """Read the two headers; None if ``traceparent`` is malformed, when a new trace begins instead.
-
-        A version above 00 is read as far as version 00 goes, as the specification demands.
-        """
-        if len(traceparent) != _LENGTH and not (
-            len(traceparent) > _LENGTH
-            and traceparent[_LENGTH] == "-"
-            and not traceparent.startswith("00")
-        ):
-            return None
-        version, trace_id, span_id, flags = (
-            traceparent[:2],
-            traceparent[3:35],
-            traceparent[36:52],
-            traceparent[53:55],
-        )
-        well_formed = (
-            traceparent[2] == traceparent[35] == traceparent[52] == "-"
-            and not (version + trace_id + span_id + flags).strip(_HEX)
-            and version != "ff"
-            and trace_id.strip("0")
-            and span_id.strip("0")
-        )
-        if not well_formed:
-            return None
-        if len(tracestate) > _STATE_LIMIT or not (
-            tracestate.isascii() and tracestate.isprintable()
-        ):
-            tracestate = ""  # the trace goes on without what vendors say about it
-        return cls(trace_id, span_id, bool(int(flags, 16) & 1), tracestate)
-
-    @classmethod
-    def parse_binary(cls, header: str) -> TraceContext | None:
-        """Read gRPC's ``grpc-trace-bin`` in base64; None if it is malformed.
-
-        Source: OpenCensus, "BinaryEncoding": version 0, then the fields 0 (trace id, 16 bytes), 1
-        (span id, 8 bytes) and 2 (options, 1 byte).
-        """
-        try:
-            data = b64decode(header + "=" * (-len(header) % 4), validate=True)
-        except ValueError:
-            return None
-        if len(data) < 29 or (data[0], data[1], data[18], data[27]) != (0, 0, 1, 2):
-            return None
-        trace_id, span_id = data[2:18].hex(), data[19:27].hex()
-        if not (trace_id.strip("0") and span_id.strip("0")):
-            return None
-        return cls(trace_id, span_id, bool(data[28] & 1))
+AttributeValue: TypeAlias = "str | int | float | bool | Sequence[str]"
+Attributes: TypeAlias = "Mapping[str, AttributeValue]"
 
 
-_current: ContextVar[TraceContext | None] = ContextVar("bascule_trace", default=None)
+class SpanKind(enum.IntEnum):
+    """Which side of what a span is. The numbers are OpenTelemetry's."""
 
-
-def current_trace() -> TraceContext | None:
-    """Return the context of the work in progress, None outside of any."""
-    return _current.get()
-
-
-#: The variable itself, for those who open spans: set it, and reset it by the token when the span ends.
-trace_variable = _current
+    INTERNAL = 0
+    SERVER = 1
+    """It answers a request that came from outside."""
+    CLIENT = 2
+    """It asks something outside and waits for the answer."""
+    PRODUCER = 3
+    """It hands over an event that is handled later."""
+    CONSUMER = 4
+    """It handles such an event."""
 
 
 class Span(Protocol):
@@ -118,20 +59,225 @@ class Span(Protocol):
         """What calls made by this work pass on."""
         ...
 
-    def end(self, attributes: Mapping[str, str | int], error: BaseException | None) -> None:
-        """Finish the span. Called exactly once, also when the work was cancelled.
+    @property
+    def recording(self) -> bool:
+        """Whether somebody keeps what it is told: if not, tell it nothing that costs."""
+        ...
 
-        :param attributes: what is known only at the end, such as ``http.response.status_code``
-        :param error: what ended the work early, None if it ran to its end
+    def set(self, attributes: Attributes) -> None:
+        """Add attributes."""
+        ...
+
+    def rename(self, name: str) -> None:
+        """Change the name, when more is known than at the start."""
+        ...
+
+    def event(self, name: str, attributes: Attributes) -> None:
+        """Add something that happened now."""
+        ...
+
+    def enter(self) -> None:
+        """Make it what work in this task, and in those that it starts, belongs to until it ends."""
+        ...
+
+    def end(self, failure: BaseException | str | None = None) -> None:
+        """Finish it: exactly once, also when the work was cancelled, and in the task that entered it.
+
+        :param failure: why the work counts as failed; None if it does not. An exception is recorded
+            where it was raised, not again by each span that it passes
         """
         ...
 
 
 class Tracer(Protocol):
-    """Where spans go. Both methods run on the event loop: they must not block."""
+    """Where spans go. No method may block: they run on the event loop."""
+
+    @property
+    def by_parent(self) -> bool:
+        """Whether nothing is ever recorded that belongs to a trace which is not sampled."""
+        ...
+
+    def current(self) -> TraceContext | None:
+        """Where the work in progress stands; None if it belongs to no trace."""
+        ...
 
     def start(
-        self, name: str, parent: TraceContext | None, attributes: Mapping[str, str | int]
+        self,
+        name: str,
+        parent: TraceContext | None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Attributes | None = None,
+        *,
+        links: Sequence[TraceContext] = (),
+        trace_id: str | None = None,
     ) -> Span:
-        """Begin a span under ``parent``, or a trace if there is none."""
+        """Begin a span under ``parent``, or a trace if there is none; decide whether it is recorded.
+
+        :param links: what it has to do with besides
+        :param trace_id: of the trace that it begins; None for a random one
+        """
         ...
+
+    def event(self, name: str, attributes: Attributes) -> None:
+        """Add something that happened now to the span that was entered last."""
+        ...
+
+
+#: The tracer of the work in progress: tasks inherit it from those that start them.
+tracer_variable: ContextVar[Tracer | None] = ContextVar("bascule_tracer", default=None)
+
+
+def current_tracer() -> Tracer | None:
+    """Return where spans of the work in progress go; None if nobody records any."""
+    return tracer_variable.get()
+
+
+@contextmanager
+def traced_by(tracer: Tracer | None) -> Iterator[None]:
+    """Send the spans of all that is done, started and opened within to a tracer; None: to nobody.
+
+    Servers, gateways and buses that are made within keep to it.
+    """
+    token = tracer_variable.set(tracer)
+    try:
+        yield
+    finally:
+        tracer_variable.reset(token)
+
+
+def trace_here() -> TraceContext | None:
+    """Return where the work in progress stands, as its tracer sees it, or else as the wire said."""
+    tracer = tracer_variable.get()
+    return current_trace() if tracer is None else tracer.current()
+
+
+def add_event(name: str, attributes: Attributes) -> None:
+    """Add something that happened now to the span of the work in progress, if it has one."""
+    tracer = tracer_variable.get()
+    if tracer is not None:
+        tracer.event(name, attributes)
+
+
+def span(
+    name: str,
+    attributes: Attributes | None = None,
+    *,
+    kind: SpanKind = SpanKind.INTERNAL,
+    begins: bool = True,
+    links: Sequence[TraceContext] = (),
+) -> AbstractContextManager[Span]:
+    """Put a span around some work.
+
+    >>> with span("price", {"items": 3}) as priced:
+    ...     priced.set({"total": total()})
+
+    An exception that leaves it makes it failed; a cancellation does not. Without a tracer, and in a
+    trace that is not sampled, it costs next to nothing.
+
+    :param begins: whether it may begin a trace; false for what is of interest only within one
+    """
+    return _Around(name, attributes, kind, begins, links)
+
+
+def begin_span(
+    name: str,
+    attributes: Attributes | None,
+    kind: SpanKind,
+    *,
+    begins: bool = True,
+    links: Sequence[TraceContext] = (),
+) -> Span:
+    """Enter a span as :func:`span` does, for those who know better what counts as a failure."""
+    tracer = tracer_variable.get()
+    if tracer is None:
+        return _NOTHING
+    parent = tracer.current()
+    if (not begins) if parent is None else (not parent.sampled):
+        return _NOTHING
+    started = tracer.start(name, parent, kind, attributes, links=links)
+    started.enter()
+    return started
+
+
+class _Around:
+    __slots__ = ("_attributes", "_begins", "_kind", "_links", "_name", "_span")
+
+    def __init__(
+        self,
+        name: str,
+        attributes: Attributes | None,
+        kind: SpanKind,
+        begins: bool,
+        links: Sequence[TraceContext],
+    ) -> None:
+        self._name = name
+        self._attributes = attributes
+        self._kind = kind
+        self._begins = begins
+        self._links = links
+        self._span: Span = _NOTHING
+
+    def __enter__(self) -> Span:
+        self._span = begin_span(
+            self._name, self._attributes, self._kind, begins=self._begins, links=self._links
+        )
+        return self._span
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._span.end(error if isinstance(error, Exception) else None)
+
+
+class _Nothing:
+    """The span of work that nobody records."""
+
+    recording = False
+    context = TraceContext("0" * 32, "0" * 16)
+
+    def set(self, attributes: Attributes) -> None:
+        pass
+
+    def rename(self, name: str) -> None:
+        pass
+
+    def event(self, name: str, attributes: Attributes) -> None:
+        pass
+
+    def enter(self) -> None:
+        pass
+
+    def end(self, failure: BaseException | str | None = None) -> None:
+        pass
+
+
+_NOTHING = _Nothing()
+
+#: How far back an error's causes are followed.
+_MOST_CAUSES = 16
+
+_RECORDED = "__bascule_recorded__"
+
+
+def recorded_first(error: BaseException) -> bool:
+    """Take note that an exception is recorded; tell whether neither it nor its cause was before."""
+    known = any(getattr(each, _RECORDED, False) for each in _causes(error))
+    setattr(error, _RECORDED, True)
+    return not known
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception, those in it if it is a group, and what each was raised from."""
+    waiting = [error]
+    for _ in range(_MOST_CAUSES):
+        if not waiting:
+            return
+        at = waiting.pop()
+        yield at
+        if at.__cause__ is not None:
+            waiting.append(at.__cause__)
+        if isinstance(at, BaseExceptionGroup):
+            waiting.extend(at.exceptions)

@@ -23,7 +23,7 @@ from bascule.rpc._call import (
 from bascule.rpc._client_stream import Stream
 from bascule.rpc._context import ClientInterceptor
 from bascule.rpc._hedge import Hedging, race
-from bascule.rpc._retry import PREVIOUS_KEY, Answer, Failure, Retrying, repeat
+from bascule.rpc._retry import PREVIOUS_KEY, Answer, Failure, Retrying, attempt_attributes, repeat
 from bascule.rpc._streams import TURN
 
 if TYPE_CHECKING:
@@ -361,6 +361,8 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
         if event is None:
             return Answer(None, "", None, None, None)
         _, _, status, message, trailers, _ = event
+        if status and self._context.span is not None:
+            self._context.span.event("attempt failed", attempt_attributes(previous, status))
         return Answer(None, "", message, trailers, Failure(status, trailers, timed_out=late))
 
     async def _until_over(self, previous: int) -> Event | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from bascule._core import Headers
+    from bascule.observe import Span
 
 __all__ = [
     "CallContext",
@@ -233,6 +234,19 @@ def traced(
     return [*headers, *own]
 
 
+_TRACE_NAMES = frozenset({"traceparent", "tracestate"})
+
+
+def with_trace(
+    headers: list[tuple[str, MetadataValue]] | None, trace: TraceContext
+) -> list[tuple[str, MetadataValue]]:
+    """Metadata of a call that belongs to this trace, whatever it said of any before."""
+    own = _pairs_of(trace)
+    if not headers:
+        return own
+    return [*(each for each in headers if each[0] not in _TRACE_NAMES), *own]
+
+
 def _pairs_of(trace: TraceContext) -> list[tuple[str, MetadataValue]]:
     parent = ("traceparent", trace.traceparent)
     return [parent, ("tracestate", trace.state)] if trace.state else [parent]
@@ -255,6 +269,7 @@ class ClientCallContext:
         "method",
         "on_stream",
         "peer",
+        "span",
         "timeout",
     )
 
@@ -265,6 +280,8 @@ class ClientCallContext:
         self.timeout = timeout
         self.peer: str | None = None
         self.on_stream: Callable[[Any], None] | None = None
+        #: Of a call that streams, if it is recorded.
+        self.span: Span | None = None
         self._sent = sent
         self._metadata: MultiDict[MetadataValue] | None = None
         self._trailing_metadata: MultiDict[MetadataValue] | None = None

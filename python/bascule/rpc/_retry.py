@@ -156,6 +156,11 @@ class Failure:
         self.pushback = None if trailers is None else pushback_of(trailers)
 
 
+def attempt_attributes(previous: int, status: int) -> dict[str, str | int]:
+    """What a span is told of an attempt that failed."""
+    return {"rpc.attempt": previous + 1, "rpc.grpc.status": Status(status).name}
+
+
 class Answer(NamedTuple):
     """What an attempt of a unary call came to."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -12,10 +13,12 @@ import anyio
 from bascule import _core
 from bascule.errors import ConfigurationError
 from bascule.net._serving import Serving
+from bascule.observe import current_tracer
 from bascule.rpc._binding import Binding
 from bascule.rpc._compression import require_compression
 from bascule.rpc._keepalive import KeepaliveSettings, nanoseconds
 from bascule.rpc._server_call import ServerSession
+from bascule.rpc._tracing import ServerTracing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from bascule._core import CallTable
     from bascule.net import ServerTLS
+    from bascule.observe import CertificateState, ServerCounts
     from bascule.rpc._binding import Servable
     from bascule.rpc._context import ServerInterceptor
     from bascule.rpc._web import WebSettings
@@ -107,7 +111,8 @@ class Server:
     :param services: objects with ``__mapping__``: bascule's, grpclib's or betterproto2's bases
     :param listen: address or addresses: ``host:port`` (port 0 picks one), ``unix:/path``, ``memory:name``
     :param tls: serve TLS on the TCP and Unix listeners
-    :param interceptors: run around every handler, the first one outermost
+    :param interceptors: run around every handler, the first one outermost; where there is a tracer
+        when the server is made, :class:`ServerTracing` is around them all
     :param limits: bounds of each connection
     :param grace: seconds that calls in progress get when the server ends
     :param web: also answer gRPC-Web and Connect, over HTTP/1.1 as well
@@ -132,6 +137,9 @@ class Server:
         compression: str | None = None,
     ) -> None:
         limits = limits or ServerLimits()
+        tracer = current_tracer()
+        if tracer is not None and not any(isinstance(each, ServerTracing) for each in interceptors):
+            interceptors = (ServerTracing(tracer), *interceptors)
         require_compression(compression)
         if grace < 0 or grace == math.inf:
             message = f"grace {grace!r}: expected a finite number of seconds, 0 or more"
@@ -143,6 +151,7 @@ class Server:
         self.json_bindings: list[Binding] = []
         self.keepalive = limits.keepalive
         self._services = tuple(services)
+        self._limits = limits
         max_send_message = limits.max_send_message
         if max_send_message is None:
             max_send_message = limits.max_message
@@ -196,6 +205,7 @@ class Server:
 
     async def __aenter__(self) -> Self:
         await self.serving.__aenter__()
+        self.stats.align(time.time_ns() - self.serving.now_ns())
         return self
 
     async def __aexit__(
@@ -215,6 +225,18 @@ class Server:
     def services(self) -> tuple[str, ...]:
         """Names of the services, as ``package.Service``."""
         return tuple(dict.fromkeys(each.path.split("/")[1] for each in self.bindings))
+
+    def counts(self) -> ServerCounts:
+        """What its listeners do and have done, for metrics."""
+        limits = self._limits
+        return self.serving.counts(
+            self.config,
+            {"calls": limits.max_calls, "incomplete_bytes": limits.max_incomplete_of_all},
+        )
+
+    def certificates(self, name: str) -> list[CertificateState]:
+        """The certificates that it shows to clients, for metrics: those of ``name``."""
+        return self.serving.certificates(name)
 
     async def drain(self) -> None:
         """Accept no more and wait for the calls in progress, at most the grace.

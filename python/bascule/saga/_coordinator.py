@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 
 from bascule.errors import ConfigurationError
+from bascule.observe import span
 from bascule.saga._backoff import FIVE_TIMES
 from bascule.saga._errors import (
     DuplicateSagaError,
@@ -33,6 +34,7 @@ from bascule.saga._records import (
     check_id,
 )
 from bascule.saga._stats import SagaStats
+from bascule.saga._trace import begun_in, trace_note
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -109,17 +111,21 @@ class SagaCoordinator:
             it with the same id or key, never with a new one
         :raises ValueError: if the id or the key is not 1 to 128 printable ASCII characters
         """
-        execution = self._execution(saga, self._new(saga, context, saga_id, idempotency_key))
-        try:
-            await self._drive(execution, lambda: self._run_or_undo(execution))
-        except DuplicateSagaError as error:
-            if idempotency_key is None:
-                raise
-            known = await self.log.load(error.saga_id)
-            if known is None or (known.name, known.idempotency_key) != (saga.name, idempotency_key):
-                raise
-            return await self.result(saga, known.saga_id)
-        return execution.context
+        with span(f"saga {saga.name}", {"saga.name": saga.name}) as around:
+            run = self._new(saga, context, saga_id, idempotency_key)
+            around.set({"saga.id": run.saga_id})
+            execution = self._execution(saga, run)
+            try:
+                await self._drive(execution, lambda: self._run_or_undo(execution))
+            except DuplicateSagaError as error:
+                if idempotency_key is None:
+                    raise
+                known = await self.log.load(error.saga_id)
+                wanted = (saga.name, idempotency_key)
+                if known is None or (known.name, known.idempotency_key) != wanted:
+                    raise
+                return await self.result(saga, known.saga_id)
+            return execution.context
 
     async def result(self, saga: Saga[ContextT], saga_id: str) -> ContextT:
         """Wait for the end of a run, wherever it is driven; drive it here if it is due and nobody does.
@@ -171,7 +177,10 @@ class SagaCoordinator:
         :raises SagaInterruptedError: if it could not be driven to its end here
         """
         execution = self._execution(saga, run, patience)
-        await self._drive(execution, lambda: self._end_or_release(execution))
+        about = {"saga.name": saga.name, "saga.id": run.saga_id}
+        # A trace of its own, or that of who waits: the one in which the run began may be days old.
+        with span(f"resume saga {saga.name}", about, links=begun_in(run)):
+            await self._drive(execution, lambda: self._end_or_release(execution))
         return execution.context
 
     def _new(
@@ -180,11 +189,11 @@ class SagaCoordinator:
         if not saga.steps:
             raise ConfigurationError(f"saga {saga.name!r} has no steps")
         now = self.log.now()
-        first = [(SagaEvent.STARTED, None)]
-        begun = [(SagaEvent.BEGUN, step.name) for step in saga.stages[0]]
+        first = [(SagaEvent.STARTED, None, trace_note())]
+        begun = [(SagaEvent.BEGUN, step.name, None) for step in saga.stages[0]]
         records = tuple(
-            SagaRecord(sequence=number, event=event, at=now, by=self.owner, step=step)
-            for number, (event, step) in enumerate([*first, *begun])
+            SagaRecord(sequence=number, event=event, at=now, by=self.owner, step=step, note=note)
+            for number, (event, step, note) in enumerate([*first, *begun])
         )
         return SagaRun(
             saga_id=secrets.token_hex(16) if saga_id is None else check_id("saga_id", saga_id),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar
 import anyio
 import msgspec
 
-from bascule.observe import escape
+from bascule.observe import escape, span
 from bascule.saga._backoff import ONCE
 from bascule.saga._call import calling
 from bascule.saga._definition import Saga, Step, StepCall
@@ -24,6 +24,7 @@ from bascule.saga._records import Progress, SagaEvent, SagaRecord, SagaRun, Saga
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from bascule.observe import AttributeValue
     from bascule.saga._backoff import Backoff
     from bascule.saga._log import SagaLog
     from bascule.saga._stats import SagaStats
@@ -275,8 +276,16 @@ class Execution(Generic[ContextT]):
         started = anyio.current_time()
         ok = False
         changes = None
+        doing = f"{'step' if call.op == 'action' else 'undo'} {step.name}"
+        about: dict[str, AttributeValue] = {
+            "saga.name": self.saga.name,
+            "saga.id": call.saga_id,
+            "saga.step": step.name,
+            "saga.op": call.op,
+            "saga.attempt": call.attempt,
+        }
         try:
-            with calling(call), anyio.fail_after(step.timeout):
+            with calling(call), span(doing, about), anyio.fail_after(step.timeout):
                 if call.op == "action":
                     changes = await step.action(context, call)
                 elif step.compensation is not None:

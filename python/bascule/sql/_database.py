@@ -10,6 +10,8 @@ import anyio.to_thread
 import sqlalchemy as sa
 
 from bascule.errors import CommitUnknownError, ConfigurationError, DatabaseUnavailableError
+from bascule.observe import SpanKind, add_event, tracer_variable
+from bascule.observe._tracing import begin_span, recorded_first
 from bascule.sql._dialects import (
     Fault,
     Timeouts,
@@ -24,6 +26,8 @@ from bascule.sql._stats import DatabaseStats
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+    from bascule.observe import AttributeValue
 
 __all__ = ["Database"]
 
@@ -85,6 +89,8 @@ class Database:
         parsed = read_url(url)
         self.name = shown(parsed)
         self.dialect = parsed.get_backend_name()
+        self._names = f"read {_short(parsed)}", f"write {_short(parsed)}"
+        self._attributes = _attributes(parsed)
         is_sqlite = self.dialect == "sqlite"
         # SQLite's writers queue here, in order, rather than in SQLite, whose waiters sleep and poll.
         readers = max(1, pool_size - 1) if is_sqlite else pool_size
@@ -153,6 +159,22 @@ class Database:
         *,
         writes: bool,
     ) -> ResultT:
+        if tracer_variable.get() is None:
+            return await self._run_until(work, permits, writes)
+        # Not by itself: what looks at a database from time to time is no trace.
+        around = begin_span(self._names[writes], self._attributes, SpanKind.CLIENT, begins=False)
+        try:
+            result = await self._run_until(work, permits, writes)
+        except BaseException as error:
+            around.end(_failure(error))
+            raise
+        around.end()
+        return result
+
+    async def _run_until(
+        self, work: Callable[[sa.Connection], ResultT], permits: anyio.Semaphore, writes: bool
+    ) -> ResultT:
+        """Run a transaction until it is neither lost nor in the way of others, within limits."""
         attempt, latest = 1, anyio.current_time() + self._patience
         while True:
             try:
@@ -166,6 +188,7 @@ class Database:
                         f"given up after {attempt} attempts: {error.__cause__}",
                     ) from error.__cause__
             self.stats.reruns += 1
+            add_event("rerun", {"attempt": attempt + 1})
             # The permit is free meanwhile: whoever held the lock may need it.
             await anyio.sleep(random.uniform(0.0, _PAUSE * 2**attempt))  # noqa: S311 - no secret
             attempt += 1
@@ -232,6 +255,39 @@ class Database:
             if fault is Fault.SLOW:
                 raise DatabaseUnavailableError(self.name, fault.value, str(error.orig)) from error
             raise _RerunError(fault) from error
+
+
+def _attributes(url: sa.URL) -> dict[str, AttributeValue]:
+    """What spans say of a database: never a statement's values, which may be anybody's data.
+
+    Source: OpenTelemetry's semantic conventions for databases.
+    """
+    attributes: dict[str, AttributeValue] = {
+        "db.system": url.get_backend_name(),
+        "db.namespace": _short(url),
+    }
+    if url.host:
+        attributes["server.address"] = url.host
+    if url.port:
+        attributes["server.port"] = url.port
+    return attributes
+
+
+def _failure(error: BaseException) -> BaseException | str | None:
+    """Why a transaction counts as failed: not for what its own function has raised, or a constraint has
+    refused. The database did as it was told, and the caller knows what that means.
+    """
+    if isinstance(error, (DatabaseUnavailableError, CommitUnknownError)):
+        return error
+    if not isinstance(error, sa.exc.DBAPIError):
+        return None
+    # Never recorded as it is, here or further out: databases put values into their messages.
+    recorded_first(error)
+    return None if isinstance(error, sa.exc.IntegrityError) else type(error).__name__
+
+
+def _short(url: sa.URL) -> str:
+    return (url.database or "").rpartition("/")[2] or "memory"
 
 
 class _RerunError(Exception):

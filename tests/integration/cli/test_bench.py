@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,30 +9,6 @@ from typer.testing import CliRunner
 
 from bascule.cli._main import app
 from bascule.cli.bench._suite import BenchError, Plan, measure_all, subjects
-
-
-def test_one_loop_is_measured_on_both_sides(tmp_path: Path) -> None:
-    """Four processes are started, which takes most of the time."""
-    file = tmp_path / "figures.json"
-    arguments = ["bench", "--loop", "trio", "--rounds", "1", "--seconds", "0.1"]
-
-    ran = CliRunner().invoke(app, [*arguments, "--output", str(file)], env={"COLUMNS": "160"})
-
-    assert ran.exit_code == 0, ran.output
-    assert "bascule trio" in ran.stdout
-    document = json.loads(file.read_text())
-    found = {(each["suite"], each["metric"]): each for each in document["figures"]}
-    assert set(found) == {
-        ("server", "calls_per_second"),
-        ("server", "cpu_per_call"),
-        ("client", "calls_per_second"),
-        ("client", "cpu_per_call"),
-        ("client", "sequential_p50"),
-        ("client", "sequential_p99"),
-    }
-    assert all(each["samples"] == [each["median"]] for each in found.values())
-    assert all(each["median"] > 0 for each in found.values())
-    assert document["machine"]["packages"]["trio"]
 
 
 @pytest.mark.parametrize("stack", ["grpclib", "grpcio"])

@@ -20,9 +20,10 @@ from bascule.cli._main import app
 from bascule.cli.doctor import Check, Finding, Level, Report, examine
 from bascule.cli.doctor._certificates import Certificates, checks_of_certificates
 from bascule.cli.doctor._clocks import Moment, compare, look_at_steps
+from bascule.cli.doctor._gateway import checks_of_gateway
 from bascule.cli.doctor._here import Requirement, checks_of_machine
-from bascule.cli.doctor._project import checks_of_project
-from bascule.cli.doctor._servers import Servers, checks_of_servers
+from bascule.cli.doctor._project import checks_of_apps, checks_of_ports
+from bascule.cli.doctor._servers import Servers, checks_of_servers, without_password
 from bascule.errors import ConfigurationError
 from bascule.net import ClientTLS, HttpRequest, HttpResponse, HttpServer, ServerTLS
 from bascule.rpc import HealthService, Server
@@ -40,9 +41,8 @@ PATIENCE = 30.0
 
 
 async def found(checks: Iterable[Check]) -> list[Finding]:
-    """What checks find, without the kinds of servers that are not named."""
-    findings = await examine(list(checks), timeout=PATIENCE)
-    return [each for each in findings if each.found != "none is named"]
+    """What checks find."""
+    return await examine(list(checks), timeout=PATIENCE)
 
 
 async def found_of(**servers: Any) -> list[Finding]:
@@ -366,9 +366,7 @@ class TestProject:
 
     async def test_an_app_is_imported_in_a_process_of_its_own(self) -> None:
         good, bad = await found(
-            checks_of_project(
-                ["tests.integration.serve_echo:app", "tests.integration.nothing:app"], [], []
-            )
+            checks_of_apps(["tests.integration.serve_echo:app", "tests.integration.nothing:app"])
         )
 
         assert levels([good, bad]) == [Level.OK, Level.FAILED]
@@ -376,12 +374,73 @@ class TestProject:
 
     async def test_who_listens_at_a_port_is_told(self, free_tcp_port: int) -> None:
         async with answering(HttpResponse(200)) as address:
-            free, taken = await found(
-                list(checks_of_project([], [], [str(free_tcp_port), address]))[1:]
-            )
+            free, taken = await found(checks_of_ports([str(free_tcp_port), address]))
 
         assert levels([free, taken]) == [Level.OK, Level.WARNING]
         assert "taken by process" in taken.found
+
+
+class TestGateway:
+    """A gateway's file, and what it names."""
+
+    pytestmark = pytest.mark.anyio
+
+    async def test_all_that_it_names_is_looked_at(
+        self, tmp_path: Path, certificates: Issued, redis_url: str, free_tcp_port: int
+    ) -> None:
+        (tmp_path / "redis").write_text(redis_url)
+        body = json.dumps({"keys": [ECKey.generate_key("P-256").as_dict(private=False)]}).encode()
+        async with (
+            Server([HealthService()], listen="127.0.0.1:0", grace=0.0) as server,
+            answering(HttpResponse(200, [], body)) as issuer,
+        ):
+            file = tmp_path / "gateway.toml"
+            file.write_text(f"""
+                listen = ["127.0.0.1:{free_tcp_port}", "unix:{tmp_path}/socket"]
+                descriptors = ["python:bascule_shop.gateway:descriptor_set"]
+                tls = {{certificate = "{certificates.certificate}", key = "{certificates.key}"}}
+                auth = {{issuer = "i", audience = "a", jwks_url = "http://{issuer}/jwks"}}
+                redis.url_file = "redis"
+                [upstreams]
+                "user.UserService" = "static:///{server.addresses[0]}"
+                "order.OrderService" = "127.0.0.1:1"
+                """)
+            findings = await found(checks_of_gateway(file, timeout=PATIENCE))
+
+        by_subject = {each.subject: each for each in findings}
+        assert "routes" in by_subject[str(file)].found
+        assert by_subject[f"127.0.0.1:{free_tcp_port}"].found == "is free"
+        assert by_subject[f"grpc static:///{server.addresses[0]}"].level is Level.OK
+        assert by_subject["grpc 127.0.0.1:1"].level is Level.FAILED
+        assert by_subject[f"jwks http://{issuer}/jwks"].level is Level.OK
+        assert any(each.subject.startswith("redis ") for each in findings)
+        assert str(certificates.certificate) in by_subject
+
+    async def test_what_is_wrong_with_it_is_named_by_its_key(self, tmp_path: Path) -> None:
+        file = tmp_path / "gateway.toml"
+        file.write_text("lisen = 'x'")
+
+        (wrong,) = await found(checks_of_gateway(file, timeout=PATIENCE))
+
+        assert wrong.level is Level.FAILED
+        assert "lisen" in wrong.found
+
+    async def test_looking_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        """Neither a key nor a certificate for development is made."""
+        file = tmp_path / "gateway.toml"
+        file.write_text("""
+            listen = "127.0.0.1:0"
+            descriptors = ["python:bascule_shop.gateway:descriptor_set"]
+            tls.development = "dev"
+            auth.development = "dev"
+            [upstreams]
+            "user.UserService" = "127.0.0.1:1"
+            """)
+
+        good, _ = await found(checks_of_gateway(file, timeout=PATIENCE))
+
+        assert good.level is Level.OK
+        assert [each.name async for each in anyio.Path(tmp_path).iterdir()] == [file.name]
 
 
 class TestExamining:
@@ -421,6 +480,20 @@ class TestExamining:
         assert {each.topic for each in findings} == {
             *("python", "event loops", "extras", "tools", "limits", "clocks")
         }
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("redis://me:geheim@host:6379/0?x=geheim", "redis://host:6379/0"),
+        ("mysql://me:ge/h?e#i@m@host/name", "mysql://host/name"),
+        ("sqlite:////var/orders.db", "sqlite:////var/orders.db"),
+        ("static:///127.0.0.1:1", "static:///127.0.0.1:1"),
+        ("127.0.0.1:8500", "127.0.0.1:8500"),
+    ],
+)
+def test_addresses_are_shown_without_secrets(address: str, shown: str) -> None:
+    assert without_password(address) == shown
 
 
 @pytest.mark.parametrize(

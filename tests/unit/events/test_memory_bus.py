@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 import pytest
+from opentelemetry.trace import SpanKind
+from tests.tracing import exceptions_of, is_child, recorded
 
 from bascule.errors import ClosedError
 from bascule.events import Event, MemoryEventBus, Redelivery, Topic
-from bascule.observe import TraceContext, current_trace, trace_variable
+from bascule.observe import TraceContext, current_trace, span, trace_variable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,37 +150,47 @@ async def test_a_handler_works_in_the_trace_of_the_event() -> None:
     assert seen == [here, None, other]
 
 
-async def test_a_span_is_around_each_handler() -> None:
-    spans: list[_Span] = []
-
-    class Recorder:
-        def start(self, name: str, parent: TraceContext | None, attributes: Any) -> _Span:
-            spans.append(_Span(name, parent, attributes))
-            return spans[-1]
-
+async def test_a_span_is_around_each_handler_and_continues_that_of_who_made_the_event() -> None:
     async def fail(event: Event[UserCreated]) -> None:
-        assert current_trace() == spans[-1].context
         raise ValueError("no")
 
-    parent = TraceContext.root(sampled=True)
-    retries = Redelivery(attempts=1)
-    async with MemoryEventBus(tracer=Recorder(), redelivery=retries) as bus:
-        bus.subscribe(USER_CREATED, fail, name="fails")
-        await bus.publish(USER_CREATED.event("a", UserCreated("a"), traceparent=parent.traceparent))
-    (span,) = spans
-    assert (span.name, span.parent) == ("process user.created", parent)
-    assert span.attributes["messaging.consumer.group.name"] == "fails"
-    assert isinstance(span.error, ValueError)
+    async with recorded() as spans:
+        async with MemoryEventBus(redelivery=Redelivery(attempts=1)) as bus:
+            bus.subscribe(USER_CREATED, fail, name="fails")
+            with span("work"):
+                await bus.publish(created("a"))
+        made, handled, work = sorted(await spans.until(3), key=lambda each: each.name)
+    assert (made.name, handled.name) == ("create user.created", "process user.created")
+    assert is_child(made, work)
+    assert is_child(handled, made)
+    assert (made.kind, handled.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
+    assert handled.attributes is not None
+    assert handled.attributes["messaging.consumer.group.name"] == "fails"
+    assert exceptions_of(handled) == ["ValueError"]
 
 
-class _Span:
-    def __init__(self, name: str, parent: TraceContext | None, attributes: Any) -> None:
-        self.name, self.parent, self.attributes = name, parent, attributes
-        self.context = TraceContext.root() if parent is None else parent.child()
-        self.error: BaseException | None = None
+async def test_a_batch_has_one_span_with_a_link_to_who_made_each_event() -> None:
+    begun, go_on = anyio.Event(), anyio.Event()
 
-    def end(self, attributes: Any, error: BaseException | None) -> None:
-        self.error = error
+    async def take(events: Sequence[Event[UserCreated]]) -> None:
+        begun.set()
+        await go_on.wait()
+
+    async with recorded() as spans:
+        async with MemoryEventBus(tracer=spans.tracer) as bus:
+            bus.subscribe_batches(USER_CREATED, take, name="batches")
+            await bus.publish(created("first"))
+            await begun.wait()
+            for key in "ab":
+                with span("work"):
+                    await bus.publish(created(key))
+            go_on.set()
+        _, batch = await spans.named("process user.created")
+        makers = await spans.named("create user.created")
+    assert batch.parent is None
+    assert {link.context.span_id for link in batch.links} == {
+        maker.context.span_id for maker in makers
+    }
 
 
 async def test_closing_waits_no_longer_than_its_grace() -> None:

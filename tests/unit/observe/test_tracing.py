@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import trace as otel
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from bascule.observe import TraceContext
 
@@ -56,3 +60,35 @@ def test_a_child_stays_in_the_trace_and_a_root_begins_one() -> None:
     assert child.span_id != root.span_id
     assert TraceContext.parse(root.traceparent) == root
     assert TraceContext.root().trace_id != root.trace_id
+
+
+contexts = st.builds(
+    TraceContext,
+    st.integers(1, 2**128 - 1).map("{:032x}".format),
+    st.integers(1, 2**64 - 1).map("{:016x}".format),
+    st.booleans(),
+    st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=512),
+)
+
+
+@given(contexts)
+def test_whatever_is_written_is_read_back(context: TraceContext) -> None:
+    assert TraceContext.parse(context.traceparent, context.state) == context
+
+
+@given(
+    st.text(max_size=80) | st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}.{0,3}")
+)
+def test_what_is_read_is_what_opentelemetrys_own_reader_makes_of_it(header: str) -> None:
+    own = TraceContext.parse(header)
+    theirs = otel.get_current_span(
+        TraceContextTextMapPropagator().extract({"traceparent": header})
+    ).get_span_context()
+    if own is None:
+        # Theirs cuts a longer header of version 00 short, and lets blanks stand around it.
+        assert not theirs.is_valid or len(header) != 55
+    else:
+        assert theirs.is_valid
+        assert own.trace_id == f"{theirs.trace_id:032x}"
+        assert own.span_id == f"{theirs.span_id:016x}"
+        assert own.sampled == theirs.trace_flags.sampled

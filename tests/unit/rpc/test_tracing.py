@@ -2,98 +2,254 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import anyio
 import pytest
+from opentelemetry import trace as otel
+from opentelemetry.trace import SpanKind
 from tests.generated.echo_bascule import EchoStub
 from tests.generated.echo_pb2 import EchoReply, EchoRequest, Failure
+from tests.tracing import Spans, context_of, exceptions_of, is_child, recorded, status_of
 from tests.unit.rpc.services import Echo
 
-from bascule.errors import RpcError
-from bascule.observe import TraceContext, current_trace
-from bascule.rpc import ClientTracing, ServerTracing, call_context
+from bascule.errors import RpcError, Status
+from bascule.observe import Sampling, TraceContext, current_trace, span, trace_variable
+from bascule.rpc import (
+    ClientTracing,
+    ServerTracing,
+    call_context,
+)
 from bascule.testing import memory_channel
 
 pytestmark = pytest.mark.anyio
 
 
-class OneSpan:
-    def __init__(
-        self, name: str, parent: TraceContext | None, attributes: Mapping[str, str | int]
-    ) -> None:
-        self.name, self.parent, self.attributes = name, parent, dict(attributes)
-        self.context = TraceContext.root(sampled=True) if parent is None else parent.child()
-        self.ended: list[tuple[int | str, BaseException | None]] = []
-
-    def end(self, attributes: Mapping[str, str | int], error: BaseException | None) -> None:
-        self.ended.append((attributes["rpc.grpc.status_code"], error))
-
-
-class Spans:
-    def __init__(self) -> None:
-        self.spans: list[OneSpan] = []
-
-    def start(
-        self, name: str, parent: TraceContext | None, attributes: Mapping[str, str | int]
-    ) -> OneSpan:
-        self.spans.append(OneSpan(name, parent, attributes))
-        return self.spans[-1]
-
-
 class Traced(Echo):
+    """Notes where the handler stands, as each of the two APIs has it."""
+
     seen: TraceContext | None = None
+    sent: TraceContext | None = None
 
     async def unary(self, request: EchoRequest) -> EchoReply:
-        self.seen = current_trace()
-        assert call_context().trace is not None
+        self.seen, self.sent = current_trace(), call_context().trace
+        with otel.get_tracer("of the user").start_as_current_span("by the user"):
+            pass
         return await super().unary(request)
 
 
+class Middle(Echo):
+    """Hands on what it is asked."""
+
+    def __init__(self, leaf: EchoStub) -> None:
+        super().__init__()
+        self._leaf = leaf
+
+    async def unary(self, request: EchoRequest) -> EchoReply:
+        return await self._leaf.unary(request)
+
+
 async def test_the_servers_span_is_a_child_of_the_clients() -> None:
-    client, server, echo = Spans(), Spans(), Traced()
-    async with memory_channel(
-        echo, interceptors=[ClientTracing(client)], server_interceptors=[ServerTracing(server)]
-    ) as channel:
+    echo = Traced()
+    async with recorded() as spans, memory_channel(echo) as channel:
         stub = EchoStub(channel)
         await stub.unary(EchoRequest(), metadata={"traceparent": "what the caller says"})
-        assert echo.seen == server.spans[0].context
-        async with stub.server_stream(EchoRequest(replies=2)) as stream:
-            assert len([each async for each in stream]) == 2
-        with pytest.raises(RpcError):
-            await stub.unary(EchoRequest(failure=Failure(code=5, message="no")))
-        with anyio.move_on_after(0.05):
-            await stub.unary(EchoRequest(hang=True))
-        await echo.until(cancelled=1)
-    assert current_trace() is None
-    for spans in (client, server):
-        statuses = [status for each in spans.spans for status, _ in each.ended]
-        assert statuses == [0, 0, 5, 1]
-        assert isinstance(spans.spans[2].ended[0][1], RpcError)
-    for asked, handled in zip(client.spans, server.spans, strict=True):
+        handled, asked = await spans.all()
+        assert echo.seen == context_of(handled)
+        assert echo.sent == context_of(asked)
+        assert is_child(handled, asked)
         assert asked.parent is None
-        assert handled.parent == asked.context
-    assert server.spans[0].name == "echo.Echo/Unary"
-    assert server.spans[0].attributes["rpc.method"] == "Unary"
+        assert (handled.kind, asked.kind) == (SpanKind.SERVER, SpanKind.CLIENT)
+        assert handled.name == asked.name == "echo.Echo/Unary"
+        names = {"rpc.system": "grpc", "rpc.service": "echo.Echo", "rpc.method": "Unary"}
+        for each in (handled, asked):
+            assert each.attributes is not None
+            assert names.items() <= each.attributes.items()
+            assert each.attributes["rpc.grpc.status_code"] == 0
+            assert status_of(each) == "UNSET"
+        assert current_trace() is None
+
+
+async def test_streams_have_spans_of_both_sides() -> None:
+    async with recorded() as spans, memory_channel(Echo()) as channel:
+        async with EchoStub(channel).server_stream(EchoRequest(replies=2)) as stream:
+            assert len([each async for each in stream]) == 2
+        handled, asked = await spans.all()
+        assert is_child(handled, asked)
 
 
 async def test_a_handlers_calls_are_children_of_its_span() -> None:
-    spans, leaf_spans = Spans(), Spans()
-
-    class Middle(Echo):
-        async def unary(self, request: EchoRequest) -> EchoReply:
-            return await EchoStub(leaf).unary(request)
-
     async with (
-        memory_channel(
-            Echo(),
-            interceptors=[ClientTracing(spans)],
-            server_interceptors=[ServerTracing(leaf_spans)],
-        ) as leaf,
-        memory_channel(Middle(), server_interceptors=[ServerTracing(spans)]) as channel,
+        recorded() as spans,
+        memory_channel(Echo()) as leaf,
+        memory_channel(Middle(EchoStub(leaf))) as channel,
     ):
         await EchoStub(channel).unary(EchoRequest())
-    handled, asked = spans.spans
-    assert handled.parent is None
-    assert asked.parent == handled.context
-    assert leaf_spans.spans[0].parent == asked.context
+        last, call, middle, first = await spans.all()
+        assert is_child(last, call)
+        assert is_child(call, middle)
+        assert is_child(middle, first)
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.OK])
+async def test_a_status_is_the_clients_failure_and_only_sometimes_the_servers(
+    status: Status,
+) -> None:
+    async with recorded() as spans, memory_channel(Echo()) as channel:
+        with pytest.raises(RpcError):
+            await EchoStub(channel).unary(
+                EchoRequest(failure=Failure(code=status.value, message="no"))
+            )
+        handled, asked = await spans.all()
+        faults = [
+            "UNKNOWN",
+            "DEADLINE_EXCEEDED",
+            "UNIMPLEMENTED",
+            "INTERNAL",
+            "UNAVAILABLE",
+            "DATA_LOSS",
+        ]
+        assert status_of(handled) == ("ERROR" if status.name in faults else "UNSET")
+        assert status_of(asked) == "ERROR"
+        assert asked.status.description == f"{status.name}: no"
+        for each in (handled, asked):
+            assert each.attributes is not None
+            assert each.attributes["rpc.grpc.status_code"] == status.value
+
+
+async def test_an_exception_is_recorded_where_it_was_raised_and_nowhere_else() -> None:
+    class Broken(Echo):
+        async def unary(self, request: EchoRequest) -> EchoReply:
+            with span("inner"):
+                try:
+                    raise KeyError("lost")
+                except KeyError as error:
+                    raise ValueError("not found") from error
+
+    async with (
+        recorded() as spans,
+        memory_channel(Broken()) as leaf,
+        memory_channel(Middle(EchoStub(leaf))) as channel,
+    ):
+        with pytest.raises(RpcError, match="internal error"):
+            await EchoStub(channel).unary(EchoRequest())
+        inner, *others = await spans.all()
+        assert exceptions_of(inner) == ["ValueError"]
+        assert [exceptions_of(each) for each in others] == [[], [], [], []]
+        assert all(status_of(each) == "ERROR" for each in [inner, *others])
+
+
+async def test_a_cancellation_is_no_error() -> None:
+    echo = Echo()
+    async with recorded() as spans, memory_channel(echo) as channel:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(EchoStub(channel).unary, EchoRequest(hang=True))
+            await echo.until(begun=1)
+            tasks.cancel_scope.cancel()
+        await echo.until(cancelled=1)
+        handled, asked = await spans.until(2)
+        for each in (handled, asked):
+            assert status_of(each) == "UNSET"
+            assert exceptions_of(each) == []
+            assert each.attributes is not None
+            assert each.attributes["rpc.grpc.status_code"] == Status.CANCELLED.value
+
+
+async def test_a_deadline_that_passes_is_the_servers_failure() -> None:
+    async with recorded() as spans, memory_channel(Echo()) as channel:
+        with pytest.raises(RpcError):
+            await EchoStub(channel).unary(EchoRequest(hang=True), timeout=0.05)
+        for each in await spans.until(2):
+            assert status_of(each) == "ERROR"
+            assert exceptions_of(each) == []
+            assert each.attributes is not None
+            assert each.attributes["rpc.grpc.status_code"] == Status.DEADLINE_EXCEEDED.value
+
+
+async def test_a_span_of_opentelemetrys_own_is_the_parent_of_a_call_and_a_child_of_a_handler() -> (
+    None
+):
+    class Users(Echo):
+        async def unary(self, request: EchoRequest) -> EchoReply:
+            with user.start_as_current_span("in the handler"):
+                return await EchoStub(leaf).unary(request)
+
+    async with recorded() as spans, memory_channel(Echo()) as leaf:
+        user = spans.tracer._provider.get_tracer("of the user")
+        async with memory_channel(Users()) as channel:
+            with user.start_as_current_span("around the call"):
+                await EchoStub(channel).unary(EchoRequest())
+        last, call, within, middle, first, around = await spans.all()
+        assert [within.name, around.name] == ["in the handler", "around the call"]
+        for child, parent in [(last, call), (call, within), (within, middle), (middle, first)]:
+            assert is_child(child, parent)
+        assert is_child(first, around)
+
+
+async def test_what_is_not_sampled_is_said_to_the_server_and_recorded_by_nobody() -> None:
+    echo = Traced()
+    async with recorded(Sampling(0.0)) as spans, memory_channel(echo) as channel:
+        await EchoStub(channel).unary(EchoRequest())
+        assert echo.sent is not None
+        assert not echo.sent.sampled
+        assert echo.seen == echo.sent
+        parent = TraceContext.root(sampled=True)
+        token = trace_variable.set(parent)
+        await EchoStub(channel).unary(EchoRequest())
+        trace_variable.reset(token)
+        # That of whoever has begun the trace holds.
+        assert len(await spans.all()) == 2
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+async def test_the_callers_decision_holds(sampled: bool) -> None:
+    parent = TraceContext.root(sampled=sampled)
+    echo = Traced()
+    spans = Spans(Sampling(1.0 - sampled))
+    async with (
+        spans.tracer,
+        memory_channel(echo, server_interceptors=[ServerTracing(spans.tracer)]) as channel,
+    ):
+        await EchoStub(channel).unary(
+            EchoRequest(), metadata={"traceparent": parent.traceparent, "tracestate": "vendor=1"}
+        )
+        assert len(await spans.all()) == sampled
+        assert echo.seen is not None
+        assert (echo.seen.trace_id, echo.seen.state) == (parent.trace_id, "vendor=1")
+        assert echo.seen.sampled == sampled
+
+
+async def test_tracers_may_be_given_to_a_channel_and_a_server_of_their_own() -> None:
+    client, server = Spans(), Spans()
+    async with client.tracer, server.tracer, recorded() as around:
+        async with memory_channel(
+            Echo(),
+            interceptors=[ClientTracing(client.tracer)],
+            server_interceptors=[ServerTracing(server.tracer)],
+        ) as channel:
+            await EchoStub(channel).unary(EchoRequest())
+            async with EchoStub(channel).server_stream(EchoRequest(replies=2)) as stream:
+                assert len([each async for each in stream]) == 2
+            for asked, handled in zip(await client.all(), await server.all(), strict=True):
+                assert is_child(handled, asked)
+        assert await around.all() == ()
+
+
+async def test_a_trace_that_the_caller_names_is_gone_on_with_unless_it_is_in_one() -> None:
+    parent, other = (TraceContext.root(sampled=True) for _ in "ab")
+    metadata = {"traceparent": parent.traceparent}
+    async with recorded() as spans, memory_channel(Echo()) as channel:
+        await EchoStub(channel).unary(EchoRequest(), metadata=metadata)
+        token = trace_variable.set(other)
+        await EchoStub(channel).unary(EchoRequest(), metadata=metadata)
+        trace_variable.reset(token)
+        _, first, _, second = await spans.all()
+    for each, cause in ((first, parent), (second, other)):
+        assert each.parent is not None
+        assert f"{each.parent.span_id:016x}" == cause.span_id
+
+
+async def test_without_a_tracer_there_is_no_span_and_the_trace_goes_on() -> None:
+    echo = Traced()
+    parent = TraceContext.root(sampled=True)
+    async with memory_channel(echo) as leaf, memory_channel(Middle(EchoStub(leaf))) as channel:
+        await EchoStub(channel).unary(EchoRequest(), metadata={"traceparent": parent.traceparent})
+    assert echo.sent == parent

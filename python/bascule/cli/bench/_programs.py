@@ -37,6 +37,9 @@ _DEADLINE = 5.0
 #: Seconds before anything counts, and calls at a time.
 _WARM_UP, _IN_FLIGHT = 0.3, 100
 
+#: Calls that a percentile needs, however busy the machine is.
+_LEAST = 20
+
 
 class Measured(msgspec.Struct):
     """What a client has seen; times in seconds.
@@ -179,7 +182,7 @@ async def measure(stack: str, target: str, seconds: float) -> Measured:
 
 
 async def _drive(call: Any, in_flight: int, seconds: float) -> tuple[list[float], float, float]:
-    """Keep so many calls in flight; their latencies, and seconds of the clock and of the CPU."""
+    """Keep so many calls in flight for so long, and make some; their latencies, and seconds of the clock and of the CPU."""
     latencies: list[float] = []
     clock = time.perf_counter
     started, cpu = clock(), time.process_time()
@@ -187,7 +190,7 @@ async def _drive(call: Any, in_flight: int, seconds: float) -> tuple[list[float]
 
     async def caller() -> None:
         before = clock()
-        while before < end:
+        while before < end or len(latencies) < _LEAST:
             reply = await call()
             after = clock()
             latencies.append(after - before)

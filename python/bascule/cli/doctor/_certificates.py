@@ -61,12 +61,6 @@ def checks_of_certificates(wanted: Certificates) -> Iterator[Check]:
         yield Check("certificates", str(file), _file(file, key or file, wanted.authorities))
     for server in wanted.servers:
         yield Check("certificates", server, _server(server, wanted.client or ClientTLS()))
-    if not wanted.files and not wanted.servers:
-        yield Check("certificates", "certificates", _none_named)
-
-
-async def _none_named(report: Report) -> None:
-    report.unchecked("none is named", "to look at one: --certificate PEM, --tls-server HOST:PORT")
 
 
 def _file(file: Path, key: Path, authorities: Path | None) -> Look:

@@ -92,6 +92,7 @@ class Check:
     :ivar look: finds out; what it raises is a failure
     :ivar advice: what to do if it fails, or does not answer
     :ivar timeout: seconds; None for what all have
+    :ivar silence: how bad it is if that is not enough
     """
 
     topic: str
@@ -99,6 +100,7 @@ class Check:
     look: Look
     advice: str = "find out why, and try again"
     timeout: float | None = None
+    silence: Level = Level.FAILED
 
 
 async def examine(checks: Sequence[Check], *, timeout: float) -> list[Finding]:
@@ -124,4 +126,4 @@ async def _run(check: Check, report: Report, turns: anyio.CapacityLimiter, limit
             except Exception as error:  # noqa: BLE001 - one check that breaks must not hide the others
                 report.failed(f"{type(error).__name__}: {error}", check.advice)
     if scope.cancelled_caught:
-        report.failed(f"no answer within {limit:g} s", check.advice)
+        report.tell(check.silence, f"no answer within {limit:g} s", check.advice)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from bascule.cli.doctor._examine import Check, Report
+from bascule.cli.doctor._examine import Check, Level, Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,6 +25,9 @@ __all__ = ["checks_of_machine"]
 
 #: A gateway holds a descriptor for each client, and a connection to each instance of each service.
 _FEW_FILES = 4096
+
+#: Seconds: a toolchain's front end may have to look for its toolchain first.
+_STARTING = 20.0
 
 _TOOLS = {
     "protoc": (("protoc", "--version"), "grpcio-tools, which brings its own, does as well"),
@@ -41,7 +44,7 @@ def checks_of_machine() -> Iterator[Check]:
     yield Check("event loops", "asyncio", _loops)
     yield Check("extras", "extras", _extras)
     for name, (command, use) in _TOOLS.items():
-        yield Check("tools", name, _tool(command, use))
+        yield Check("tools", name, _tool(command, use), use, _STARTING, Level.UNCHECKED)
     yield Check("tools", "grpc_tools", _grpc_tools)
     yield Check("limits", "open files", _files)
     yield Check("limits", "processors", _processors)

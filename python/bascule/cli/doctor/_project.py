@@ -18,22 +18,18 @@ if TYPE_CHECKING:
 
     from bascule.cli.doctor._examine import Look
 
-__all__ = ["checks_of_project"]
+__all__ = ["checks_of_apps", "checks_of_ports", "nothing_named"]
 
-#: Seconds that importing an app may take, and checking a gateway's file.
+#: Seconds that importing an app may take.
 _IMPORTING = 30.0
 
 _LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
-def checks_of_project(
-    apps: Sequence[str], files: Sequence[Path], ports: Sequence[str]
-) -> Iterator[Check]:
-    """Give a check for each app, file and port.
+def checks_of_apps(apps: Sequence[str]) -> Iterator[Check]:
+    """Give a check for each app.
 
     :param apps: ``MODULE:APP`` as ``bascule serve`` takes them
-    :param files: as ``bascule gateway -c`` takes them
-    :param ports: ``PORT`` on 127.0.0.1, or ``HOST:PORT``
     """
     for app in apps:
         # In a process of its own: importing may do anything, and must be bounded.
@@ -41,17 +37,20 @@ def checks_of_project(
         look = _running([sys.executable, "-c", program, app], "can be imported, and is an App")
         advice = "look at `bascule serve` with it: it would say the same"
         yield Check("project", app, look, advice, _IMPORTING)
-    for file in files:
-        program = "from bascule.cli import main; main()"
-        command = [sys.executable, "-c", program, "gateway", "-c", str(file), "--check"]
-        look = _running(command, "can be served")
-        yield Check("project", str(file), look, "correct the file", _IMPORTING)
-    if not apps and not files:
-        yield Check("project", "apps and gateways", _none_named("MODULE:APP, or -c gateway.toml"))
+
+
+def checks_of_ports(ports: Sequence[str]) -> Iterator[Check]:
+    """Give a check for each port.
+
+    :param ports: ``PORT`` on 127.0.0.1, or ``HOST:PORT``
+    """
     for port in ports:
         yield Check("ports", port, _port(port))
-    if not ports:
-        yield Check("ports", "ports", _none_named("--port PORT or --port HOST:PORT"))
+
+
+def nothing_named(topic: str, option: str) -> Check:
+    """Give a check that says how to have something looked at."""
+    return Check(topic, topic, _none_named(option))
 
 
 def _none_named(option: str) -> Look:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 import anyio.to_thread
@@ -17,6 +17,7 @@ from bascule.cli.doctor._examine import Check, Report
 from bascule.errors import ConfigurationError, RpcError, Status, TransportError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
@@ -46,8 +47,8 @@ class Servers:
     """Which servers to ask. See :func:`bascule.cli._doctor.doctor`.
 
     :ivar timeout: seconds that each has
-    :ivar tls: for ``targets``; None for none
-    :ivar authorities: context for addresses in https; None for the system's
+    :ivar tls: for ``targets``, and whom to trust by https; None for none
+    :ivar authorities: context for https, which goes before that
     """
 
     consul: tuple[str, ...] = ()
@@ -59,6 +60,7 @@ class Servers:
     jwks: tuple[str, ...] = ()
     timeout: float = 5.0
     tls: ClientTLS | None = None
+    authorities: ssl.SSLContext | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def named(self, given: tuple[str, ...], variables: tuple[str, ...]) -> dict[str, str]:
@@ -70,8 +72,11 @@ class Servers:
         return found
 
 
-def checks_of_servers(servers: Servers) -> Iterator[Check]:
-    """Give a check for each server, and one for each kind of which none is named."""
+def checks_of_servers(servers: Servers, *, every_kind: bool = False) -> Iterator[Check]:
+    """Give a check for each server.
+
+    :param every_kind: also one for each kind of which none is named, which says how to name one
+    """
     look = _Look(servers)
     for option, given, variables, kind, method in (
         ("--consul HOST:PORT", servers.consul, _CONSUL, "consul", look.consul),
@@ -93,7 +98,7 @@ def checks_of_servers(servers: Servers) -> Iterator[Check]:
                 servers.timeout,
             )
             yield check
-        if not named:
+        if every_kind and not named:
             or_variable = f", or set {' or '.join(variables[:2])}" if variables else ""
             yield Check("servers", kind, _none_named(f"to look at one: {option}{or_variable}"))
 
@@ -345,6 +350,7 @@ class _Look:
 
     def _http(self, context: Any = None) -> AbstractAsyncContextManager[Any]:
         tls = self._servers.tls
+        context = context or self._servers.authorities
         if context is None and tls is not None:
             context = tls.context(("http/1.1",))
         return http_client(timeout=self._servers.timeout, tls=context)
@@ -399,13 +405,8 @@ def check_date(report: Report, whose: str, answer: Answer, moment: Moment) -> No
 
 def without_password(text: str) -> str:
     """Give a URL without user, password and options; any other text as it is."""
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return "(an address that cannot be read)"
-    if not parts.scheme or "://" not in text:
-        return text
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+    # Up to the last @: a password may hold whatever should have been escaped.
+    return re.sub(r"(?s)[?#].*", "", re.sub(r"(?s)://.*@", "://", text))
 
 
 def _pairs(info: bytes | str) -> dict[str, str]:

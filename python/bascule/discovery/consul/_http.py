@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -18,11 +18,14 @@ from bascule.discovery.consul._errors import (
     ConsulUnavailableError,
 )
 from bascule.errors import ClosedError, ConfigurationError
+from bascule.observe import SpanKind, span, tracer_variable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from bascule.discovery.consul._settings import ConsulSettings
+    from bascule.observe import AttributeValue
 
 __all__ = ["Answer", "Http"]
 
@@ -159,7 +162,7 @@ class Http:
             status, headers, content = await self._send(1, method, path, query, body, timeout)
         else:
             self._require_client(0)
-            async with self._turns:
+            async with self._turns, _spanned(method, path, self.settings.base):
                 status, headers, content = await self._send(0, method, path, query, body, timeout)
         if status == 404 and absent is not None:
             return _answer(named, absent, headers)
@@ -233,6 +236,32 @@ class _Body(httpx.AsyncByteStream):
         for part in self._parts:
             return part
         raise StopAsyncIteration
+
+
+def _spanned(method: str, path: str, base: str) -> AbstractAsyncContextManager[object]:
+    """Put a request into the trace of the work that makes it, if it belongs to one."""
+    if tracer_variable.get() is None:
+        return _UNSPANNED
+    return _in_span(method, path, base)
+
+
+@asynccontextmanager
+async def _in_span(method: str, path: str, base: str) -> AsyncIterator[None]:
+    url = httpx.URL(base)
+    attributes: dict[str, AttributeValue] = {
+        "http.request.method": method,
+        "url.path": path,
+        "peer.service": "consul",
+        "server.address": url.host,
+    }
+    if url.port is not None:
+        attributes["server.port"] = url.port
+    name = f"consul {method}"
+    with span(name, attributes, kind=SpanKind.CLIENT, begins=False):
+        yield
+
+
+_UNSPANNED = nullcontext()
 
 
 def _answer(named: str, value: T, headers: httpx.Headers) -> Answer[T]:

@@ -21,6 +21,7 @@ from bascule.testing.servers._ports import HeldPort
 from bascule.testing.servers._program import find_program
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
@@ -116,6 +117,10 @@ class LocalServer(ABC):
     @abstractmethod
     def _answers(self) -> bool:
         """Ask it something in its own protocol; False or an OSError if it cannot answer yet."""
+
+    def _environment(self) -> Mapping[str, str] | None:
+        """Answer with the variables it is started with; None for this process's own."""
+        return None
 
     def _prepare(self) -> None:  # noqa: B027 - most have nothing to do
         """Do what must be done once, before its first start."""
@@ -224,6 +229,7 @@ class LocalServer(ABC):
             self._process = subprocess.Popen(  # noqa: S603 - the program was asked for
                 self._command(program),
                 cwd=self.folder,
+                env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
