@@ -79,6 +79,20 @@ async def test_a_service_is_named_by_the_variables_or_else_by_its_own_name(
     assert tracer.named("payment").service == "payment"
 
 
+async def test_one_that_is_switched_off_leaves_traces_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    parent = TraceContext.root(sampled=True)
+    async with OpenTelemetryTracer("order") as tracer:
+        for context in (parent, None):
+            started = tracer.start("x", context)
+            assert not started.recording
+            assert started.context.sampled == (context is not None)
+            started.end()
+        assert tracer.start("x", parent).context == parent
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
