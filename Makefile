@@ -43,7 +43,7 @@ test-rust: tools
 	cargo test --quiet --workspace --exclude bascule-py
 
 test-python: build
-	$(BIN)/python -m pytest
+	$(BIN)/python scripts/run_tests.py
 
 lint: build ## check style, types, layers, stubs and that generated code is current
 	$(BIN)/ruff format --check .

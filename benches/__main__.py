@@ -27,7 +27,7 @@ from benches.macro import (
 )
 from benches.micro.suites import micro_suite
 from benches.peers import MissingToolError
-from benches.report import table
+from benches.report import html, table
 from benches.report.render import MEASURED
 from benches.report.targets import Verdict, judge
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verdicts = judge(figures)
     table.show(console, figures, verdicts)
     _write(options.output, settings, figures, verdicts, quick=options.quick)
-    console.print(f"written to {options.output}")
+    console.print(f"written to {options.output} and {options.output.with_suffix('.html')}")
     if figures.failed or not any(figures):
         return 2
     return 0 if options.no_gate or all(verdict.met for verdict in verdicts) else 1
@@ -108,6 +108,7 @@ def _write(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")
+    path.with_suffix(".html").write_text(html.page(document))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 """Write all generated code that is committed; with ``--check``, only tell whether it is current.
 
 protoc (of grpcio-tools) reads the protos once for each target; messages come from it or from betterproto2's compiler,
-services from bascule's own plugin. The output depends on the protos and on the pinned development tools alone.
+services from bascule's own plugin. The output depends on the protos and on the pinned development tools alone; the
+page of metrics on where they are declared, the dashboards on what scripts/dashboards.py says of them, and the alerts
+for Kubernetes on those for Prometheus.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from betterproto2_compiler.lib.google.protobuf.compiler import (
     CodeGeneratorRequest as Betterproto2Request,
 )
 from betterproto2_compiler.plugin.parser import generate_code
+from google.api import annotations_pb2  # noqa: F401 - text has its options by name
+from google.protobuf import text_format
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
@@ -30,14 +34,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "python"))  # the plugin of this tree, whichever bascule is installed
+# What is in this tree, whichever bascule is installed.
+sys.path[:0] = [str(ROOT), str(ROOT / "python")]
+
+from scripts.dashboards import DASHBOARDS  # noqa: E402
+from scripts.kubernetes_rules import kubernetes_rules  # noqa: E402
+from scripts.metrics_page import metrics_page  # noqa: E402
 
 from bascule.cli.protoc_gen import generate  # noqa: E402
 
 SHOP = Path("python/bascule_shop/_generated")
 OWN = Path("python/bascule/rpc/_generated")
+NEW = Path("python/bascule/cli/_new")
 TESTS = Path("tests/generated")
 BENCHES = Path("benches/_generated")
+GRAFANA = Path("deploy/grafana/dashboards")
+KUBERNETES = Path("deploy/k8s/components/monitoring/alerts.yaml")
+METRICS = Path("docs/reference/metrics.md")
 SHOP_PROTOS = [f"{name}/{name}.proto" for name in ("order", "payment", "product", "user")]
 OWN_PROTOS = {
     "grpc/health/v1/health.proto": "health_pb2",
@@ -61,13 +74,25 @@ def main() -> int:
     )
     check = parser.parse_args().check
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    wanted = {**shop(), **own(), **tests(), **benches()}
+    interface = new_project()
+    wanted = {
+        **shop(),
+        **own(),
+        **tests(),
+        **benches(),
+        **dashboards(),
+        **interface,
+        KUBERNETES: kubernetes_rules().encode(),
+        METRICS: metrics_page().encode(),
+    }
     found = {
         path.relative_to(ROOT): path.read_bytes()
-        for folder in (SHOP, OWN, TESTS, BENCHES)
+        for folder in (SHOP, OWN, TESTS, BENCHES, GRAFANA)
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    alone = [path for path in (*interface, KUBERNETES, METRICS) if (ROOT / path).exists()]
+    found |= {path: (ROOT / path).read_bytes() for path in alone}
     differing = [path for path in sorted({*wanted, *found}) if wanted.get(path) != found.get(path)]
     for path in differing:
         print(describe(path, found.get(path), wanted.get(path)))
@@ -142,6 +167,27 @@ def own() -> Files:
     return files
 
 
+def new_project() -> Files:
+    """Make what ``bascule new`` makes generated code of, without protoc: the interface of its template."""
+    package = Path("bascule_name/v1")
+    template = ROOT / NEW / "project/protos" / package / "bascule_name.proto.in"
+    with tempfile.TemporaryDirectory() as folder:
+        proto = Path(folder) / package / "bascule_name.proto"
+        proto.parent.mkdir(parents=True)
+        proto.write_bytes(template.read_bytes())
+        roots, protos = [folder, "protos"], [(package / proto.name).as_posix()]
+        described = parse(roots, protos).file[-1]
+        stubs = protoc(roots, ["--pyi_out=."], protos)
+    for location in described.source_code_info.location:
+        location.ClearField("span")  # names of another length would make them wrong
+    return {
+        NEW / "interface.textproto": text_format.MessageToString(described).encode(),
+        NEW / "project" / package / "bascule_name_pb2.pyi.in": stubs[
+            package / "bascule_name_pb2.pyi"
+        ],
+    }
+
+
 def tests() -> Files:
     """Make the messages of the tests in both kinds, and the services of every generator that bascule serves."""
     roots = [f"{TESTS.as_posix()}=tests/protos"]
@@ -195,6 +241,11 @@ def benches() -> Files:
         BENCHES / "bench/__init__.py": b"",
         **{BENCHES / path: content for path, content in made.items()},
     }
+
+
+def dashboards() -> Files:
+    """Make the dashboards."""
+    return {GRAFANA / f"{each.name}.json": each.render() for each in DASHBOARDS}
 
 
 def codec_tests() -> Files:

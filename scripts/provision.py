@@ -36,11 +36,15 @@ TOOLS = ROOT / "tests/tools"
 
 #: Programs that come from a Debian package.
 PACKAGES = {
+    "amtool": "prometheus-alertmanager",
     "etcd": "etcd-server",
     "h2load": "nghttp2-client",
     "javac": "default-jdk-headless",
     "mariadbd": "mariadb-server",
     "mvn": "maven",
+    "prometheus": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "promtool": "prometheus",
     "redis-server": "redis-server",
 }
 
@@ -287,8 +291,10 @@ def _python_program(name: str) -> Path:
         except RuntimeError as error:
             message = f"pip cannot install it: {error}"
             raise MissingToolError(message) from error
-        # The script that pip wrote names the Python of the folder that it was installed in.
-        _write_script(fresh / "run", f'"{target}/bin/python" "{target}/bin/{name}"')
+        # A script that pip wrote names the Python of the folder that it was installed in.
+        is_script = (fresh / "bin" / name).read_bytes().startswith(b"#!")
+        python = f'"{target}/bin/python" ' if is_script else ""
+        _write_script(fresh / "run", f'{python}"{target}/bin/{name}"')
     return _linked(name, program)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bascule.testing.servers import (
+    AlertmanagerServer,
     ConsulServer,
     EtcdServer,
     JaegerServer,
@@ -24,6 +25,7 @@ from bascule.testing.servers import (
     MongoJavaServer,
     MongoServer,
     NxMongoServer,
+    PrometheusServer,
     RedisServer,
     StartError,
     TemporalServer,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from bascule.testing.servers import LocalServer
 
 SERVERS: dict[str, type[LocalServer]] = {
+    "alertmanager": AlertmanagerServer,
     "consul": ConsulServer,
     "etcd": EtcdServer,
     "jaeger": JaegerServer,
@@ -41,6 +44,7 @@ SERVERS: dict[str, type[LocalServer]] = {
     "mongo": NxMongoServer,
     "mongo-java": MongoJavaServer,
     "mongod": MongoServer,
+    "prometheus": PrometheusServer,
     "redis": RedisServer,
     "temporal": TemporalServer,
 }

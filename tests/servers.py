@@ -26,6 +26,7 @@ from bascule.testing.servers import (
     MongoJavaServer,
     MongoServer,
     NxMongoServer,
+    PrometheusServer,
     RedisServer,
     TemporalServer,
 )
@@ -171,6 +172,13 @@ def temporal_server() -> Iterator[TemporalServer]:
 def own_temporal() -> Iterator[TemporalServer]:
     """A Temporal to stop, kill and start again."""
     with running(TemporalServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prometheus_server() -> Iterator[PrometheusServer]:
+    """A Prometheus that scrapes nothing, for expressions: one that scrapes is a test's own."""
+    with running(PrometheusServer) as server:
         yield server
 
 

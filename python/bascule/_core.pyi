@@ -83,6 +83,11 @@ class Breaker:
     def state(self) -> str:
         """``closed``, ``open`` or ``half_open``."""
 
+    def counts(self) -> tuple[list[int], list[int]]:
+        """Return how often it became open, half-open and closed, and how many permitted calls
+        succeeded, failed and were abandoned.
+        """
+
     def snapshot(self) -> tuple[str, bool, int, int, int, int, int]:
         """Return ``(state, forced, failures, successes, probes, opened, rejected)``."""
 
@@ -165,6 +170,14 @@ class CallPolicy:
         Ignored by balancers other than ``weighted_round_robin``. False if the bytes are no report.
         """
 
+    def refused(self) -> tuple[int, int]:
+        """Return how many calls were refused, because of the limit and because of breakers."""
+
+    def breakers(self) -> list[tuple[list[int], list[int], int] | None]:
+        """Return what :meth:`Breaker.counts` does, and the calls refused, for each endpoint's
+        breaker; None if it has none. In the order of :meth:`snapshot`.
+        """
+
     def snapshot(self) -> list[_EndpointRow]:
         """Return ``(key, weight, ready, in_flight, breaker_state, picks, successes, failures,
         latency_ns, ejected_until_ns)`` of each endpoint.
@@ -223,6 +236,14 @@ class KeyedLimiter:
 
     def __len__(self) -> int:
         """Return the number of keys remembered."""
+
+    @property
+    def admitted(self) -> int:
+        """Checks that were allowed, of a cost above 0."""
+
+    @property
+    def rejected(self) -> int:
+        """Checks that were refused."""
 
     @property
     def displaced(self) -> int:
@@ -306,6 +327,17 @@ class CallTable:
         :raises ValueError: if the path has another form
         """
 
+    def align(self, epoch_ns: int) -> None:
+        """Tell how many nanoseconds the clock of the wall is ahead of that of the calls."""
+
+    def in_progress(self) -> list[tuple[str, str, int]]:
+        """Return service, method and the number of its calls in progress, for each method."""
+
+    def exemplars(self) -> list[tuple[str, str, int, str, float, float]]:
+        """Return service, method, bucket, trace id, seconds and seconds since the epoch of the last
+        sampled call of each bucket that had one.
+        """
+
     def snapshot(self) -> list[tuple[str, str, list[tuple[str, int]], list[int], float]]:
         """Return service, method, calls by status, calls by bucket (not cumulative) and seconds
         for each method that was called.
@@ -359,6 +391,11 @@ class ServerConfig:
         :param keepalive: time and timeout in nanoseconds, and whether to ping without calls
         :raises ValueError: if the compression is unknown
         """
+    def refusals(self) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+        """Return requests that no handler saw by reason, and connections that were cut off by what
+        there was too much of.
+        """
+
     @property
     def incomplete(self) -> int:
         """Bytes that are held of requests that are not whole, by all connections."""

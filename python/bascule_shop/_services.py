@@ -189,5 +189,5 @@ async def open_channels(
                 interceptors=[SagaClientInterceptor()],
             )
             channels[name] = await stack.enter_async_context(channel)
-            metrics.add_calls(channel.stats, side="client")
+            metrics.add_channel(channel, SERVICES[name])
         yield channels

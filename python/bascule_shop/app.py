@@ -216,7 +216,7 @@ class Shop:
                 )
                 await self.start(name)
                 if server.server is not None:
-                    self.metrics.add_calls(server.server.stats, side="server")
+                    self.metrics.add_server(server.server, name)
                 stack.push_async_callback(server.stop)
             # Orders that the last process left go on now that the other services answer.
             with self._traced("order"):

@@ -6,12 +6,15 @@ whose orders they see is decided by the services, which are told the verified su
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from bascule.errors import ConfigurationError
 from bascule.gateway import (
     Created,
     Gateway,
     GatewayConfig,
+    GatewayFile,
     LimitConfig,
     RouteConfig,
     UpstreamConfig,
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from bascule.net import ServerTLS
     from bascule.observe import Metrics, Tracer
 
-__all__ = ["ROUTES", "SERVICES", "shop_gateway"]
+__all__ = ["ROUTES", "SERVICES", "descriptor_set", "gateway_file", "shop_gateway"]
 
 #: The services that have routes.
 SERVICES = ("user.UserService", "order.OrderService", "product.ProductService")
@@ -44,6 +47,40 @@ ROUTES: Mapping[str, RouteConfig] = {
     "/user.UserService/CreateUser": RouteConfig(public=True, created=Created("/api/v1/users/{id}")),
     "/order.OrderService/CreateOrder": RouteConfig(created=Created("/api/v1/orders/{id}")),
 }
+
+
+def gateway_file(
+    path: Path | None = None,
+    *,
+    listen: str | None = None,
+    operations: str | None = None,
+    consul: str | None = None,
+    peers: Mapping[str, str] | None = None,
+) -> GatewayFile:
+    """Read the file that describes the gateway as a process of its own.
+
+    :param path: of the file; None for the one beside this module, ``gateway.toml``
+    :param listen: address, over what the file says; so is each of the others
+    :param operations: address for ``/livez``, ``/readyz`` and ``/metrics``
+    :param consul: ``host:port`` of the agent that knows where the services are
+    :param peers: targets by short name of services that are not to be found in Consul
+    :raises ConfigurationError: if something in it cannot work, or there is no such service
+    """
+    names = {service.partition(".")[0]: service for service in SERVICES}
+    targets = {} if consul is None else {name: f"consul://{consul}/{names[name]}" for name in names}
+    targets |= peers or {}
+    unknown = sorted(set(targets) - set(names))
+    if unknown:
+        message = f"the gateway asks no service {unknown[0]!r}: use {', '.join(names)}"
+        raise ConfigurationError(message)
+    over: dict[str, Any] = {}
+    if targets:
+        over["upstreams"] = {names[name]: {"target": each} for name, each in targets.items()}
+    if listen is not None:
+        over["listen"] = listen
+    if operations is not None:
+        over["operations"] = {"listen": operations}
+    return GatewayFile.read(path or Path(__file__).with_name("gateway.toml"), over=over)
 
 
 def shop_gateway(

@@ -53,6 +53,7 @@ class ProcessSettings:
     :param events: URL of the Redis that events go through; None to keep them in the process
     :param operations: address for ``/livez``, ``/readyz`` and ``/metrics``; None for none
     :param propagation: seconds between deregistering and the drain
+    :param grace: seconds that calls in progress have to end in the drain
     :param lease: seconds after which other processes go on with the orders of one that died
     :raises ConfigurationError: if there is no such service, or it would not find those that it calls
     """
@@ -66,6 +67,7 @@ class ProcessSettings:
     events: str | None = None
     operations: str | None = None
     propagation: float = 1.0
+    grace: float = 30.0
     lease: float = 30.0
 
     def __post_init__(self) -> None:
@@ -89,6 +91,10 @@ def shop_app(settings: ProcessSettings) -> App:
     until they answer.
     """
     metrics = Metrics()
+    if settings.consul is not None:
+        from bascule.discovery.consul import ConsulStats
+
+        metrics.add_discovery(ConsulStats.default())
     service: Resource[Any] = Resource(
         settings.name, lambda: _open(settings, metrics), open_timeout=_OPEN_TIMEOUT
     )
@@ -103,6 +109,7 @@ def shop_app(settings: ProcessSettings) -> App:
         interceptors=[UnknownOutcomes()],
         reflection=descriptor_set(),
         propagation=settings.propagation,
+        grace=settings.grace,
         metrics=metrics,
     )
 

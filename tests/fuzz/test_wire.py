@@ -22,6 +22,7 @@ from tests.attacks.attacker import (
     opening,
     request,
 )
+from tests.listener import listening
 
 from bascule import _core
 from bascule.rpc import Channel, RpcError, Server
@@ -197,14 +198,8 @@ async def test_a_channel_reports_any_bytes_as_an_error(inputs: list[bytes]) -> N
             if left:
                 await stream.send(left.pop())
 
-    async with (
-        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(listener.serve, answer)
-        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    async with listening(answer) as port:
         for _ in inputs:
             async with Channel(f"127.0.0.1:{port}") as channel:
                 with pytest.raises(RpcError):
                     await channel.unary(ECHO, b"x", timeout=0.2)
-        tasks.cancel_scope.cancel()

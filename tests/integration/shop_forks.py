@@ -165,8 +165,8 @@ def serve(
     named.SqlOutbox = functools.partial(_Outbox, points=points)
     named.OutboxRelay = functools.partial(_services.OutboxRelay, lease=settings.lease, poll=0.1)
     _Bus.points = points
-    named = process
     named.RedisEventBus = _Bus
+    named = process
     # What the last process left is looked for more often than is good for a database.
     named.SagaWorker = functools.partial(SagaWorker, poll=0.1)
     app = replace(shop_app(settings), registrar=_Registrar(tell))

@@ -20,6 +20,7 @@ def quick_run(suites: str, output: Path) -> dict[str, Any]:
     ]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert "mean nothing" in output.with_suffix(".html").read_text()
     report: dict[str, Any] = json.loads(output.read_text())
     return report
 

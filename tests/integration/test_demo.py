@@ -25,6 +25,7 @@ from bascule.testing.servers import (
     JaegerServer,
     MariaDBServer,
     NxMongoServer,
+    PrometheusServer,
     RedisServer,
 )
 from bascule_shop.app import Shop
@@ -91,12 +92,29 @@ def test_the_tour_is_the_same_on_real_servers(tmp_path: Path, backend: str) -> N
     assert list(tmp_path.iterdir()) == [], "servers leave nothing behind"
 
 
+def test_prometheus_is_asked_what_the_tour_was_like() -> None:
+    """Over ten seconds, for Prometheus takes five until its first scrape; one loop says it all."""
+    need(PrometheusServer)
+    done = run("--json", "--with", "prometheus", "--backend", "trio")
+    account = json.loads(done.stdout)
+    assert problems(account) == []
+    assert (done.returncode, done.stderr) == (0, "")
+    rules = Path(__file__).parents[2] / "deploy/prometheus/rules"
+    assert account["rules"] == len(list(rules.iterdir())) - 1, "all but those about other processes"
+    requests, errors, latency, breakers = (each["values"] for each in account["questions"])
+    services = {f"{each}.{each.title()}Service" for each in ("user", "order", "product", "payment")}
+    assert requests.keys() == latency.keys() == services
+    assert float(requests["product.ProductService"]) > 1
+    assert errors["product.ProductService"] != "0.00%", "there was an outage"
+    assert set(breakers.values()) == {"0"}
+
+
 def test_an_unknown_component_is_said_in_one_line() -> None:
     done = run("--with", "consul,oracle")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("bascule demo: there is no oracle")
-    assert "consul, mongo, mysql, redis" in line
+    assert "consul, mongo, mysql, prometheus, redis" in line
 
 
 def test_an_unexpected_answer_is_shown_and_ends_with_1(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from bascule.testing.servers import (
     MongoJavaServer,
     MongoServer,
     NxMongoServer,
+    PrometheusServer,
     RedisServer,
     TemporalServer,
 )
@@ -332,3 +334,34 @@ def test_by_hand_they_run_until_a_signal_comes(tmp_path: Path):
         assert process.wait(10.0) == 0
         assert process.stdout.read() == "Ctrl-C stops them.\n"
     assert (tmp_path / "redis/data").is_dir()
+
+
+def test_a_prometheus_evaluates_and_says_what_it_cannot(prometheus_server: PrometheusServer):
+    assert prometheus_server.query("6 * 7") == [({}, 42.0)]
+    assert prometheus_server.query('label_replace(vector(1), "cup", "blue", "", "")') == [
+        ({"cup": "blue"}, 1.0)
+    ]
+    assert prometheus_server.query("up") == []
+    assert prometheus_server.alerts() == []
+    with pytest.raises(ValueError, match="unexpected end of input"):
+        prometheus_server.query("up{")
+
+
+def test_a_prometheus_that_restarts_knows_what_it_has_scraped():
+    """It takes five seconds until its first scrape."""
+    with running(PrometheusServer) as scraped:
+        with running(PrometheusServer, scrape={"other": f"{scraped.url}/metrics"}) as server:
+            eventually(lambda: server.query('up{job="other"} == 1'))
+            assert server.targets() == {f"{scraped.url}/metrics": "up"}
+            server.kill()
+            server.scrape = {}
+            server.start()
+            (found,) = server.query('last_over_time(up{job="other"}[1h])')
+            assert found.labels["instance"] == scraped.address
+
+
+def eventually(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60.0
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -382,6 +382,38 @@ async def test_three_processes_may_migrate_at_once(sql_url: str) -> None:
         assert await database.read(lambda connection: differences(connection, "order")) == []
 
 
+async def test_what_a_later_release_made_of_a_database_is_left_alone(
+    sql_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a roll-out, and after a roll-back: the code before it runs on."""
+    later = "UPDATE alembic_version SET version_num = 'order_9999'"
+    async with Database(sql_url) as database:
+        await migrate("order", sql_url)
+        await database.write(lambda c: c.execute(sa.text(later)))
+        made = await database.read(lambda c: normal(c, "order"))
+        await migrate("order", sql_url)
+        version = sa.text("SELECT version_num FROM alembic_version")
+        assert await database.read(lambda c: c.scalars(version).all()) == ["order_9999"]
+        assert await database.read(lambda c: normal(c, "order")) == made
+    assert "newer than this code" in caplog.text
+
+
+def test_the_command_waits_for_a_database_that_is_away(tmp_path: Path) -> None:
+    late = tmp_path / "late"
+    arguments = ["user", f"--database=sqlite:///{late}/user.db", "--patience=90"]
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "bascule_shop", "migrate", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().endswith(": trying again\n")
+        late.mkdir()
+        said, _ = process.communicate(timeout=90)
+    assert (process.returncode, said) == (0, "user: up to date\n")
+
+
 def test_the_command_migrates_every_service_into_a_folder(tmp_path: Path) -> None:
     done = command("--data", str(tmp_path / "new"))
     assert done.returncode == 0, done.stderr

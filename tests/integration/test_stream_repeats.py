@@ -13,6 +13,7 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
+from tests.listener import listening
 
 from bascule.resilience import BreakerSettings
 from bascule.rpc import Cardinality, Channel, Method, RpcError, Status
@@ -100,15 +101,9 @@ class Unwilling:
 
 @asynccontextmanager
 async def unwilling(server: Unwilling) -> AsyncIterator[str]:
-    async with (
-        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(listener.serve, server.serve)
-        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    async with listening(server.serve) as port:
         with anyio.fail_after(20):
             yield f"127.0.0.1:{port}"
-        tasks.cancel_scope.cancel()
 
 
 async def call(channel: Channel, method: Method[bytes, bytes]) -> list[bytes]:

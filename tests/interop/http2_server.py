@@ -17,6 +17,7 @@ import h2.settings
 from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame
 from tests.generated.interop.testing_pb2 import Payload, SimpleRequest, SimpleResponse
+from tests.listener import listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -205,12 +206,6 @@ async def http2_server(
 ) -> AsyncIterator[Http2Server]:
     """Run a server that treats every request by ``behaviour``, once it has come whole."""
     server = Http2Server(behaviour)
-    async with (
-        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-        anyio.create_task_group() as group,
-    ):
-        host, port = listener.extra(anyio.abc.SocketAttribute.local_address)
-        server.address = f"{host}:{port}"
-        group.start_soon(listener.serve, server.serve)
+    async with listening(server.serve) as port:
+        server.address = f"127.0.0.1:{port}"
         yield server
-        group.cancel_scope.cancel()

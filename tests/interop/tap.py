@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from hyperframe.frame import DataFrame, Frame
+from tests.listener import listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -77,12 +78,6 @@ async def tap(target: str) -> AsyncIterator[Tap]:
                 group.start_soon(carry, client, server, found.requests)
                 group.start_soon(carry, server, client, found.replies)
 
-    async with (
-        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-        anyio.create_task_group() as group,
-    ):
-        own_host, own_port = listener.extra(anyio.abc.SocketAttribute.local_address)
-        found.address = f"{own_host}:{own_port}"
-        group.start_soon(listener.serve, relay)
+    async with listening(relay) as own_port:
+        found.address = f"127.0.0.1:{own_port}"
         yield found
-        group.cancel_scope.cancel()

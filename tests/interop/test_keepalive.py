@@ -15,6 +15,7 @@ from tests.generated.echo_pb2 import EchoReply, EchoRequest
 from tests.generated.echo_pb2_grpc import EchoStub as GrpcioStub
 from tests.interop.echo import BasculeGoogle, Behaviour
 from tests.interop.peers import grpcio_server
+from tests.listener import listening
 
 from bascule.rpc import (
     Channel,
@@ -67,12 +68,9 @@ class Road:
 @asynccontextmanager
 async def road(target: str) -> AsyncIterator[Road]:
     found = Road(target)
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    found.address = f"127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
-    async with listener, anyio.create_task_group() as group:
-        group.start_soon(listener.serve, found.carry)
+    async with listening(found.carry) as port:
+        found.address = f"127.0.0.1:{port}"
         yield found
-        group.cancel_scope.cancel()
 
 
 async def hang(stub: Any, ends: list[RpcError]) -> None:

@@ -15,7 +15,8 @@ from bascule.config import Config
 from bascule.discovery import Registration
 from bascule.errors import ClosedError, ConfigurationError
 from bascule.net import parse_address
-from bascule.observe import Sample, open_tracing, traced_by
+from bascule.net._watch import watched_loop
+from bascule.observe import Sample, open_tracing, shared_metrics, traced_by
 from bascule.rpc import HealthService, ReflectionService, Server
 
 if TYPE_CHECKING:
@@ -144,16 +145,19 @@ class Life:
             if isinstance(config, Config):
                 app.metrics.add_samples(config.samples)
             logger.info("configuration is loaded", extra={"app": app.name})
+        await stack.enter_async_context(watched_loop(app.metrics))
+        await stack.enter_async_context(shared_metrics(app.metrics))
         operations = _given(app.operations)
         if operations is not None:
             server = operations_server(operations, app.metrics, lambda: self.ready, self.status)
             await stack.enter_async_context(server)
+            app.metrics.add_server(server, "operations")
             self.operations = server.addresses[0]
             extra = {"app": app.name, "address": self.operations}
             logger.info("operations are served", extra=extra)
         await stack.enter_async_context(self._resources.opened())
         self._server = self._make_server(_given(app.services))
-        app.metrics.add_calls(self._server.stats)
+        app.metrics.add_server(self._server)
         app.metrics.add_samples(self._samples)
         await stack.enter_async_context(self._server)
         self._enter(Phase.SERVING)
@@ -231,13 +235,11 @@ class Life:
         return address
 
     def _samples(self) -> Iterable[Sample]:
-        yield Sample("app_ready", "1 while calls should be sent to this service", self.ready)
+        yield Sample.declared("app_ready", self.ready)
         for each in self.app.resources:
-            said = "1 while the resource is open"
-            yield Sample("resource_open", said, each.problem is None, {"resource": each.name})
+            yield Sample.declared("resource_open", each.problem is None, resource=each.name)
         for name, registered in self._registered.items():
-            said = "1 while the registry knows this instance"
-            yield Sample("app_registered", said, registered.problem is None, {"service": name})
+            yield Sample.declared("app_registered", registered.problem is None, service=name)
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bascule.net import HttpRequest, HttpResponse, HttpServer
+from bascule.observe import Exposition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,13 +25,14 @@ def operations_server(
 
     Without authentication: it is for an inner address.
     """
+    exposition = Exposition(metrics)
 
     async def answer(request: HttpRequest) -> HttpResponse:
         if request.problem is not None:
             return HttpResponse(400)
         if request.method not in {"GET", "HEAD"}:
             return HttpResponse(405, [("allow", "GET, HEAD")])
-        path = request.target.partition("?")[0]
+        path, _, query = request.target.partition("?")
         if path == "/livez":
             return HttpResponse(200, [("content-type", "text/plain")], b"ok\n")
         if path == "/readyz":
@@ -38,8 +40,7 @@ def operations_server(
             code = 200 if ready() else 503
             return HttpResponse(code, [("content-type", "application/json")], body)
         if path == "/metrics":
-            text, content_type = metrics.render()
-            return HttpResponse(200, [("content-type", content_type)], text)
+            return HttpResponse(*await exposition.answer(query, request.headers))
         return HttpResponse(404)
 
     return HttpServer(answer, listen=listen, grace=1.0)

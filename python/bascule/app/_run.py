@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from bascule.app._gateway import GatewayApp, GatewayLife
 from bascule.app._life import Life
 from bascule.app._resource import reason
 from bascule.errors import ConfigurationError
@@ -35,8 +36,8 @@ class ExitCode(enum.IntEnum):
     """A setting cannot work: starting it again does not help."""
 
 
-async def run(app: App) -> int:
-    """Run a service until SIGTERM or SIGINT, and return the exit code for the process.
+async def run(app: App | GatewayApp) -> int:
+    """Run a service, or a gateway, until SIGTERM or SIGINT, and return the exit code for the process.
 
     Loads the configuration, opens the resources, serves, becomes ready when all that it requires
     is open, and registers. A first signal ends it in order: NOT_SERVING, deregister, wait until
@@ -45,7 +46,10 @@ async def run(app: App) -> int:
 
     Signals are for the main thread; in any other one it runs until it is cancelled.
     """
-    life = Life(app, whole_process=True)
+    if isinstance(app, GatewayApp):
+        life: GatewayLife | Life = GatewayLife(app)
+    else:
+        life = Life(app, whole_process=True)
     code: int = ExitCode.STOPPED
     try:
         async with anyio.create_task_group() as tasks:
@@ -59,17 +63,17 @@ async def run(app: App) -> int:
         error = _only(group)
         wrong = isinstance(error, ConfigurationError)
         code = ExitCode.MISCONFIGURED if wrong else ExitCode.FAILED
-        extra = {"app": app.name, "reason": reason(error), "exit_code": int(code)}
+        extra = {"app": life.app.name, "reason": reason(error), "exit_code": int(code)}
         # The text of these says all: a traceback would tell nothing about it.
         plain = isinstance(error, (ConfigurationError, OSError))
         logger.log(logging.ERROR, "failed", extra=extra, exc_info=None if plain else error)
     else:
-        logger.info("ended", extra={"app": app.name, "exit_code": int(code)})
+        logger.info("ended", extra={"app": life.app.name, "exit_code": int(code)})
     return code
 
 
 class _Signals:
-    def __init__(self, life: Life) -> None:
+    def __init__(self, life: Life | GatewayLife) -> None:
         self.code: int = ExitCode.STOPPED
         self._life = life
 

@@ -26,7 +26,7 @@ def print_account(account: Account, console: Console | None = None) -> None:
     )
     listed = {"gateway": account.url, **account.services, **account.components}
     for name, address in listed.items():
-        console.print(f"  {name:<8} {address}")
+        console.print(f"  {name:<10} {address}")
     console.print()
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
@@ -52,7 +52,26 @@ def print_account(account: Account, console: Console | None = None) -> None:
     if account.trace is not None:
         _print_trace(console, account.trace)
         console.print(f"It stands at {account.trace_url}", soft_wrap=True)
+    _print_questions(account, console)
     console.print("To ask it yourself: bascule demo --serve --listen 127.0.0.1:8443\n")
+
+
+def _print_questions(account: Account, console: Console) -> None:
+    """Print what Prometheus made of the tour, if there is one."""
+    if account.rules is None:
+        return
+    console.print("\n[bold]Prometheus[/bold] has scraped it, and is asked:")
+    for question in account.questions:
+        console.print(f"\n{question.title}\n[dim]{escape(question.expression)}[/dim]")
+        for name, value in question.values.items():
+            console.print(f"  {name:<40} {value:>10}")
+    console.print()
+    if account.rules:
+        console.print(
+            f"It evaluates the alerts of {account.rules} files in deploy/prometheus/rules."
+        )
+    else:
+        console.print("It evaluates no alerts: they are in a checkout (deploy/prometheus/rules).")
 
 
 def _print_trace(console: Console, root: TraceNode) -> None:
@@ -84,6 +103,8 @@ def print_serving(account: Account) -> None:
         f" {account.url}/api/v1/orders\n",
         soft_wrap=True,
     )
+    if "prometheus" in account.components:
+        console.print(f"Prometheus goes on, too: {account.components['prometheus']}/graph\n")
 
 
 def write_json(account: Account) -> None:

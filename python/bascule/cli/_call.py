@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import anyio
 import typer
 
+from bascule.cli._ending import WRONG
+
 if TYPE_CHECKING:
     from bascule.net import ClientTLS
 
-__all__ = ["call"]
-
-#: The exit code of a command line, a request or a target that is wrong.
-WRONG = 2
+__all__ = ["Loop", "call", "tls_of"]
 
 
 class Loop(StrEnum):
@@ -120,7 +119,7 @@ def call(
             metadata=[_metadata(each) for each in header or ()],
             timeout=timeout,
             descriptors=proto,
-            tls=_tls(cacert, cert, key, server_name, wanted=tls, insecure=insecure),
+            tls=tls_of(cacert, cert, key, server_name, wanted=tls, insecure=insecure),
             indent=2 if pretty else None,
             defaults=defaults,
             json_errors=json_errors,
@@ -162,7 +161,7 @@ def _metadata(text: str) -> tuple[str, str | bytes]:
         raise typer.BadParameter(f"-H {text!r}: the value is no base64: {error}") from error
 
 
-def _tls(
+def tls_of(
     cacert: Path | None,
     cert: Path | None,
     key: Path | None,
@@ -171,6 +170,7 @@ def _tls(
     wanted: bool,
     insecure: bool,
 ) -> ClientTLS | None:
+    """Give what the options of a command say about TLS; None without."""
     from bascule.net import ClientTLS
 
     if not (wanted or insecure or cacert or cert or key or server_name):

@@ -14,7 +14,8 @@ import msgspec
 import typer
 
 from bascule.cli._call import Loop
-from bascule.errors import BasculeError, ConfigurationError
+from bascule.cli._ending import ending
+from bascule.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -182,13 +183,8 @@ async def _with_writable(source: str, use: Callable[[WritableSource], Awaitable[
 def _run(command: str, main: Callable[[], Awaitable[int]], loop: Loop) -> None:
     # What is logged is told as well by what comes back.
     logging.getLogger("bascule").addHandler(logging.NullHandler())
-    try:
+    with ending(f"config {command}"):
         code = anyio.run(main, backend=loop.value)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    except (BasculeError, OSError) as error:
-        typer.echo(f"bascule config {command}: {error}", err=True)
-        raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1) from error
     if code:
         raise typer.Exit(code)
 

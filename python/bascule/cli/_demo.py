@@ -15,6 +15,7 @@ import anyio
 import httpx
 
 from bascule.app import settle_memory
+from bascule.cli._questions import ask
 from bascule.cli._tour import STOPS, Tour
 from bascule.cli._trace import fetch_trace
 from bascule.gateway import DevelopmentKey, LineLog
@@ -25,6 +26,7 @@ from bascule.resilience import BreakerSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from bascule.cli._questions import Question
     from bascule.cli._tour import Visit
     from bascule.cli._trace import TraceNode
     from bascule.observe import OpenTelemetryTracer
@@ -65,6 +67,8 @@ class Account:
     :ivar token: of a seeded user, for who wants to try the gateway
     :ivar starting: seconds until the gateway took requests
     :ivar seconds: that the tour took
+    :ivar rules: files of alerts that Prometheus evaluates; None without Prometheus
+    :ivar questions: what it was asked
     :ivar trace: of an order of the tour, where there is a Jaeger
     :ivar trace_url: where it can be looked at
     """
@@ -78,6 +82,8 @@ class Account:
     starting: float
     seconds: float = 0.0
     visits: list[Visit] = field(default_factory=list)
+    rules: int | None = None
+    questions: list[Question] = field(default_factory=list)
     trace: TraceNode | None = None
     trace_url: str | None = None
 
@@ -96,7 +102,7 @@ async def run_demo(settings: DemoSettings, report: Callable[[Account], None]) ->
     """
     from bascule_shop.app import SERVICES, Shop
     from bascule_shop.gateway import shop_gateway
-    from bascule_shop.servers import start_components
+    from bascule_shop.servers import Component, start_components, start_prometheus
 
     begun = time.perf_counter()
     async with AsyncExitStack() as stack:
@@ -144,7 +150,14 @@ async def run_demo(settings: DemoSettings, report: Callable[[Account], None]) ->
             token=key.mint_token("usr_ada", lifetime=24 * 3600.0),
             starting=time.perf_counter() - begun,
         )
+        watcher = None
+        if Component.PROMETHEUS in settings.components:
+            watcher = await start_prometheus(f"{account.url}/metrics", certificate, stack)
+            account.components[Component.PROMETHEUS] = watcher.url
+            account.rules = watcher.rules
         order_request = await _take_tour(account, shop, key)
+        if watcher is not None:
+            account.questions = await ask(watcher)
         if tracer is not None and components.jaeger is not None and order_request:
             await tracer.flush()
             # The gateway gives a request the id of the trace that it begins.

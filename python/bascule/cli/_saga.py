@@ -12,8 +12,8 @@ import anyio
 import typer
 
 from bascule.cli._call import Loop
+from bascule.cli._ending import FAILED, ending
 from bascule.cli._target import imported
-from bascule.errors import BasculeError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -218,13 +218,8 @@ def _failing() -> Iterator[None]:
     import sqlalchemy as sa
 
     try:
-        yield
-    except ConfigurationError as error:
-        typer.echo(f"bascule saga: {error}", err=True)
-        raise typer.Exit(2) from error
-    except BasculeError as error:
-        typer.echo(f"bascule saga: {error}", err=True)
-        raise typer.Exit(1) from error
+        with ending("saga"):
+            yield
     except sa.exc.DBAPIError as error:
         typer.echo(f"bascule saga: the database says: {error.orig}", err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(FAILED) from error

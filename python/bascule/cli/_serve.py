@@ -9,6 +9,7 @@ import anyio
 import typer
 
 from bascule.cli._call import Loop
+from bascule.cli._ending import ending
 from bascule.cli._target import imported
 from bascule.errors import ConfigurationError
 
@@ -46,12 +47,9 @@ def serve(
     from bascule.app import run, settle_memory
     from bascule.observe import configure_logging
 
-    try:
+    with ending("serve"):
         configure_logging(log.value, level=log_level)
         app = _load(target)
-    except ConfigurationError as error:
-        typer.echo(f"bascule serve: {error}", err=True)
-        raise typer.Exit(2) from error
     settle_memory()
     code = anyio.run(run, app, backend=loop.value)
     if code:

@@ -202,23 +202,14 @@ class Config(Generic[T]):
     def samples(self) -> Iterable[Sample]:
         """For :meth:`bascule.observe.Metrics.add_samples`."""
         for level in self._levels:
-            labels = {"source": level.source.name}
+            source = level.source.name
             invalid = level.problem is not None and not level.problem.away
             away = level.problem is not None and level.problem.away
-            yield Sample(
-                "config_invalid",
-                "1 while a source says what cannot be used; the last good holds",
-                invalid,
-                labels,
-            )
-            yield Sample("config_source_up", "0 while a source cannot be reached", not away, labels)
-        yield Sample(
-            "config_last_reload_success_timestamp_seconds",
-            "When the configuration in force was last found valid",
-            self._checked_at,
-        )
+            yield Sample.declared("config_invalid", invalid, source=source)
+            yield Sample.declared("config_source_up", not away, source=source)
+        yield Sample.declared("config_last_reload_success_timestamp_seconds", self._checked_at)
         version = 0 if self._snapshot is None else self._snapshot.version
-        yield Sample("config_version", "How often the configuration has changed", version)
+        yield Sample.declared("config_version", version)
 
     async def _load(self) -> None:
         with anyio.move_on_after(self._patience):

@@ -6,6 +6,7 @@ from bascule.gateway._access import LineLog as LineLog
 from bascule.gateway._auth import Authenticator as Authenticator
 from bascule.gateway._auth import JwtAuthenticator as JwtAuthenticator
 from bascule.gateway._config import AuthConfig as AuthConfig
+from bascule.gateway._config import CorsConfig as CorsConfig
 from bascule.gateway._config import Created as Created
 from bascule.gateway._config import GatewayConfig as GatewayConfig
 from bascule.gateway._config import IdempotencyConfig as IdempotencyConfig
@@ -15,6 +16,7 @@ from bascule.gateway._config import UpstreamConfig as UpstreamConfig
 from bascule.gateway._devkey import DevelopmentKey as DevelopmentKey
 from bascule.gateway._endpoints import HandlerEndpoint as HandlerEndpoint
 from bascule.gateway._exchange import Exchange as Exchange
+from bascule.gateway._file import GatewayFile as GatewayFile
 from bascule.gateway._gateway import Gateway as Gateway
 from bascule.gateway._keys import KeySource as KeySource
 from bascule.gateway._keys import StaticKeys as StaticKeys

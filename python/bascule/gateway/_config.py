@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from bascule.gateway._keys import KeySource
     from bascule.net import ClientTLS, HttpLimits, ServerTLS
     from bascule.resilience import BreakerSettings
+    from bascule.rpc import LoadBalancing, ServiceConfig
 
 __all__ = [
     "AuthConfig",
+    "CorsConfig",
     "Created",
     "GatewayConfig",
     "IdempotencyConfig",
@@ -204,17 +206,68 @@ class IdempotencyConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CorsConfig:
+    """Which pages of other origins may call the gateway from a browser.
+
+    :ivar allow_origins: origins of the pages, ``https://app.example``; ``"*"`` stands for every page
+    :ivar allow_credentials: whether they may send cookies; tokens in ``Authorization`` need it not
+    :ivar allow_headers: request headers that they may send
+    :ivar expose_headers: answer headers that they may read
+    :ivar max_age: seconds for which a browser may remember what it was allowed
+    :raises ConfigurationError: if an origin has another form, or every page could use its
+        visitor's cookies
+    """
+
+    allow_origins: tuple[str, ...]
+    allow_credentials: bool = False
+    allow_headers: tuple[str, ...] = (
+        *("authorization", "content-type", "accept-language", "idempotency-key"),
+        *("x-request-id", "x-request-timeout", "traceparent", "tracestate"),
+    )
+    expose_headers: tuple[str, ...] = (
+        *("location", "ratelimit", "ratelimit-policy", "retry-after"),
+        *("x-request-id", "idempotency-replayed", "www-authenticate"),
+    )
+    max_age: float = 7200.0
+
+    def __post_init__(self) -> None:
+        from bascule.rpc._web import check_origin
+
+        for origin in self.allow_origins:
+            check_origin(origin)
+        _require(
+            not ("*" in self.allow_origins and self.allow_credentials),
+            "CorsConfig.allow_credentials with '*' would let any page act as its visitor: name the origins",
+        )
+        for name in (*self.allow_headers, *self.expose_headers):
+            _require(
+                name.isascii() and name.replace("-", "").replace("_", "").isalnum(),
+                f"CorsConfig has the header {name!r}: use letters, digits, '-' and '_'",
+            )
+        _require(
+            math.isfinite(self.max_age) and self.max_age >= 0,
+            f"CorsConfig.max_age is {self.max_age!r}: use 0 or more seconds",
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamConfig:
     """How a gRPC service is reached.
 
     :ivar target: as for :class:`bascule.rpc.Channel`: ``memory:///user.UserService``, ``127.0.0.1:50051``, ...
     :ivar tls: for a service behind TLS
     :ivar breaker: a circuit breaker's settings, an endpoint each; None for none
+    :ivar balancer: how its endpoints share the calls, as for a channel
+    :ivar service_config: retries and hedging; a service config of the resolver goes before it
+    :ivar wait_for_ready: whether requests wait, up to their timeout, while no endpoint can be reached
     """
 
     target: str
     tls: ClientTLS | None = None
     breaker: BreakerSettings | None = None
+    balancer: str | LoadBalancing = "round_robin"
+    service_config: ServiceConfig | None = None
+    wait_for_ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +290,7 @@ class GatewayConfig:
     :ivar limit_timeout: seconds that Redis has to answer
     :ivar idempotency: how POST and PATCH with an ``Idempotency-Key`` are answered once; None to only
         pass the key on
+    :ivar cors: which pages of other origins may call; None for none
     :ivar forward_headers: request headers that travel on as gRPC metadata, lower case
     :ivar max_json_depth: objects and arrays that a JSON body may nest
     :ivar http: limits of the listener; None for its defaults
@@ -259,6 +313,7 @@ class GatewayConfig:
     limit_away: Away | str = Away.LOCAL
     limit_timeout: float = 0.05
     idempotency: IdempotencyConfig | None = IdempotencyConfig()
+    cors: CorsConfig | None = None
     forward_headers: tuple[str, ...] = ("accept-language", "idempotency-key")
     max_json_depth: int = 64
     http: HttpLimits | None = None

@@ -11,6 +11,7 @@ from bascule._tasks import owned_tasks
 from bascule.errors import ConfigurationError
 from bascule.gateway._access import LineLog
 from bascule.gateway._auth import JwtAuthenticator
+from bascule.gateway._cors import Cors
 from bascule.gateway._endpoints import DeclaredEndpoint
 from bascule.gateway._idempotency import Idempotency
 from bascule.gateway._limits import RateLimit
@@ -20,7 +21,8 @@ from bascule.gateway._router import Router
 from bascule.gateway._stats import GatewayStats
 from bascule.gateway._transcode import Transcoder
 from bascule.net import HttpLimits, HttpServer
-from bascule.observe import Metrics, current_tracer, open_tracing
+from bascule.net._watch import watched_loop
+from bascule.observe import Metrics, current_tracer, open_tracing, shared_metrics
 from bascule.resilience import RedisClient, SharedRateLimiter
 from bascule.rpc import Channel, Method
 
@@ -88,7 +90,13 @@ class Gateway:
         self._access_log = access_log if access_log is not None else LineLog()
         self._channels = {
             service: Channel(
-                upstream.target, registry=registry, tls=upstream.tls, breaker=upstream.breaker
+                upstream.target,
+                registry=registry,
+                tls=upstream.tls,
+                breaker=upstream.breaker,
+                balancer=upstream.balancer,
+                service_config=upstream.service_config,
+                wait_for_ready=upstream.wait_for_ready,
             )
             for service in config.upstreams
             for upstream in [config.upstream(service)]
@@ -99,6 +107,8 @@ class Gateway:
             descriptor_set, services=config.upstreams, max_depth=config.max_json_depth
         )
         _check(config, transcoder, authenticated=authenticator is not None)
+        #: the declared routes
+        self.bindings = transcoder.bindings
         #: declared routes and Python handlers; add handlers before the gateway starts
         self.router: Router[Endpoint] = Router()
         self._declare(transcoder)
@@ -126,9 +136,10 @@ class Gateway:
             [limit for limit in (address, subject) if limit is not None], idempotency
         )
         self.metrics.add_http(stats)
-        for channel in self._channels.values():
-            self.metrics.add_calls(channel.stats, side="client")
-        self.metrics.add_breakers(self._breakers)
+        for service, channel in self._channels.items():
+            self.metrics.add_channel(channel, service)
+        if self._shared is not None:
+            self.metrics.add_breakers(self._breakers)
         #: the handler itself: ``async (HttpRequest) -> HttpResponse``, of use without a listener too
         self.handle: Callable[[HttpRequest], Awaitable[HttpResponse]]
         self.handle = self._pipeline = Pipeline(
@@ -141,6 +152,7 @@ class Gateway:
             subject_limit=subject,
             idempotency=idempotency,
             tracer=tracer or current_tracer(),
+            cors=Cors(config.cors) if config.cors is not None else None,
         )
 
     @property
@@ -160,6 +172,8 @@ class Gateway:
         """
         config = self.config
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(watched_loop(self.metrics))
+            await stack.enter_async_context(shared_metrics(self.metrics))
             if self._pipeline.tracer is None:
                 self._pipeline.tracer = await stack.enter_async_context(open_tracing("gateway"))
                 stack.callback(self._pipeline.forget_tracer)
@@ -180,7 +194,8 @@ class Gateway:
                     grace=config.grace,
                 )
             )
-            stack.callback(self._stop_serving)
+            self.metrics.add_server(self._server, "gateway")
+            stack.callback(self.leave)
             self._serving = True
             self._stack = stack.pop_all()
         return self
@@ -197,7 +212,8 @@ class Gateway:
         finally:
             self._server = None
 
-    def _stop_serving(self) -> None:
+    def leave(self) -> None:
+        """Be not ready from now on, so that load balancers send no more; what comes is still served."""
         self._serving = False
 
     def _declare(self, transcoder: Transcoder) -> None:
@@ -223,14 +239,8 @@ class Gateway:
             self.router.get(config.metrics_path, metrics_text(self.metrics))
 
     def _breakers(self) -> Iterable[tuple[str, str]]:
-        """Name and state of each endpoint's breaker: as many as there are endpoints."""
         if self._shared is not None:
             yield "redis for limits", self._shared.breaker_state
-        for service, channel in self._channels.items():
-            if self.config.upstream(service).breaker is not None:
-                for endpoint in channel.snapshot().subchannels:
-                    if endpoint.breaker is not None:
-                        yield f"{service}@{endpoint.address}", endpoint.breaker
 
     async def _is_ready(self) -> bool:
         return self._serving and (self._ready is None or await self._ready())

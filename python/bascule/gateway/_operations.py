@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from bascule.gateway._config import RouteConfig
 from bascule.net import HttpResponse
+from bascule.observe import Exposition
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from bascule.gateway._exchange import Exchange
+    from bascule.net import HttpRequest
     from bascule.observe import Metrics
 
 __all__ = ["Operation", "health", "metrics_text", "readiness"]
@@ -27,7 +29,7 @@ class Operation:
     limited = False
     settings = _PUBLIC
 
-    def __init__(self, name: str, report: Callable[[], Awaitable[HttpResponse]]) -> None:
+    def __init__(self, name: str, report: Callable[[HttpRequest], Awaitable[HttpResponse]]) -> None:
         self._name = name
         self._report = report
 
@@ -36,13 +38,13 @@ class Operation:
 
     async def answer(self, exchange: Exchange) -> HttpResponse:
         """Report."""
-        return await self._report()
+        return await self._report(exchange.request)
 
 
 def health() -> Operation:
     """200 while the event loop turns."""
 
-    async def report() -> HttpResponse:
+    async def report(_: HttpRequest) -> HttpResponse:
         return HttpResponse(200, [_TEXT], b"ok\n")
 
     return Operation("health", report)
@@ -51,7 +53,7 @@ def health() -> Operation:
 def readiness(ready: Callable[[], Awaitable[bool]]) -> Operation:
     """200 while ``ready`` says so, else 503. A check that fails is a no."""
 
-    async def report() -> HttpResponse:
+    async def report(_: HttpRequest) -> HttpResponse:
         try:
             answer = await ready()
         except Exception:  # noqa: BLE001 (whatever fails is a no)
@@ -67,10 +69,11 @@ def readiness(ready: Callable[[], Awaitable[bool]]) -> Operation:
 
 
 def metrics_text(metrics: Metrics) -> Operation:
-    """The exposition text of Prometheus."""
+    """What Prometheus scrapes."""
+    exposition = Exposition(metrics)
 
-    async def report() -> HttpResponse:
-        text, content_type = metrics.render()
-        return HttpResponse(200, [("content-type", content_type)], text)
+    async def report(request: HttpRequest) -> HttpResponse:
+        query = request.target.partition("?")[2]
+        return HttpResponse(*await exposition.answer(query, request.headers))
 
     return Operation("metrics", report)

@@ -1,7 +1,7 @@
 """The middleware, in the order that makes rejections visible.
 
-Request id -> trace -> access log -> limit by address -> authentication -> limit by subject ->
-idempotency key -> endpoint.
+Request id -> trace -> access log -> limit by address -> preflight -> authentication ->
+limit by subject -> idempotency key -> endpoint.
 It is one straight function: a tower of wrappers costs a coroutine a layer, for nothing that a reader gains.
 """
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from bascule.gateway._access import AccessLog
     from bascule.gateway._auth import Authenticator
+    from bascule.gateway._cors import Cors
     from bascule.gateway._endpoints import Endpoint
     from bascule.gateway._idempotency import Idempotency
     from bascule.gateway._limits import RateLimit
@@ -79,6 +80,7 @@ class Pipeline:
         subject_limit: RateLimit | None,
         idempotency: Idempotency | None,
         tracer: Tracer | None,
+        cors: Cors | None = None,
     ) -> None:
         self._match = matching.match
         self._stats = stats
@@ -88,6 +90,7 @@ class Pipeline:
         self._address_limit = address_limit
         self._subject_limit = subject_limit
         self._idempotency = idempotency
+        self._cors = cors
         #: Where spans go; None to record nothing.
         self.tracer = tracer
 
@@ -113,6 +116,8 @@ class Pipeline:
                 )
             response.headers.append(("x-request-id", exchange.request_id))
             response.headers.extend(exchange.answer_headers)
+            if self._cors is not None:
+                response.headers.extend(self._cors.headers(exchange))
             return response
         except BaseException as cancelled:
             error = cancelled
@@ -148,6 +153,11 @@ class Pipeline:
                 limit.rejected += 1
                 return limit.refusal(decision)
             limit.admitted += 1
+        if self._cors is not None:
+            # Browsers send no token with it.
+            preflight = self._cors.preflight(exchange, self._match)
+            if preflight is not None:
+                return preflight
         if missed is not None:
             raise missed
         refusal = await self._authenticate(exchange, endpoint)

@@ -43,6 +43,8 @@ class RemoteKeys:
     :param tls: context for a private authority; None for the system's
     :param clock: monotonic seconds
     :raises ConfigurationError: if ``url`` is neither
+    :ivar url: where the set is
+    :ivar tls: the context for it
     """
 
     def __init__(
@@ -61,12 +63,12 @@ class RemoteKeys:
             raise ConfigurationError(
                 f"JWKS address {url!r}: use https, or http to localhost; anybody could answer else"
             )
-        self._url = url
+        self.url = url
         self._fresh_for = fresh_for
         self._cool_down = cool_down
         self._stale_for = stale_for
         self._negative_size = negative
-        self._tls = tls
+        self.tls = tls
         self._clock = clock
         self._lock = anyio.Lock()
         self._keys: dict[str | None, list[VerificationKey]] = {}
@@ -85,7 +87,7 @@ class RemoteKeys:
         age = self._clock() - self._fetched_at
         if age > self._fresh_for + self._stale_for:
             raise KeysUnavailableError(
-                self._url, max(0.0, self._tried_at + self._cool_down - self._clock())
+                self.url, max(0.0, self._tried_at + self._cool_down - self._clock())
             )
         if kid is None:
             return [key for keys in self._keys.values() for key in keys]
@@ -113,14 +115,14 @@ class RemoteKeys:
         self._tried_at = self._clock()
         try:
             async with httpx.AsyncClient(
-                verify=self._tls or True, timeout=_TIMEOUT, trust_env=False
+                verify=self.tls or True, timeout=_TIMEOUT, trust_env=False
             ) as client:
                 document = await self._fetch(client)
             entries = jwk_entries(json.loads(document))
         except (httpx.HTTPError, TimeoutError, ValueError, RecursionError) as error:
             _log.warning(
                 "key set cannot be fetched; the last one is kept",
-                extra={"url": self._url, "error": repr(error)},
+                extra={"url": self.url, "error": repr(error)},
             )
             return
         self._keys = {}
@@ -131,7 +133,7 @@ class RemoteKeys:
                 ConfigurationError
             ) as error:  # keys for encryption, curves of the future: not ours
                 _log.info(
-                    "key of the set is not used", extra={"url": self._url, "error": str(error)}
+                    "key of the set is not used", extra={"url": self.url, "error": str(error)}
                 )
                 continue
             if "HS256" not in key.algorithms:  # a secret that is published is none
@@ -143,7 +145,7 @@ class RemoteKeys:
         document = b""
         with anyio.fail_after(_TIMEOUT):
             async with client.stream(
-                "GET", self._url, headers={"accept": "application/json"}
+                "GET", self.url, headers={"accept": "application/json"}
             ) as response:
                 response.raise_for_status()
                 # Read to the end, or to the deadline: leaving midway would leave httpx's generators behind.

@@ -128,7 +128,7 @@ class Transcoder:
         """Match and translate in one crossing.
 
         :returns: index of the route, its gRPC path, the protobuf bytes
-        :raises: what :meth:`match` and :meth:`request` raise
+        Raises what :meth:`match` and :meth:`request` raise.
         """
         return self._core.begin(method, target, body)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import socket
+import sys
 import time
 import types
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -15,7 +16,7 @@ import anyio
 from bascule.errors import TransportError
 from bascule.net._address import Address, format_peer, parse_address
 from bascule.net._jobs import MOST_PARKED, do_jobs
-from bascule.net._link import FULL_FLUSH, FULL_READ, LARGE_READ, LINGER
+from bascule.net._link import FLUSH_EVERY, FULL_FLUSH, FULL_READ, LARGE_READ, LINGER
 from bascule.net._malloc import keep_freed_memory
 from bascule.net._memory import connect_memory, listen_memory
 from bascule.net._unix import UnixSocket
@@ -36,6 +37,11 @@ WRITE_HIGH_WATER = 256 * 1024
 TLS_HANDSHAKE_TIMEOUT = 10.0
 
 
+def living_tasks() -> int:
+    """Tasks of the running loop that have not ended."""
+    return len(asyncio.all_tasks())
+
+
 def _handshake_timeout(tls: ssl.SSLContext | None) -> float | None:
     """Asyncio refuses a timeout for a handshake that will not be."""
     return None if tls is None else TLS_HANDSHAKE_TIMEOUT
@@ -54,6 +60,7 @@ class AsyncioLink(asyncio.Protocol):
         self._loop = driver.loop
         self._now_ns = driver.now_ns
         self._flush_scheduled = False
+        self._unsent = 0
         self._write_paused = False
         self._read_paused = False
         self._linger: asyncio.TimerHandle | None = None
@@ -112,6 +119,14 @@ class AsyncioLink(asyncio.Protocol):
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
+    def flush_some(self) -> None:
+        self._unsent += 1
+        if self._unsent >= FLUSH_EVERY:
+            self._flush()
+        elif not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
     def flush_now(self) -> None:
         if self._flush_scheduled:
             return
@@ -122,6 +137,7 @@ class AsyncioLink(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flush_scheduled = False
+        self._unsent = 0
         transport = self._transport
         if transport.is_closing():
             self._watch_close()
@@ -222,6 +238,15 @@ class _Handshake(asyncio.Protocol):
             link.data_received(data)
 
 
+def _scope_deadline() -> Callable[[], float]:
+    """What :func:`anyio.current_effective_deadline` calls once it has found out the event loop, a quarter of
+    its time; should anyio keep it elsewhere one day, that function itself.
+    """
+    module: Any = sys.modules.get(type(anyio.CancelScope()).__module__)
+    backend = getattr(module, "AsyncIOBackend", anyio)
+    return cast("Callable[[], float]", backend.current_effective_deadline)
+
+
 @functools.cache
 def _scope_type() -> type[anyio.CancelScope]:
     """The scope of anyio for asyncio, without its timer; only a running loop can name it."""
@@ -287,7 +312,17 @@ class _AsyncioListener:
         self._unix = unix
 
     async def close(self) -> None:
-        self._server.close()
+        # What asyncio has accepted, it attaches in a task; before Python 3.12, that fails if the server is
+        # closed by then, and leaves the connection open. So accept no more, and let these tasks begin.
+        loop = self._server.get_loop()
+        if isinstance(loop, asyncio.SelectorEventLoop):
+            for listening in self._server.sockets:
+                loop.remove_reader(listening)
+        try:
+            with anyio.CancelScope(shield=True):
+                await asyncio.sleep(0)
+        finally:
+            self._server.close()
         if self._unix is not None:
             self._unix.remove()
 
@@ -306,6 +341,7 @@ class AsyncioDriver:
 
     async def __aenter__(self) -> Self:
         self.loop = asyncio.get_running_loop()
+        self.scope_deadline = _scope_deadline()
         # A loop whose time is virtual tells it in nanoseconds; others have this clock.
         self.now_ns: Callable[[], int] = getattr(self.loop, "time_ns", time.monotonic_ns)
         self._scope = _scope_type()
@@ -413,8 +449,6 @@ class AsyncioDriver:
         jobs = do_jobs(first, self._scope, _Contexts().run, park)
         del first
         await jobs
-
-    scope_deadline = staticmethod(anyio.current_effective_deadline)
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
         return self.loop.call_at(when_ns / 1e9, callback)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bascule.net._link import Driver, Event, Link
     from bascule.net._tls import ServerTLS
+    from bascule.observe import CertificateState, ServerCounts
 
     Handler = Callable[["HttpRequest"], Awaitable["HttpResponse"]]
 
@@ -224,6 +225,17 @@ class HttpServer:
     def addresses(self) -> tuple[str, ...]:
         """What was bound, with real ports."""
         return self.serving.addresses
+
+    #: It serves no gRPC: see :meth:`bascule.observe.Metrics.add_server`.
+    stats = None
+
+    def counts(self) -> ServerCounts:
+        """What its listeners do and have done, for metrics."""
+        return self.serving.counts(self.config, {})
+
+    def certificates(self, name: str) -> list[CertificateState]:
+        """The certificates that it shows to clients, for metrics: those of ``name``."""
+        return self.serving.certificates(name)
 
     async def drain(self) -> None:
         """Take no new requests and wait for those in progress, at most the grace."""

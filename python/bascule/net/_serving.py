@@ -9,11 +9,16 @@ import anyio
 
 from bascule.errors import ClosedError
 from bascule.net._link import Driver, Event, Link, Listener, Machine, Session, open_driver
+from bascule.net._tls import shown_certificates
+from bascule.observe import ServerCounts
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
+
+    from bascule._core import ServerConfig
+    from bascule.observe import CertificateState
 
 logger = logging.getLogger("bascule.net")
 
@@ -94,9 +99,11 @@ class Serving:
         self._listen = listen
         self._tls = tls
         self._grace = grace
-        self._max_connections = max_connections
+        self.max_connections = max_connections
         #: Connections that were closed because there were too many.
         self.refused = 0
+        #: Connections that were taken so far.
+        self.accepted = 0
         self._sessions: set[ServerSession] = set()
         self._listeners: list[Listener] = []
         self._all_gone: anyio.Event | None = None
@@ -136,6 +143,10 @@ class Serving:
         finally:
             await self._manager.__aexit__(exc_type, exc, traceback)
 
+    def now_ns(self) -> int:
+        """The clock of its connections."""
+        return self._driver.now_ns()
+
     @property
     def addresses(self) -> tuple[str, ...]:
         """What was bound, with real ports."""
@@ -145,6 +156,28 @@ class Serving:
     def connections(self) -> int:
         """Connections that are open."""
         return len(self._sessions)
+
+    def counts(self, config: ServerConfig, limits: Mapping[str, float | None]) -> ServerCounts:
+        """What it does and has done.
+
+        :param limits: beside the one of connections; None where there is none
+        """
+        refused, floods = config.refusals()
+        known = {name: value for name, value in limits.items() if value is not None}
+        return ServerCounts(
+            connections=len(self._sessions),
+            in_progress=sum(session.machine.in_flight for session in self._sessions),
+            accepted=self.accepted,
+            refused_connections=self.refused,
+            incomplete=config.incomplete,
+            refused=dict(refused),
+            floods={what.replace(" ", "_"): count for what, count in floods},
+            limits={"connections": self.max_connections, **known},
+        )
+
+    def certificates(self, name: str) -> list[CertificateState]:
+        """What its listeners show to clients, as the certificates of ``name``."""
+        return shown_certificates(self._tls, name)
 
     @property
     def draining(self) -> bool:
@@ -166,11 +199,12 @@ class Serving:
             self._all_gone.set()
 
     def _accept(self, link: Link) -> tuple[Machine, Session]:
-        if len(self._sessions) >= self._max_connections:
+        if len(self._sessions) >= self.max_connections:
             self.refused += 1
             return _REFUSED, _REFUSED
         session = self._attach(self._driver, link)
         self._sessions.add(session)
+        self.accepted += 1
         if self._draining:
             session.machine.shutdown()
         return session.machine, session

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from bascule.net._link import (
+    FLUSH_EVERY,
     FULL_FLUSH,
     FULL_READ,
     LINGER,
@@ -60,6 +61,7 @@ class StreamLink:
         self._send_eof = send_eof
         self._ended: Future[None] = driver.future()
         self._left = b""
+        self._unsent = 0
         self._closed = False
         self._dirty = False
         self._parked: Future[None] | None = None
@@ -79,11 +81,26 @@ class StreamLink:
             if not parked.done():
                 parked.set_result(None)
 
+    def flush_some(self) -> None:
+        self._unsent += 1
+        send_now = self._send_now
+        # While the writer is at it, nothing may overtake what it sends.
+        busy = self._unsent < FLUSH_EVERY or self._left or self.blocked or self._closed
+        if busy or send_now is None:
+            self.flush_soon()
+        else:
+            self._flush(send_now)
+
     def flush_now(self) -> None:
         send_now = self._send_now
         if send_now is None or self._parked is None or self._closed:
             self.flush_soon()
             return
+        self._flush(send_now)
+
+    def _flush(self, send_now: Callable[[bytes], int]) -> None:
+        """Send before returning, while the writer sends nothing itself; leave it what the socket does not take."""
+        self._unsent = 0
         data, events = self.machine.flush()
         if data:
             self._left = data[send_now(data) :]
@@ -134,9 +151,12 @@ class StreamLink:
         try:
             while not self._closed:
                 self._dirty = False
+                self._unsent = 0
                 if self._left:
                     left, self._left = self._left, b""
+                    self.blocked = 1
                     await self._send(left)
+                    self.blocked = 0
                 data, events = machine.flush()
                 if events:
                     session.handle_events(events)

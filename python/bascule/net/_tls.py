@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from bascule.errors import ConfigurationError
+from bascule.net._expiry import expiry_of
+from bascule.observe import CertificateState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -66,20 +68,22 @@ class ServerTLS:
             to the certificate
         """
 
-        def fill(context: ssl.SSLContext) -> None:
+        def fill(context: _Identified) -> None:
             _restrict(context, alpn)
             _load_identity(context, self.certificate, self.key)
             if self.client_ca is not None:
                 context.verify_mode = ssl.CERT_REQUIRED
                 _load_authorities(context, self.client_ca)
             if self.names:
-                context.sni_callback = self._by_name(alpn)
+                context.by_name, context.sni_callback = self._by_name(alpn)
 
         files = [self.certificate, self.key, self.client_ca]
         files += [file for pair in self.names.values() for file in pair]
         return _context(ssl.PROTOCOL_TLS_SERVER, fill, files, self.reload, self.on_reload)
 
-    def _by_name(self, alpn: Sequence[str]) -> Callable[[ssl.SSLObject, str | None, object], None]:
+    def _by_name(
+        self, alpn: Sequence[str]
+    ) -> tuple[dict[str, ssl.SSLContext], Callable[[ssl.SSLObject, str | None, object], None]]:
         found = {
             name.lower(): ServerTLS(*pair, self.client_ca, reload=math.inf).context(alpn)
             for name, pair in self.names.items()
@@ -91,7 +95,7 @@ class ServerTLS:
             if context is not None:
                 connection.context = context
 
-        return choose
+        return found, choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ class ClientTLS:
             to the certificate
         """
 
-        def fill(context: ssl.SSLContext) -> None:
+        def fill(context: _Identified) -> None:
             _restrict(context, alpn)
             if self.ca is None:
                 context.load_default_certs(ssl.Purpose.SERVER_AUTH)
@@ -145,37 +149,82 @@ class ClientTLS:
 
 def _context(
     protocol: int,
-    fill: Callable[[ssl.SSLContext], None],
+    fill: Callable[[_Identified], None],
     files: Sequence[FilePath | None],
     every: float,
     on_reload: Callable[[ConfigurationError | None], None] | None,
-) -> ssl.SSLContext:
+) -> _Identified:
     named = [each for each in files if each is not None]
     if every == math.inf or not named:
-        context = ssl.SSLContext(protocol)
+        context = _Identified(protocol)
         fill(context)
         return context
     return _Reloading(protocol, fill, named, every, on_reload)
 
 
-class _Reloading(ssl.SSLContext):
+def shown_certificates(context: ssl.SSLContext | None, name: str) -> list[CertificateState]:
+    """The certificates that a context made here shows, with when they expire.
+
+    Looks at the files if it is time to: nobody need connect for a renewal to be seen.
+
+    :param name: of the certificate; those for other names (SNI) have it before their own
+    """
+    if not isinstance(context, _Identified):
+        return []
+    newest, stale = context.newest()
+    named = {name: newest, **{f"{name} {other}": each for other, each in newest.by_name.items()}}
+    expiries = {
+        which: each.not_after() for which, each in named.items() if isinstance(each, _Identified)
+    }
+    return [
+        CertificateState(which, not_after, stale)
+        for which, not_after in expiries.items()
+        if not_after is not None
+    ]
+
+
+class _Identified(ssl.SSLContext):
+    """A context that knows which certificates it shows.
+
+    :ivar by_name: those for clients that ask for another name
+    """
+
+    def __new__(cls, protocol: int, *_: object) -> Self:
+        return super().__new__(cls, protocol)
+
+    def __init__(self, protocol: int) -> None:
+        self.chain: bytes | None = None
+        self.by_name: dict[str, ssl.SSLContext] = {}
+        self._not_after: float | None = None
+
+    def newest(self) -> tuple[_Identified, bool]:
+        """What handshakes use now, and whether its files have changed and cannot be used."""
+        return self, False
+
+    def not_after(self) -> float | None:
+        """When the first of the chain expires, in seconds since the epoch; None if there is none."""
+        if self._not_after is None and self.chain is not None:
+            chain, self.chain = self.chain, None
+            self._not_after = expiry_of(chain)
+        return self._not_after
+
+
+class _Reloading(_Identified):
     """A context that begins each handshake with what its files hold by then.
 
     A context cannot forget an authority, so a changed file makes a new one. Each event loop asks
     the context it was given for the TLS of one connection, and is answered by the newest.
     """
 
-    def __new__(cls, protocol: int, *_: object) -> Self:
-        return super().__new__(cls, protocol)
-
     def __init__(
         self,
         protocol: int,
-        fill: Callable[[ssl.SSLContext], None],
+        fill: Callable[[_Identified], None],
         files: list[FilePath],
         every: float,
         on_reload: Callable[[ConfigurationError | None], None] | None,
     ) -> None:
+        super().__init__(protocol)
         self._fill = fill
         self._files = files
         self._every = every
@@ -183,8 +232,14 @@ class _Reloading(ssl.SSLContext):
         # Before the files are read: what changes meanwhile is seen the next time.
         self._seen = _states(files)
         self._next_look = time.monotonic() + every
-        self._newest: ssl.SSLContext | None = None
+        self._newest: _Identified | None = None
+        self._stale = False
         fill(self)
+
+    def newest(self) -> tuple[_Identified, bool]:
+        if time.monotonic() >= self._next_look:
+            self._look()
+        return self._newest or self, self._stale
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
         """TLS for one connection."""
@@ -201,13 +256,14 @@ class _Reloading(ssl.SSLContext):
             return
         self._seen = states
         # Not of this class, which would watch the files as well.
-        newest = ssl.SSLContext(self.protocol)
+        newest = _Identified(self.protocol)
         problem: ConfigurationError | None = None
         try:
             self._fill(newest)
             self._newest = newest
         except ConfigurationError as error:
             problem = error
+        self._stale = problem is not None
         if problem is None:
             logger.info(
                 "TLS files were reloaded: %s", ", ".join(fspath(each) for each in self._files)
@@ -242,8 +298,8 @@ def _restrict(context: ssl.SSLContext, alpn: Sequence[str]) -> None:
         context.set_alpn_protocols(list(alpn))
 
 
-def _load_identity(context: ssl.SSLContext, certificate: FilePath, key: FilePath) -> None:
-    _require(certificate, "certificate", b"CERTIFICATE-----")
+def _load_identity(context: _Identified, certificate: FilePath, key: FilePath) -> None:
+    context.chain = _require(certificate, "certificate", b"CERTIFICATE-----")
     _require(key, "key", b"PRIVATE KEY-----")
 
     def refuse() -> NoReturn:  # without it, OpenSSL would ask on the terminal and wait
@@ -275,8 +331,8 @@ def _load_authorities(context: ssl.SSLContext, path: FilePath) -> None:
         raise ConfigurationError(msg) from error
 
 
-def _require(path: FilePath, role: str, marker: bytes) -> None:
-    """Refuse what OpenSSL would refuse without saying which of two files it was."""
+def _require(path: FilePath, role: str, marker: bytes) -> bytes:
+    """Read a file; refuse what OpenSSL would refuse without saying which of two files it was."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -285,6 +341,7 @@ def _require(path: FilePath, role: str, marker: bytes) -> None:
     if marker not in content:
         msg = f"TLS {role} {fspath(path)!r} holds no PEM block that ends in {marker.decode()!r}"
         raise ConfigurationError(msg)
+    return content
 
 
 def _reason(error: ssl.SSLError) -> str:

@@ -1,54 +1,33 @@
-"""Metrics of gRPC calls: what servers and channels count, and the breakers on their way."""
+"""Metrics of gRPC calls: what servers and channels count."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from bascule.observe._families import Distribution, Families, Family, Row
+from bascule.observe._families import Distribution, Exemplar, Families, Family, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = [
-    "ATTEMPTS",
-    "BREAKERS",
-    "CLIENT_CALLS",
-    "SERVER_CALLS",
-    "AttemptCounters",
-    "CallStats",
-    "attempt_rows",
-    "breaker_rows",
-    "call_rows",
-]
+__all__ = ["CLIENT_CALLS", "SERVER_CALLS", "CallStats", "call_rows"]
 
 #: Statistics of one method: service, method, calls by status, calls by bucket, sum of seconds.
 CallRow = tuple[str, str, list[tuple[str, int]], list[int], float]
-
-# What the alert expects: 0 closed, 1 open, 2 half-open. A forced state counts as what it does.
-_BREAKER_STATES = {"closed": 0, "forced_closed": 0, "open": 1, "forced_open": 1, "half_open": 2}
 
 
 class CallStats(Protocol):
     """What ``Server.stats`` and ``Channel.stats`` are: counted in Rust, read here."""
 
     def snapshot(self) -> list[CallRow]:
-        """Return a row a method."""
+        """Return a row a method that was called."""
         ...
 
+    def in_progress(self) -> list[tuple[str, str, int]]:
+        """Return service, method and the number of its calls in progress."""
+        ...
 
-class AttemptCounters(Protocol):
-    """What ``Channel.attempts`` is."""
-
-    retries: int
-    hedges: int
-    transparent: int
-    throttled: int
-    pushed_back: int
-    unbuffered: int
-
-    @property
-    def tokens(self) -> float:
-        """What is left of the budget for retries."""
+    def exemplars(self) -> list[tuple[str, str, int, str, float, float]]:
+        """Return service, method, bucket, trace id, seconds and time of sampled calls, one a bucket."""
         ...
 
 
@@ -59,27 +38,14 @@ def _calls(prefix: str, whose: str) -> Families:
         f"{prefix}_request_duration_seconds": Family(
             "histogram", method, f"Duration of gRPC calls {whose}"
         ),
+        f"{prefix}_requests_in_progress": Family(
+            "sum", method, f"gRPC calls that are being {whose}"
+        ),
     }
 
 
 SERVER_CALLS = _calls("grpc", "answered")
 CLIENT_CALLS = _calls("grpc_client", "made")
-
-ATTEMPTS: Families = {
-    "grpc_client_attempts": Family(
-        "counter",
-        ("target", "kind"),
-        "Attempts of gRPC calls beside the first one: retry, hedge and transparent were made; "
-        "throttled, pushed_back and unbuffered were not",
-    ),
-    "grpc_client_retry_tokens": Family(
-        "sum", ("target",), "What is left of the budget for retries"
-    ),
-}
-
-BREAKERS: Families = {
-    "circuit_breaker_state": Family("gauge", ("name",), "0 closed, 1 open, 2 half-open"),
-}
 
 
 def call_rows(stats: CallStats, bounds: Sequence[float] | None, prefix: str) -> Iterable[Row]:
@@ -88,34 +54,16 @@ def call_rows(stats: CallStats, bounds: Sequence[float] | None, prefix: str) -> 
     :param bounds: of its buckets; None for the core's own
     """
     limits = _core_bounds() if bounds is None else bounds
+    kept: dict[tuple[str, str], dict[int, Exemplar]] = {}
+    for service, method, bucket, trace, took, at in stats.exemplars():
+        kept.setdefault((service, method), {})[bucket] = Exemplar(trace, took, at)
     for service, method, statuses, buckets, seconds in stats.snapshot():
         for status, count in statuses:
             yield Row(f"{prefix}_requests", (service, method, status), count)
-        times = Distribution(limits, buckets, seconds)
+        times = Distribution(limits, buckets, seconds, kept.get((service, method), {}))
         yield Row(f"{prefix}_request_duration_seconds", (service, method), times)
-
-
-def attempt_rows(target: str, attempts: AttemptCounters) -> Iterable[Row]:
-    """Give what a channel's calls were tried again."""
-    for kind, count in (
-        ("retry", attempts.retries),
-        ("hedge", attempts.hedges),
-        ("transparent", attempts.transparent),
-        ("throttled", attempts.throttled),
-        ("pushed_back", attempts.pushed_back),
-        ("unbuffered", attempts.unbuffered),
-    ):
-        yield Row("grpc_client_attempts", (target, kind), count)
-    yield Row("grpc_client_retry_tokens", (target,), attempts.tokens)
-
-
-def breaker_rows(breakers: Iterable[tuple[str, str]]) -> Iterable[Row]:
-    """Give a row a name: breakers that share it show as the worst, open before half-open before closed."""
-    states: dict[str, int] = {}
-    for name, state in breakers:
-        states[name] = max(states.get(name, 0), _BREAKER_STATES[state], key=(0, 2, 1).index)
-    for name, value in states.items():
-        yield Row("circuit_breaker_state", (name,), value)
+    for service, method, count in stats.in_progress():
+        yield Row(f"{prefix}_requests_in_progress", (service, method), count)
 
 
 def _core_bounds() -> Sequence[float]:

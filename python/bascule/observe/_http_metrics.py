@@ -65,13 +65,7 @@ HTTP: Families = {
     "http_request_duration_seconds": Family(
         "histogram", ("method", "route"), "Duration of HTTP requests"
     ),
-    "rate_limit_decisions": Family(
-        "counter", ("limit", "outcome"), "Decisions of the gateway's rate limits"
-    ),
     "auth_refused": Family("counter", ("reason",), "Bearer tokens refused by the gateway"),
-    "rate_limit_degraded": Family(
-        "counter", ("limit",), "Decisions of a shared rate limit while Redis was away"
-    ),
     "idempotent_requests": Family(
         "counter",
         ("outcome",),

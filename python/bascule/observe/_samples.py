@@ -1,9 +1,12 @@
-"""Single values for Prometheus, from whatever part of bascule has them."""
+"""Single values for Prometheus, from whatever part of a program has them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from bascule.observe._catalog import FAMILIES
+from bascule.observe._families import Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,6 +30,18 @@ class Sample:
     value: float
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     kind: Literal["gauge", "counter"] = "gauge"
+
+    @classmethod
+    def declared(cls, name: str, value: float, **labels: str) -> Sample:
+        """Make a sample of a family that bascule declares."""
+        return cls(name, FAMILIES[name].meaning, value, labels)
+
+    def row(self) -> Row | None:
+        """Give it as a row of the declared family that has its name; None if none has."""
+        family = FAMILIES.get(self.name)
+        if family is None:
+            return None
+        return Row(self.name, tuple(self.labels[label] for label in family.labels), self.value)
 
 
 def families(samples: Iterable[Sample]) -> Iterable[Metric]:

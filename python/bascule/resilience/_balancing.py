@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from bascule import _core
-from bascule.resilience._breaker import BreakerState
+from bascule.resilience._breaker import BreakerState, breaker_counts
 
 if TYPE_CHECKING:
     from bascule._core import CallPolicy
+    from bascule.observe import BreakerCounts
 
 
 class EndpointSnapshot(NamedTuple):
@@ -24,6 +25,7 @@ class EndpointSnapshot(NamedTuple):
     :ivar failures: calls that it failed
     :ivar latency: seconds that its calls take lately, peaks first; None if that is not learned
     :ivar ejected_until: when it may come back, if it is ejected as an outlier
+    :ivar counts: what its breaker has done; None if it has none
     """
 
     address: str
@@ -36,6 +38,7 @@ class EndpointSnapshot(NamedTuple):
     failures: int
     latency: float | None
     ejected_until: float | None
+    counts: BreakerCounts | None
 
 
 def endpoint_snapshots(policy: CallPolicy) -> list[EndpointSnapshot]:
@@ -52,19 +55,23 @@ def endpoint_snapshots(policy: CallPolicy) -> list[EndpointSnapshot]:
             failures,
             None if latency_ns is None else latency_ns / 1e9,
             None if ejected_until_ns is None else ejected_until_ns / 1e9,
+            None if counts is None else breaker_counts(*counts),
         )
         for (
-            address,
-            weight,
-            ready,
-            in_flight,
-            breaker,
-            picks,
-            successes,
-            failures,
-            latency_ns,
-            ejected_until_ns,
-        ) in policy.snapshot()
+            (
+                address,
+                weight,
+                ready,
+                in_flight,
+                breaker,
+                picks,
+                successes,
+                failures,
+                latency_ns,
+                ejected_until_ns,
+            ),
+            counts,
+        ) in zip(policy.snapshot(), policy.breakers(), strict=True)
     ]
 
 

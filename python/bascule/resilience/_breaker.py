@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from bascule import _core
 from bascule.errors import BreakerOpenError, RejectedError
+from bascule.observe import BreakerCounts
 from bascule.resilience._time import Clock, count, span_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
 _P = ParamSpec("_P")
@@ -92,6 +94,7 @@ class BreakerSnapshot:
     :ivar probes: probes in flight, while half-open
     :ivar opened: how often it has opened
     :ivar rejected: how many calls it has refused
+    :ivar counts: what it has done so far, for metrics
     """
 
     name: str
@@ -102,6 +105,16 @@ class BreakerSnapshot:
     probes: int
     opened: int
     rejected: int
+    counts: BreakerCounts
+
+
+def breaker_counts(
+    transitions: Iterable[int], outcomes: Iterable[int], rejected: int
+) -> BreakerCounts:
+    """Name the numbers of the core."""
+    began = dict(zip(("open", "half_open", "closed"), transitions, strict=True))
+    calls = dict(zip(("success", "failure", "abandoned"), outcomes, strict=True))
+    return BreakerCounts(began, {**calls, "rejected": rejected})
 
 
 class Permit:
@@ -187,8 +200,18 @@ class CircuitBreaker:
 
     def snapshot(self) -> BreakerSnapshot:
         """Return state and counts, for metrics."""
-        state, forced, *counts = self._core.snapshot()
-        return BreakerSnapshot(self.name, BreakerState(state), bool(forced), *counts)
+        state, forced, failures, successes, probes, opened, rejected = self._core.snapshot()
+        return BreakerSnapshot(
+            self.name,
+            BreakerState(state),
+            forced,
+            failures,
+            successes,
+            probes,
+            opened,
+            rejected,
+            breaker_counts(*self._core.counts(), rejected),
+        )
 
     def force_open(self) -> None:
         """Refuse every call until forced closed or reset."""

@@ -74,6 +74,16 @@ class RateLimiter:
             raise ConfigurationError(str(error)) from error
 
     @property
+    def admitted(self) -> int:
+        """Checks that were allowed, of a cost above 0."""
+        return self._core.admitted
+
+    @property
+    def rejected(self) -> int:
+        """Checks that were refused; those of :meth:`acquire` that were repeated later count each."""
+        return self._core.rejected
+
+    @property
     def displaced(self) -> int:
         """Keys that were forgotten before they had rested, because ``max_keys`` were known."""
         return self._core.displaced

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import anyio
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bascule._core import CallPolicy, Headers
     from bascule.net._link import Event
     from bascule.rpc._channel import Channel
+    from bascule.rpc._context import ClientCallContext
     from bascule.rpc._method import Method
     from bascule.rpc._method_config import HedgingPolicy, MethodConfig
     from bascule.rpc._subchannel import Connection
@@ -49,30 +50,31 @@ FAILURES = frozenset(
 )
 
 
-class Slot:
-    """What a call holds while it runs: its connection and its permit."""
+class Slot(NamedTuple):
+    """What a call holds while it runs: its connection and its permit.
 
-    __slots__ = ("connection", "endpoint", "permit", "policy")
+    :ivar policy: who gave the permit: a channel changes its policy when its resolver says so
+    """
 
-    def __init__(
-        self, connection: Connection, endpoint: int, permit: int, policy: CallPolicy
-    ) -> None:
-        self.connection = connection
-        self.endpoint = endpoint
-        self.permit = permit
-        #: Who gave the permit: a channel changes its policy when its resolver says so.
-        self.policy = policy
+    connection: Connection
+    endpoint: int
+    permit: int
+    policy: CallPolicy
+
+
+#: A slot, which may lack its names: they take as long as the picking.
+Picked: TypeAlias = "tuple[Connection, int, int, CallPolicy]"
 
 
 async def unary(
     channel: Channel,
     method: Method[Any, Any],
+    wait_for_ready: bool | None,
+    context: ClientCallContext,
     request: Any,
-    timeout: float | None,
-    metadata: list[tuple[str, Any]] | None,
-    wait_for_ready: bool | None = None,
-) -> tuple[Any, str, Headers | None]:
-    """Call a method with one request and one reply: the reply, the peer, its trailers."""
+) -> Any:
+    """Call a method with one request and one reply: the reply. The context gets what came with it."""
+    timeout, metadata = context.timeout, context.pairs()
     try:
         index, encode, decode, config = channel.prepare(method)
         data = encode(request)
@@ -82,7 +84,7 @@ async def unary(
             raise RpcError(Status.RESOURCE_EXHAUSTED, text)
         if config is not None:
             timeout = shorter(timeout, config.timeout)
-        deadline_ns, of_scope = channel.limit(timeout)
+        deadline_ns, of_scope, now_ns = channel.limit(timeout)
     except Exception:
         # Whoever tries again and again must let the loop turn, here and at every early end.
         await anyio.lowlevel.checkpoint()
@@ -92,26 +94,55 @@ async def unary(
     if config is not None:
         if wait_for_ready is None:
             wait_for_ready = config.wait_for_ready
-        call = ConfiguredCall(
+        configured = ConfiguredCall(
             channel, index, data, metadata, deadline_ns, of_scope, config, wait_for_ready
         )
-        answer = await call.run()
+        answer = await configured.run()
+        context.peer = answer.peer
+        if answer.trailers is not None:
+            context.trailing_metadata.extend(answer.trailers.items())
         try:
-            return decode(answer.reply), answer.peer, answer.trailers
+            return decode(answer.reply)
         except DecodeError as error:
             raise _undecodable(method, error) from error
-    retried = False
+    retried, driver = False, channel.driver
     while True:
-        slot = await channel.admit(None if of_scope else deadline_ns, wait_for_ready, metadata)
-        event = await _exchange(channel, slot, index, data, metadata, deadline_ns, of_scope)
-        if event is REFUSED:
+        slot = channel.pick(now_ns, metadata)
+        if slot is None:
+            slot = await channel.admit(None if of_scope else deadline_ns, wait_for_ready, metadata)
+            now_ns = driver.now_ns()
+        # What `_exchange` does, here: most calls come this way, and a coroutine is a fiftieth of one.
+        connection, endpoint, permit, policy = slot
+        machine = connection.machine
+        try:
+            call = machine.start(index, data, metadata, deadline_ns, True, now_ns)
+        except BaseException:
+            channel.complete(slot, ABANDONED)
+            await anyio.lowlevel.checkpoint()
+            raise
+        if call is None:
             await refused(channel, slot)
+            now_ns = driver.now_ns()
             continue
+        connection.replies[call] = future = driver.future()
+        connection.begun(deadline_ns, of_scope)
+        try:
+            event: Event = await future
+            if of_scope and event[2] == Status.DEADLINE_EXCEEDED.value:
+                await leave_to_scope(deadline_ns)
+        except BaseException:
+            _abandon(channel, slot, call)
+            raise
         _, _, status, reply, message, _, trailers, unprocessed = event
         if status == 0:
-            channel.complete(slot, SUCCESS, trailers)
+            context.peer = connection.link.peer
+            if trailers is None:
+                policy.complete(endpoint, permit, SUCCESS, driver.now_ns())
+            else:
+                channel.complete(slot, SUCCESS, trailers)
+                context.trailing_metadata.extend(trailers.items())
             try:
-                return decode(reply), slot.connection.link.peer, trailers
+                return decode(reply)
             except DecodeError as error:
                 raise _undecodable(method, error) from error
         # gRFC A6: what the server has not processed is repeated once, what was never sent always.
@@ -119,6 +150,7 @@ async def unary(
             channel.complete(slot, ABANDONED)
             channel.attempts.transparent += 1
             retried = retried or unprocessed != UNSENT
+            now_ns = driver.now_ns()
             continue
         channel.complete(slot, FAILURE if status in FAILURES else SUCCESS, trailers)
         raise error_of(status, message, trailers)
@@ -296,37 +328,38 @@ async def _exchange(
     if call is None:
         return REFUSED
     future = connection.replies[call] = driver.future()
-    if len(connection.replies) == 1:
-        connection.link.flush_now()
-    else:
-        connection.link.flush_soon()
-    if deadline_ns is not None and not of_scope:
-        connection.arm(deadline_ns)
+    connection.begun(deadline_ns, of_scope)
     try:
         event: Event = await future
         if of_scope and event[2] == Status.DEADLINE_EXCEEDED.value:
             await leave_to_scope(deadline_ns)
         return event
     except BaseException:
-        # An answer that came in the same turn is not worth a wrong count: abandoned.
-        connection.replies.pop(call, None)
-        machine.cancel(call, driver.now_ns())
-        connection.link.flush_soon()
-        channel.complete(slot, ABANDONED)
+        _abandon(channel, slot, call)
         raise
 
 
-async def refused(channel: Channel, slot: Slot) -> None:
+def _abandon(channel: Channel, slot: Picked, call: int) -> None:
+    # An answer that came in the same turn is not worth a wrong count: abandoned.
+    connection, *_ = slot
+    connection.replies.pop(call, None)
+    connection.machine.cancel(call, channel.driver.now_ns())
+    connection.link.flush_soon()
+    channel.complete(slot, ABANDONED)
+
+
+async def refused(channel: Channel, slot: Picked) -> None:
     """Give the permit of a call back that its connection did not take; another one may.
 
     :raises RpcError: UNAVAILABLE if the connection is well but overcharged
     """
     channel.complete(slot, ABANDONED)
     await anyio.lowlevel.checkpoint()
-    if not slot.connection.machine.draining:
+    connection, *_ = slot
+    if not connection.machine.draining:
         text = f"too many calls wait for their turn on the connection to {channel.target}"
         raise RpcError(Status.UNAVAILABLE, text)
-    slot.connection.drain()
+    connection.drain()
 
 
 #: Instead of an answer: the connection did not take the call.

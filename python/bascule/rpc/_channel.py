@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -11,6 +12,7 @@ import anyio
 from bascule import _core
 from bascule.errors import ClosedError, ConfigurationError, WrongLoopError
 from bascule.net._link import open_driver
+from bascule.net._tls import shown_certificates
 from bascule.observe import trace_variable, tracer_variable
 from bascule.rpc._attempt_stream import open_stream
 from bascule.rpc._call import unary
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from bascule.discovery import MemoryRegistry, Resolver
     from bascule.net import ClientTLS
     from bascule.net._link import Driver
-    from bascule.observe import Span
+    from bascule.observe import CertificateState, Span
     from bascule.resilience import BreakerSettings
     from bascule.rpc._client_stream import Stream
     from bascule.rpc._context import MetadataLike, MetadataValue
@@ -156,6 +158,7 @@ class Channel:
         self._take_config(self._pool.config)
         #: For calls: see :class:`Pool`.
         self.admit, self.complete = self._pool.admit, self._pool.complete
+        self.pick = self._pool.pick
         #: The thread that may use it; 0 while nobody may.
         self._thread = 0
 
@@ -167,6 +170,7 @@ class Channel:
         self.driver: Driver = await self._manager.__aenter__()
         self._token = anyio.lowlevel.current_token()
         self._thread = get_ident()
+        self.stats.align(time.time_ns() - self.driver.now_ns())
         self._pool.open(
             Terms(
                 self.driver,
@@ -230,74 +234,27 @@ class Channel:
         headers = self._metadata if metadata is None else self._merge(metadata)
         if compression is not None:
             headers = _with_compression(headers, compression)
+        span: Span | None = None
         if self._trace:
             tracer = tracer_variable.get()
             if tracer is not None and not self._has_tracing:
                 span, headers = begin_call(tracer, method.path, headers)
-                if span is not None:
-                    return await self._recorded(
-                        span, method, request, timeout, headers, wait_for_ready
-                    )
             elif _current.get() is not None or trace_variable.get() is not None:
                 headers = traced(headers)
-        if self._around_unary:
-            context = ClientCallContext(method.path, headers, timeout)
-            return await self._intercepted(context, method, request, wait_for_ready)
+        context = ClientCallContext(method.path, headers, timeout)
+        proceed: Callable[[Any], Awaitable[Any]]
+        proceed = functools.partial(unary, self, method, wait_for_ready, context)
+        for each in reversed(self._around_unary):
+            proceed = functools.partial(_around, each, context, proceed)
+        if span is not None:
+            proceed = functools.partial(_recorded, span, context, proceed)
         try:
-            reply, _, _ = await unary(self, method, request, timeout, headers, wait_for_ready)
+            return await proceed(request)  # type: ignore[no-any-return]
         except WrongLoopError:
             raise
         except RuntimeError as error:
             self._require_loop(error)
             raise
-        return reply  # type: ignore[no-any-return]
-
-    async def _recorded(
-        self,
-        span: Span,
-        method: Method[Request, Reply],
-        request: Request,
-        timeout: float | None,
-        headers: list[tuple[str, MetadataValue]] | None,
-        wait_for_ready: bool | None,
-    ) -> Reply:
-        """Make a call in a span of its own."""
-        context = ClientCallContext(method.path, headers, timeout)
-        span.enter()
-        try:
-            reply = await self._intercepted(context, method, request, wait_for_ready)
-        except BaseException as error:
-            end_call(span, context.peer, error)
-            raise
-        end_call(span, context.peer, None)
-        return reply
-
-    async def _intercepted(
-        self,
-        context: ClientCallContext,
-        method: Method[Request, Reply],
-        request: Request,
-        wait_for_ready: bool | None,
-    ) -> Reply:
-        """Make a call with what wants to be around it."""
-
-        async def innermost(request: Any) -> Any:
-            try:
-                reply, context.peer, trailers = await unary(
-                    self, method, request, context.timeout, context.pairs(), wait_for_ready
-                )
-            except RuntimeError as error:
-                if not isinstance(error, WrongLoopError):
-                    self._require_loop(error)
-                raise
-            if trailers is not None:
-                context.trailing_metadata.extend(trailers.items())
-            return reply
-
-        proceed: Callable[[Any], Awaitable[Any]] = innermost
-        for each in reversed(self._around_unary):
-            proceed = functools.partial(_around, each, context, proceed)
-        return await proceed(request)  # type: ignore[no-any-return]
 
     def stream(
         self,
@@ -376,6 +333,10 @@ class Channel:
             timeout = left if timeout is None else min(left, timeout)
         return self.stream(method, timeout=timeout, metadata=metadata)
 
+    def certificates(self, name: str) -> list[CertificateState]:
+        """The certificates that it shows to servers, for metrics: those of ``name``."""
+        return shown_certificates(self._tls, name)
+
     def snapshot(self) -> ChannelSnapshot:
         """What the channel, its resolver and each endpoint do at this moment."""
         pool, attempts = self._pool, self.attempts
@@ -394,6 +355,8 @@ class Channel:
                 pushed_back=attempts.pushed_back,
                 tokens=attempts.tokens,
             ),
+            waiting=pool.waiting,
+            refused=pool.refused(),
         )
 
     async def wait_for_state(self, *states: ConnectivityState) -> ConnectivityState:
@@ -433,21 +396,22 @@ class Channel:
                 self._methods[method] = found
         return found
 
-    def limit(self, timeout: float | None) -> tuple[int | None, bool]:
+    def limit(self, timeout: float | None) -> tuple[int | None, bool, int]:
         """The earlier of a timeout and the enclosing cancel scopes' deadline, in
-        nanoseconds, and whether it is the scopes' own, which then end the call.
+        nanoseconds, whether it is the scopes' own, which then end the call, and the time.
         0 means that a scope is cancelled already.
         """
         if get_ident() != self._thread:
             self._require_here()
-        scope_deadline = self.driver.scope_deadline()
+        driver = self.driver
+        scope_deadline, now_ns = driver.scope_deadline(), driver.now_ns()
         if timeout is not None and timeout < _FOREVER:
-            own = self.driver.now_ns() + int(timeout * 1e9)
+            own = now_ns + int(timeout * 1e9)
             if scope_deadline * 1e9 >= own:
-                return own, False
+                return own, False, now_ns
         elif scope_deadline >= _FOREVER:
-            return None, False
-        return int(max(scope_deadline, 0.0) * 1e9), True
+            return None, False, now_ns
+        return int(max(scope_deadline, 0.0) * 1e9), True, now_ns
 
     def _require_here(self) -> None:
         """:raises ClosedError, WrongLoopError: if calls cannot be made, or not by this thread"""
@@ -503,6 +467,20 @@ def _with_compression(
     """The compression goes with the call as what announces it on the wire."""
     require_compression(compression)
     return [*(headers or ()), (ENCODING, compression)]
+
+
+async def _recorded(
+    span: Span, context: ClientCallContext, proceed: Callable[[Any], Awaitable[Any]], request: Any
+) -> Any:
+    """Make a call in a span of its own."""
+    span.enter()
+    try:
+        reply = await proceed(request)
+    except BaseException as error:
+        end_call(span, context.peer, error)
+        raise
+    end_call(span, context.peer, None)
+    return reply
 
 
 def _around(

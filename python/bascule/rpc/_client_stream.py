@@ -108,7 +108,7 @@ class Stream(Generic[Sent, Received]):
                 self._context.on_stream(self)
             try:
                 limit = self._channel.limit(self._context.timeout)
-                self._deadline_ns, self._of_scope = limit
+                self._deadline_ns, self._of_scope, _ = limit
                 if self._deadline_ns == 0:
                     await anyio.lowlevel.checkpoint()
                 if self._first is not None:

@@ -19,7 +19,7 @@ from bascule.errors import (
     Status,
 )
 from bascule.resilience import endpoint_snapshots, hash_key
-from bascule.rpc._call import ABANDONED, Slot
+from bascule.rpc._call import ABANDONED, Picked, Slot
 from bascule.rpc._load_balancing import LOAD_REPORT
 from bascule.rpc._pick_first import PickFirst
 from bascule.rpc._service_config import ServiceConfig
@@ -150,6 +150,22 @@ class Pool:
             return ConnectivityState.TRANSIENT_FAILURE
         return ConnectivityState.CONNECTING
 
+    def pick(self, now_ns: int, metadata: list[tuple[str, Any]] | None) -> Picked | None:
+        """Pick a connection and take a permit; None if that takes :meth:`admit`."""
+        policy = self._policy
+        if self._hash_header is None:
+            verdict, endpoint, permit, _ = policy.admit(now_ns)
+        else:
+            verdict, endpoint, permit, _ = policy.admit(now_ns, self._hash(metadata))
+        if verdict != 0:
+            return None
+        subchannel = self._by_id.get(endpoint)
+        if subchannel is not None and subchannel.connection is not None:
+            return subchannel.connection, endpoint, permit, policy
+        policy.complete(endpoint, permit, ABANDONED, now_ns)
+        policy.set_ready(endpoint, False)
+        return None
+
     async def admit(
         self,
         deadline_ns: int | None,
@@ -192,13 +208,14 @@ class Pool:
             wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
             await self._wait_ready_once(deadline_ns, wait)
 
-    def complete(self, slot: Slot, outcome: int, trailers: Headers | None = None) -> None:
+    def complete(self, slot: Picked, outcome: int, trailers: Headers | None = None) -> None:
         """Give a permit back; the trailers may report the server's load."""
-        slot.policy.complete(slot.endpoint, slot.permit, outcome, self._driver.now_ns())
+        _, endpoint, permit, policy = slot
+        policy.complete(endpoint, permit, outcome, self._driver.now_ns())
         if trailers is not None and self._weighs:
             report = dict(trailers.items()).get(LOAD_REPORT)
             if isinstance(report, bytes):
-                slot.policy.report(slot.endpoint, report, self._driver.now_ns())
+                policy.report(endpoint, report, self._driver.now_ns())
 
     async def wait_change(self) -> None:
         """Wait until a state or the list of endpoints changes.
@@ -228,6 +245,11 @@ class Pool:
         age = None if updated_ns is None else (self._driver.now_ns() - updated_ns) / 1e9
         return ResolverSnapshot(type(self.resolver).__name__, age, self._unresolved, self.config)
 
+    def refused(self) -> dict[str, int]:
+        """Calls refused before anything was sent, by reason."""
+        limited, broken = self._policy.refused()
+        return {"rate_limited": limited, "breaker_open": broken}
+
     def subchannel_snapshots(self) -> tuple[SubchannelSnapshot, ...]:
         """What is known of each endpoint."""
         return tuple(
@@ -243,6 +265,7 @@ class Pool:
                 breaker=None if self._breaker is None else row.breaker,
                 ejected=row.ejected_until is not None,
                 latency=row.latency,
+                breaker_counts=row.counts,
             )
             for row in endpoint_snapshots(self._policy)
             if (subchannel := self.subchannels.get(row.address)) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from bascule._core import CallTable
     from bascule.net import ServerTLS
+    from bascule.observe import CertificateState, ServerCounts
     from bascule.rpc._binding import Servable
     from bascule.rpc._context import ServerInterceptor
     from bascule.rpc._web import WebSettings
@@ -149,6 +151,7 @@ class Server:
         self.json_bindings: list[Binding] = []
         self.keepalive = limits.keepalive
         self._services = tuple(services)
+        self._limits = limits
         max_send_message = limits.max_send_message
         if max_send_message is None:
             max_send_message = limits.max_message
@@ -202,6 +205,7 @@ class Server:
 
     async def __aenter__(self) -> Self:
         await self.serving.__aenter__()
+        self.stats.align(time.time_ns() - self.serving.now_ns())
         return self
 
     async def __aexit__(
@@ -221,6 +225,18 @@ class Server:
     def services(self) -> tuple[str, ...]:
         """Names of the services, as ``package.Service``."""
         return tuple(dict.fromkeys(each.path.split("/")[1] for each in self.bindings))
+
+    def counts(self) -> ServerCounts:
+        """What its listeners do and have done, for metrics."""
+        limits = self._limits
+        return self.serving.counts(
+            self.config,
+            {"calls": limits.max_calls, "incomplete_bytes": limits.max_incomplete_of_all},
+        )
+
+    def certificates(self, name: str) -> list[CertificateState]:
+        """The certificates that it shows to clients, for metrics: those of ``name``."""
+        return self.serving.certificates(name)
 
     async def drain(self) -> None:
         """Accept no more and wait for the calls in progress, at most the grace.

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bascule.observe import BreakerCounts
     from bascule.resilience import BreakerState
     from bascule.rpc._load_balancing import LoadBalancing
     from bascule.rpc._service_config import ServiceConfig
@@ -43,6 +46,7 @@ class SubchannelSnapshot:
     :ivar failures: those that it failed
     :ivar breaker: None if the channel has no breakers
     :ivar ejected: whether it is an outlier that gets no calls for a while
+    :ivar breaker_counts: what that breaker has done
     :ivar latency: seconds that its calls took of late; None if the balancer does not learn it
     """
 
@@ -57,6 +61,7 @@ class SubchannelSnapshot:
     breaker: BreakerState | None
     ejected: bool
     latency: float | None
+    breaker_counts: BreakerCounts | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,8 @@ class ChannelSnapshot:
 
     :ivar subchannels: its endpoints, in the resolver's order
     :ivar balancer: how one of them is chosen for a call
+    :ivar waiting: calls that wait for a connection
+    :ivar refused: calls refused before anything was sent: ``rate_limited`` or ``breaker_open``
     """
 
     target: str
@@ -107,3 +114,5 @@ class ChannelSnapshot:
     balancer: LoadBalancing
     subchannels: tuple[SubchannelSnapshot, ...]
     attempts: AttemptsSnapshot
+    waiting: int
+    refused: Mapping[str, int]

@@ -142,6 +142,19 @@ class Connection:
             if self.on_draining is not None:
                 self.on_draining()
 
+    def begun(self, deadline_ns: int | None, of_scope: bool) -> None:
+        """A call has been started: send it, with others that begin in the same turn, and see to its deadline."""
+        if len(self.replies) == 1:
+            self.link.flush_now()
+        else:
+            self.link.flush_some()
+        if (
+            deadline_ns is not None
+            and not of_scope
+            and (self._timer is None or deadline_ns < self._timer_at)
+        ):
+            self.arm(deadline_ns)
+
     def arm(self, deadline_ns: int) -> None:
         """See to it that a call ends at its deadline."""
         if self._timer is None or deadline_ns < self._timer_at:

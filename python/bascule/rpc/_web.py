@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from grpclib.const import Handler
 
-__all__ = ["WebSettings", "configure_web"]
+__all__ = ["WebSettings", "check_origin", "configure_web"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,14 @@ class WebSettings:
             )
             raise ConfigurationError(message)
         for origin in self.allow_origins:
-            _check_origin(origin)
+            check_origin(origin)
         if not 0 <= self.max_age < math.inf:
             message = f"max_age {self.max_age!r}: expected a finite number of seconds, 0 or more"
             raise ConfigurationError(message)
 
 
-def _check_origin(origin: str) -> None:
+def check_origin(origin: str) -> None:
+    """:raises ConfigurationError: if no browser would send this as the origin of a page"""
     parts = urlsplit(origin)
     # A browser sends exactly this, in lower case and without a path: nothing else ever matches.
     if origin != "*" and (not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}".lower()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ _VERSION = sa.Table(
     sa.MetaData(),
     sa.Column("version_num", sa.String(32), primary_key=True),
 )
+logger = logging.getLogger("bascule_shop")
+
 _FOLDER = Path(__file__).parent
 #: Seconds that all revisions together may take, and that others wait for them.
 _PATIENCE = 600.0
@@ -93,17 +96,23 @@ def _upgrade(connection: sa.Connection, service: str) -> None:
             _VERSION.create(connection)
             connection.execute(sa.insert(_VERSION).values(version_num=HEADS[service]))
         elif version != HEADS[service]:
-            _run_revisions(connection, service)
+            _run_revisions(connection, service, version)
     finally:
         _unlock(connection)
 
 
-def _run_revisions(connection: sa.Connection, service: str) -> None:
+def _run_revisions(connection: sa.Connection, service: str, version: str | None) -> None:
+    """Run what is missing; nothing, if a later release has been here, as it has in a roll-out or after a roll-back."""
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
     from alembic.script import ScriptDirectory
 
     script = ScriptDirectory(_FOLDER, version_locations=[_FOLDER / service])
+    if version is not None and version not in {each.revision for each in script.walk_revisions()}:
+        logger.warning(
+            "the database is newer than this code", extra={"service": service, "version": version}
+        )
+        return
 
     def missing(revision: Any, _context: object) -> Any:
         return script._upgrade_revs("head", revision)  # what alembic.command.upgrade does

@@ -157,6 +157,16 @@ pub struct Breaker {
     generation: u64,
     opened: u64,
     rejected: u64,
+    counts: BreakerCounts,
+}
+
+/// What a breaker has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BreakerCounts {
+    /// How often it became open, half-open and closed.
+    pub transitions: [u64; 3],
+    /// Permitted calls that succeeded, failed and were abandoned, late reports included.
+    pub outcomes: [u64; 3],
 }
 
 impl Breaker {
@@ -168,6 +178,7 @@ impl Breaker {
             generation: 0,
             opened: 0,
             rejected: 0,
+            counts: BreakerCounts::default(),
         }
     }
 
@@ -213,6 +224,7 @@ impl Breaker {
 
     /// Takes the report of a call; the report of an earlier generation changes nothing.
     pub fn handle_complete(&mut self, Permit { generation }: Permit, outcome: Outcome, now: Nanos) {
+        self.counts.outcomes[outcome as usize] += 1;
         if generation != self.generation {
             return;
         }
@@ -340,6 +352,11 @@ impl Breaker {
         self.rejected
     }
 
+    /// What it has done so far.
+    pub fn counts(&self) -> BreakerCounts {
+        self.counts
+    }
+
     fn probe(&mut self, now: Nanos, successes: u32) {
         let until = now.saturating_add(self.settings.half_open_for);
         self.enter(Phase::HalfOpen {
@@ -357,7 +374,17 @@ impl Breaker {
     }
 
     fn enter(&mut self, phase: Phase) {
+        let before = self.state();
         self.generation += 1;
         self.phase = phase;
+        let state = self.state();
+        if state != before {
+            let index = match state {
+                BreakerState::Open => 0,
+                BreakerState::HalfOpen => 1,
+                BreakerState::Closed => 2,
+            };
+            self.counts.transitions[index] += 1;
+        }
     }
 }

@@ -19,7 +19,7 @@ mod random;
 mod slow_start;
 
 pub use breaker::{
-    Breaker, BreakerSettings, BreakerState, HALF_OPEN_FOR, Outcome, Permit, Verdict,
+    Breaker, BreakerCounts, BreakerSettings, BreakerState, HALF_OPEN_FOR, Outcome, Permit, Verdict,
 };
 pub use call::{CallPermit, CallPolicy, CallVerdict};
 pub use endpoint::EndpointView;

@@ -12,7 +12,7 @@ use crate::guard::{Flood, FloodLimits, Guard};
 use crate::keepalive::{Keepalive, KeepaliveSettings, LAST_STREAM};
 use crate::outbound::SEND_BUFFER;
 use crate::pipe::{DATA_FRAME_BUDGET, INPUT_LIMIT, Pipe, ReadyList};
-use crate::stats::CallTable;
+use crate::stats::{CallTable, Running};
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
 use h2::{PingPong, Reason};
@@ -372,8 +372,10 @@ impl ClientConnection {
             self.trim_deadlines();
             self.deadlines.push(Reverse((deadline, call)));
         }
+        let method = self.table.get(start.method);
         let waiting = Waiting {
             call,
+            method: method.map(|method| Running::new(method, &start.metadata)),
             started: now,
             start,
             queue: Vec::new(),
@@ -430,9 +432,7 @@ impl ClientConnection {
         self.now = now;
         if let Some(mut entry) = self.calls.remove(&call) {
             entry.reset(Reason::CANCEL);
-            entry
-                .method
-                .record(code::CANCELLED, now.saturating_sub(entry.started));
+            entry.method.end(code::CANCELLED, entry.started, now);
         } else if let Some(position) = self.waiting.iter().position(|w| w.call == call) {
             self.waiting.remove(position);
         }
@@ -539,8 +539,8 @@ impl ClientConnection {
     }
 
     fn report_waiting(&mut self, waiting: &Waiting, outcome: Outcome) {
-        if let Some(method) = self.table.get(waiting.start.method) {
-            method.record(outcome.status, self.now.saturating_sub(waiting.started));
+        if let Some(method) = &waiting.method {
+            method.end(outcome.status, waiting.started, self.now);
         }
         self.events.push_back(ended_event(
             waiting.start.unary_reply,

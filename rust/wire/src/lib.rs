@@ -18,6 +18,7 @@ pub mod keepalive;
 mod message;
 mod outbound;
 mod pipe;
+pub mod refusals;
 pub mod server;
 pub mod stats;
 pub mod web;

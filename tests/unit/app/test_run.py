@@ -93,5 +93,5 @@ async def test_the_page_for_operators() -> None:
     assert status["missing"] == {
         "database": "ConnectionRefusedError: nobody listens at 10.0.0.1:3306"
     }
-    assert "# TYPE grpc_requests_total counter" in answers["/metrics"].text
+    assert "# TYPE grpc_requests_in_progress gauge" in answers["/metrics"].text
     assert 'resource_open{resource="database"} 0.0' in answers["/metrics"].text

@@ -1,6 +1,10 @@
 """The harness's own arithmetic: a figure that it gets wrong would be believed."""
 
+import json
+import re
 import sys
+from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from benches.__main__ import SUITES
@@ -10,8 +14,18 @@ from benches.harness.h2load import Outcome, Shape
 from benches.macro.server import require_replies
 from benches.peers import MissingToolError, echo, require
 from benches.peers.percentile import percentile
-from benches.report.render import _SUITES, MARKERS, document, fragment, put_between_markers
+from benches.report import html, plots
+from benches.report.render import (
+    MARKERS,
+    PAGE,
+    PLOTS,
+    PUBLISHED,
+    document,
+    fragment,
+    put_between_markers,
+)
 from benches.report.targets import judge
+from benches.report.texts import SUITES as SECTIONS
 from benches.report.units import readable
 
 SAID = """\
@@ -111,7 +125,7 @@ def test_sagas_are_judged_by_the_ratio_to_dbos(steps: float, met: bool) -> None:
 
 
 def test_every_suite_has_a_section_on_the_page() -> None:
-    assert set(_SUITES) == set(SUITES)
+    assert set(SECTIONS) == set(SUITES)
 
 
 @pytest.mark.parametrize(
@@ -136,22 +150,33 @@ def test_values_are_readable(value: float, unit: str, text: str) -> None:
     assert readable(value, unit) == text
 
 
-def test_a_run_is_published_as_markdown() -> None:
+def _report() -> dict[str, Any]:
+    """A run of one suite, as JSON has it."""
     figures = _figures(12_000, 1_000)
-    report = {
+    return {
         "machine": {
             "cpu": "a CPU",
             "cores": 2,
             "system": "Linux",
             "python": "3.11.7",
-            "packages": {},
+            "packages": {"trio": "0.35"},
+            "memory_gib": 8.0,
+            "h2load": "h2load nghttp2/1.52",
+            "commit": "abc",
+            "measured_at": "2026-01-01T00:00:00+00:00",
+            "load_average": 0.5,
         }
         | {"go": "go 1.26", "rust": "rustc 1.95", "servers": ["redis-server 7.0"]},
-        "settings": {"rounds": 3, "seconds": 2.0},
+        "settings": {"rounds": 3, "seconds": 2.0, "quick": False},
         "figures": [figure.as_dict() for figure in figures],
         "targets": [verdict.as_dict() for verdict in judge(figures)],
         "not_measured": {"gateway": "go is missing"},
+        "failed": {},
     }
+
+
+def test_a_run_is_published_as_markdown() -> None:
+    report = _report()
 
     page, table = document(report), fragment(report)
 
@@ -160,6 +185,90 @@ def test_a_run_is_published_as_markdown() -> None:
     assert "rustc 1.95; redis-server 7.0." in page
     assert "gateway: go is missing" in page
     assert "| bascule asyncio | 12,000 |  |  |  |" in table
+
+
+class _Page(HTMLParser):
+    """What a page is made of: tags that are open in the end, all tags, addresses, the words of rows."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.addresses: list[str] = []
+        self.ids: set[str] = set()
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        named = dict(attributes)
+        self.addresses += [str(named[each]) for each in ("href", "src") if each in named]
+        self.ids.add(str(named.get("id")))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_a_run_is_published_as_a_page_that_needs_nothing_else() -> None:
+    report = _report()
+    report["figures"][0]["command"] = "h2load <&>"
+
+    page = _Page(html.page(report))
+
+    assert page.open == []
+    assert not page.tags & {"script", "link", "img", "iframe"}
+    assert page.addresses
+    assert all(each.startswith("#") and each[1:] in page.ids for each in page.addresses)
+    for said in ("12,000 6,000 to 108,000", "12x at least 12x", "h2load <&>", "go is missing"):
+        assert said in page.words
+    assert "url(" not in html.page(report)
+
+
+def test_a_quick_run_is_said_to_mean_nothing() -> None:
+    report = _report()
+    report["settings"]["quick"] = True
+
+    assert "mean nothing" in html.page(report)
+
+
+@pytest.mark.parametrize(
+    ("times", "kind", "left", "width"),
+    [
+        (1.0, "met", "25%", "0%"),
+        (2.0, "met", "25%", "25%"),
+        (0.5, "missed", "0%", "25%"),
+        (100.0, "met", "25%", "75%"),
+        (0.0, "missed", "0%", "25%"),
+    ],
+)
+def test_a_margin_grows_from_its_limit(times: float, kind: str, left: str, width: str) -> None:
+    drawn = plots.margin(times, told="")
+
+    assert f'class="{kind}" x="{left}" y="4" height="10" width="{width}"' in drawn
+
+
+def test_a_bar_and_its_whisker_share_a_scale() -> None:
+    drawn = plots.bar(50.0, 40.0, 80.0, 80.0, told="a < b")
+
+    assert 'class="bar" y="3" height="12" width="62.5%"' in drawn
+    assert re.findall(r'x1="([^"]+)" x2="([^"]+)"', drawn)[0] == ("50%", "100%")
+    assert "a &lt; b" in drawn
+
+
+def test_what_is_published_is_the_last_run() -> None:
+    """Pages are written by ``python -m benches.report.render``, never by hand."""
+    report = json.loads(PUBLISHED.read_text())
+
+    assert PAGE.read_text() == document(report)
+    assert PLOTS.read_text() == html.page(report)
 
 
 def test_the_readme_keeps_what_stands_around_its_table() -> None:

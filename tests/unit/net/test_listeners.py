@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
+from contextlib import suppress
 
 import anyio
+import anyio.lowlevel
 import pytest
 from tests.generated.echo_bascule import EchoStub
 from tests.generated.echo_pb2 import EchoRequest
@@ -182,3 +185,19 @@ async def test_tls_is_served_on_uvloop(tmp_path) -> None:
         Channel(server.addresses[0], tls=ClientTLS(certificate)) as channel,
     ):
         assert (await EchoStub(channel).unary(EchoRequest(text="tls"))).text == "tls"
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_who_comes_as_the_server_closes_is_not_forgotten(turns: int) -> None:
+    """Whichever turn of the loop it is: accepted, and told to go; or refused."""
+    with socket.socket() as client:
+        async with Server([Echo()], listen="127.0.0.1:0", grace=0.1) as server:
+            host, _, port = server.addresses[0].rpartition(":")
+            client.connect((host, int(port)))
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+        client.settimeout(5)
+        with suppress(ConnectionResetError):
+            while client.recv(4096):
+                pass
+    gc.collect()  # What was left open says so, and fails the test.

@@ -11,6 +11,7 @@ from bascule.rpc import Attempts
 from bascule.saga import SagaState, SagaStats
 
 BOUNDS = (0.01, 0.1)
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 class Calls:
@@ -21,6 +22,12 @@ class Calls:
 
     def snapshot(self) -> list[tuple[str, str, list[tuple[str, int]], list[int], float]]:
         return self._rows
+
+    def in_progress(self) -> list[tuple[str, str, int]]:
+        return [(service, method, 2) for service, method, *_ in self._rows]
+
+    def exemplars(self) -> list[tuple[str, str, int, str, float, float]]:
+        return [(service, method, 1, TRACE, 0.05, 1e9) for service, method, *_ in self._rows]
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -114,6 +114,7 @@ def test_a_snapshot_has_names() -> None:
         "failures": 2,
         "latency": 0.0,
         "ejected_until": 350e-9,
+        "counts": None,
     }
 
 

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from tests.generated.echo_bascule import EchoStub
 from tests.generated.echo_pb2 import EchoReply, EchoRequest
+from tests.listener import listening
 from tests.unit.rpc.services import Echo
 
 from bascule.discovery import Endpoint, MemoryRegistry
@@ -101,16 +102,11 @@ async def test_a_server_that_closes_every_connection_is_not_hammered() -> None:
         await stream.receive()
         await stream.aclose()
 
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    host, port = listener.extra(anyio.abc.SocketAttribute.local_address)[:2]
-    async with listener, anyio.create_task_group() as group:
-        group.start_soon(listener.serve, close)
-        async with Channel(f"{host}:{port}") as channel:
-            for _ in range(20):
-                with pytest.raises(RpcError) as raised:
-                    await EchoStub(channel).unary(EchoRequest())
-                assert raised.value.status is Status.UNAVAILABLE
-        group.cancel_scope.cancel()
+    async with listening(close) as port, Channel(f"127.0.0.1:{port}") as channel:
+        for _ in range(20):
+            with pytest.raises(RpcError) as raised:
+                await EchoStub(channel).unary(EchoRequest())
+            assert raised.value.status is Status.UNAVAILABLE
     assert len(accepted) <= 2
 
 

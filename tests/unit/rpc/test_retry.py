@@ -178,7 +178,7 @@ async def test_no_pause_is_begun_that_the_deadline_would_end() -> None:
 
 
 async def test_an_attempt_may_have_a_limit_of_its_own() -> None:
-    policy = RetryPolicy(initial_backoff=0.001, max_backoff=0.001, per_attempt_timeout=0.05)
+    policy = RetryPolicy(initial_backoff=0.001, max_backoff=0.001, per_attempt_timeout=0.5)
     service = Scripted(HANG, ANSWER)
     async with calling(service, policy) as channel:
         assert (await unary(channel, timeout=100)).text == "x"

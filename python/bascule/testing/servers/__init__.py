@@ -10,6 +10,9 @@ from bascule.testing.servers._mariadb import MariaDBServer as MariaDBServer
 from bascule.testing.servers._mongo import MongoJavaServer as MongoJavaServer
 from bascule.testing.servers._mongo import MongoServer as MongoServer
 from bascule.testing.servers._mongo import NxMongoServer as NxMongoServer
+from bascule.testing.servers._prometheus import AlertmanagerServer as AlertmanagerServer
+from bascule.testing.servers._prometheus import PrometheusServer as PrometheusServer
+from bascule.testing.servers._prometheus import Series as Series
 from bascule.testing.servers._redis import RedisServer as RedisServer
 from bascule.testing.servers._server import LocalServer as LocalServer
 from bascule.testing.servers._temporal import TemporalServer as TemporalServer

@@ -88,6 +88,11 @@ impl Breaker {
         self.core.lock().state().name()
     }
 
+    fn counts(&self) -> ([u64; 3], [u64; 3]) {
+        let counts = self.core.lock().counts();
+        (counts.transitions, counts.outcomes)
+    }
+
     fn snapshot(&self) -> Snapshot {
         let core = self.core.lock();
         (

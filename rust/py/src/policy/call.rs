@@ -180,6 +180,21 @@ impl CallPolicy {
         true
     }
 
+    fn refused(&self) -> (u64, u64) {
+        self.core.lock().refused()
+    }
+
+    /// What the breaker of each endpoint has done, in the order of the snapshot.
+    fn breakers(&self) -> Vec<Option<([u64; 3], [u64; 3], u64)>> {
+        let core = self.core.lock();
+        let counts = core.endpoints().map(|view| view.breaker_counts);
+        counts
+            .map(|each| {
+                each.map(|(counts, rejected)| (counts.transitions, counts.outcomes, rejected))
+            })
+            .collect()
+    }
+
     fn snapshot(&self) -> Vec<Row> {
         let core = self.core.lock();
         let views = core.endpoints();

@@ -1,5 +1,7 @@
 //! The keyed limiters.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bascule_policy::limit::{self, Gcra, Keyed, Quota, TokenBucket};
 use bascule_policy::{Nanos, SettingError};
 use parking_lot::Mutex;
@@ -123,6 +125,8 @@ impl Core {
 #[pyclass(module = "bascule._core", frozen)]
 pub(crate) struct KeyedLimiter {
     core: Mutex<Core>,
+    admitted: AtomicU64,
+    rejected: AtomicU64,
 }
 
 #[pymethods]
@@ -139,15 +143,36 @@ impl KeyedLimiter {
         let quota = Quota::new(limit, period_ns, burst).map_err(refused)?;
         Ok(Self {
             core: Mutex::new(Core::new(algorithm, quota, max_keys)?),
+            admitted: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
         })
     }
 
     fn check(&self, key: &str, cost: u32, now_ns: u64) -> Decision {
-        Decision(self.core.lock().check(key, cost, now_ns))
+        let decision = self.core.lock().check(key, cost, now_ns);
+        if cost > 0 {
+            let counter = if decision.allowed {
+                &self.admitted
+            } else {
+                &self.rejected
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        Decision(decision)
     }
 
     fn __len__(&self) -> usize {
         self.core.lock().len()
+    }
+
+    #[getter]
+    fn admitted(&self) -> u64 {
+        self.admitted.load(Ordering::Relaxed)
+    }
+
+    #[getter]
+    fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
     }
 
     #[getter]

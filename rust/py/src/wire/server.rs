@@ -96,6 +96,7 @@ impl PyServerConfig {
             compression: encoding_from_py(compression)?,
             calls: Arc::default(),
             incomplete: Arc::default(),
+            refusals: Arc::default(),
             keepalive: keepalive.map(keepalive_from_py),
             pings: min_ping_interval_ns.map(|interval| PingLimits {
                 min_interval: from_ns(interval),
@@ -107,6 +108,13 @@ impl PyServerConfig {
                 made: Arc::default(),
             }),
         })))
+    }
+
+    /// Requests that no handler saw by reason, and connections that were cut off by what there
+    /// was too much of.
+    #[allow(clippy::type_complexity)]
+    fn refusals(&self) -> (Vec<(&'static str, u64)>, Vec<(&'static str, u64)>) {
+        (self.0.refusals.requests(), self.0.refusals.floods())
     }
 
     /// Bytes that are held of requests that are not whole, by all connections.

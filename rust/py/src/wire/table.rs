@@ -27,6 +27,9 @@ const STATUS_NAMES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
+/// Service, method, bucket, trace id, seconds, seconds since the epoch.
+type ExemplarRow = (String, String, usize, String, f64, f64);
+
 type Row = (String, String, Vec<(&'static str, u64)>, Vec<u64>, f64);
 
 #[pyclass(module = "bascule._core", name = "CallTable", frozen)]
@@ -48,6 +51,43 @@ impl PyCallTable {
         })
     }
 
+    fn align(&self, epoch_ns: i64) {
+        self.0.align(epoch_ns);
+    }
+
+    /// Service, method and the number of its calls in progress, for each method.
+    fn in_progress(&self) -> Vec<(String, String, i64)> {
+        let entries = self.0.entries();
+        let counted = entries.iter().filter_map(|entry| {
+            let (service, method) = names(entry.path())?;
+            Some((service.to_owned(), method.to_owned(), entry.running()))
+        });
+        counted.collect()
+    }
+
+    /// The last sampled call of each bucket that had one.
+    #[allow(clippy::cast_precision_loss)]
+    fn exemplars(&self) -> Vec<ExemplarRow> {
+        let epoch = self.0.epoch() as f64 / 1e9;
+        let mut rows = Vec::new();
+        for entry in self.0.entries() {
+            let Some((service, method)) = names(entry.path()) else {
+                continue;
+            };
+            for (bucket, kept) in entry.exemplars() {
+                rows.push((
+                    service.to_owned(),
+                    method.to_owned(),
+                    bucket,
+                    String::from_utf8_lossy(&kept.trace).into_owned(),
+                    kept.took.as_secs_f64(),
+                    kept.at.as_secs_f64() + epoch,
+                ));
+            }
+        }
+        rows
+    }
+
     /// One row a method that was called: service, method, calls by status, calls by bucket, seconds.
     #[allow(clippy::cast_precision_loss)]
     fn snapshot(&self) -> Vec<Row> {
@@ -56,7 +96,7 @@ impl PyCallTable {
             .iter()
             .filter_map(|entry| {
                 let (statuses, buckets, sum_ns) = entry.totals();
-                let (service, method) = entry.path().trim_start_matches('/').rsplit_once('/')?;
+                let (service, method) = names(entry.path())?;
                 let statuses: Vec<_> = STATUS_NAMES
                     .into_iter()
                     .zip(statuses)
@@ -73,6 +113,11 @@ impl PyCallTable {
             })
             .collect()
     }
+}
+
+/// Service and method of a path.
+fn names(path: &str) -> Option<(&str, &str)> {
+    path.trim_start_matches('/').rsplit_once('/')
 }
 
 #[allow(clippy::cast_precision_loss)]

@@ -6,7 +6,7 @@ use crate::credit::Credit;
 use crate::grpc::{self, Deframer, code};
 use crate::outbound::Outbound;
 use crate::pipe::StreamWaker;
-use crate::stats::MethodEntry;
+use crate::stats::Running;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
@@ -24,7 +24,7 @@ pub(super) enum Receiving {
 pub(super) struct Call {
     pub(super) ready: Arc<StreamWaker>,
     pub(super) waker: Waker,
-    pub(super) method: Arc<MethodEntry>,
+    pub(super) method: Running,
     pub(super) started: Duration,
     pub(super) unary_reply: bool,
     pub(super) sending: Option<Outbound>,
@@ -39,6 +39,8 @@ pub(super) struct Call {
 
 pub(super) struct Waiting {
     pub(super) call: u32,
+    /// None if it was not registered.
+    pub(super) method: Option<Running>,
     pub(super) started: Duration,
     pub(super) start: Start,
     /// What a streaming call sent meanwhile.

@@ -16,13 +16,14 @@ impl ClientConnection {
     pub(super) fn open(&mut self, waiting: Waiting) {
         let Waiting {
             call,
+            method,
             started,
             mut start,
             queue,
             ended,
             ..
         } = waiting;
-        let Some(method) = self.table.get(start.method) else {
+        let Some(method) = method else {
             return self.events.push_back(ended_event(
                 start.unary_reply,
                 call,

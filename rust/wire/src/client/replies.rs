@@ -172,9 +172,7 @@ impl ClientConnection {
                 ..failed(code::INTERNAL, "OK without a reply message")
             };
         }
-        entry
-            .method
-            .record(outcome.status, self.now.saturating_sub(entry.started));
+        entry.method.end(outcome.status, entry.started, self.now);
         self.events.push_back(if entry.unary_reply {
             let headers = std::mem::take(&mut entry.headers);
             ClientEvent::Reply {

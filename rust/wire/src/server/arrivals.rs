@@ -8,6 +8,7 @@
 use super::stream::{Gone, Kind, Stream};
 use super::{ServerConfig, ServerConnection, State};
 use crate::grpc::{PREFIX, Violation, code};
+use crate::refusals;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -153,6 +154,7 @@ impl ServerConnection {
         Holding::note(&mut entry.share.holding, &self.arrivals, size);
         match &entry.share.holding {
             Some(holding) if holding.is_too_much(&self.config) && entry.is_refusable() => {
+                self.config.refusals.count(refusals::MEMORY);
                 Err(too_much().into())
             }
             _ => Ok(()),

@@ -4,6 +4,7 @@ use crate::compress::Encoding;
 use crate::guard::FloodLimits;
 use crate::keepalive::{AgeLimits, KeepaliveSettings, LAST_STREAM, PingLimits};
 use crate::message::HttpLimits;
+use crate::refusals::Refusals;
 use crate::stats::CallTable;
 use crate::web::WebConfig;
 use std::sync::Arc;
@@ -88,6 +89,8 @@ pub struct ServerConfig {
     pub calls: Arc<AtomicUsize>,
     /// Bytes that are held of requests that are not whole.
     pub incomplete: Arc<AtomicUsize>,
+    /// What was refused or cut off.
+    pub refusals: Arc<Refusals>,
     /// When to ping clients, if ever.
     pub keepalive: Option<KeepaliveSettings>,
     /// How often a client may ping, if that is to be held to more than to the limit on floods.

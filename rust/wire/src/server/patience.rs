@@ -5,6 +5,7 @@ use super::{ServerConfig, ServerConnection, State};
 use crate::grpc::{Violation, code};
 use crate::guard::Flood;
 use crate::message::Problem;
+use crate::refusals;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::SendResponse;
@@ -39,6 +40,7 @@ impl ServerConnection {
     /// Such a stream is counted where its reset is sent, as all that the peer has
     /// provoked, but if it is reset already: then none is sent.
     pub(super) fn refuse_stream(&mut self, mut respond: SendResponse<Bytes>) {
+        self.config.refusals.count(refusals::STREAMS);
         if self.pipe.take_reset_seen() {
             self.count_reset();
         }
@@ -49,6 +51,9 @@ impl ServerConnection {
     pub(super) fn begin_call(&mut self) -> bool {
         let claimed = self.config.claim_call();
         self.live += u32::from(claimed);
+        if !claimed {
+            self.config.refusals.count(refusals::OVERLOADED);
+        }
         claimed
     }
 
@@ -70,6 +75,7 @@ impl ServerConnection {
 
     pub(super) fn end_by(&mut self, flood: Flood) {
         if !matches!(self.state, State::Closed) {
+            self.config.refusals.count_flood(flood.of);
             self.pipe.end_by(flood);
             self.close(Some(flood.to_string()));
         }

@@ -12,6 +12,7 @@ use crate::credit::Credit;
 use crate::grpc::{self, Deframer, Violation, code};
 use crate::message::{HttpRequest, Problem};
 use crate::pipe::StreamWaker;
+use crate::refusals;
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use h2::server::SendResponse;
@@ -38,7 +39,11 @@ impl ServerConnection {
                         encoding = announced;
                         kind
                     }
-                    Err(violation) => return refuse_grpc(&violation, respond),
+                    Err(violation) => {
+                        let known = table.find(parts.uri.path()).is_some();
+                        self.config.refusals.count(refusals::of_head(known));
+                        return refuse_grpc(&violation, respond);
+                    }
                 }
             }
             (Some(table), None) if let Some(web) = &self.config.web => {
@@ -73,6 +78,11 @@ impl ServerConnection {
             }
             _ => grpc_only(&parts.method, StatusCode::UNSUPPORTED_MEDIA_TYPE),
         };
+        if let Kind::Refused { answer, .. } = &kind
+            && !answer.status.is_success()
+        {
+            self.config.refusals.count(refusals::MALFORMED);
+        }
         if !self.begin_call() {
             return refuse_busy(respond, dialect);
         }

@@ -7,7 +7,7 @@ use crate::grpc::{self, Deframer, Violation, code};
 use crate::message::Problem;
 use crate::outbound::Outbound;
 use crate::pipe::StreamWaker;
-use crate::stats::{CallTable, MethodEntry};
+use crate::stats::{CallTable, Running};
 use crate::web::{BUSY, Dialect, End, Whole};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
@@ -28,7 +28,7 @@ pub(super) enum Sending {
 pub(super) enum Kind {
     Grpc {
         index: u32,
-        method: Arc<MethodEntry>,
+        method: Running,
         timeout: Option<Duration>,
     },
     Http {
@@ -259,7 +259,7 @@ impl Stream {
 
     pub(super) fn record(&self, status: u32, now: Duration) {
         if let Kind::Grpc { method, .. } = &self.kind {
-            method.record(status, now.saturating_sub(self.started));
+            method.end(status, self.started, now);
         }
     }
 }
@@ -362,7 +362,7 @@ pub(super) fn grpc_kind(
     };
     let kind = Kind::Grpc {
         index,
-        method,
+        method: Running::new(method, headers),
         timeout,
     };
     Ok((kind, encoding))

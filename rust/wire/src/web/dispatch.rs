@@ -4,13 +4,12 @@ use super::origin::{self, Grant};
 use super::{Dialect, End, Protocol, WebConfig, Whole};
 use crate::compress::{self, Encoding};
 use crate::grpc::{self, Violation, code};
-use crate::stats::{CallTable, MethodEntry};
+use crate::stats::{CallTable, Running};
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What GET carries; padding is optional.
@@ -40,7 +39,7 @@ const ACCEPT_POST: HeaderValue = HeaderValue::from_static(
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub(crate) index: u32,
-    pub(crate) method: Arc<MethodEntry>,
+    pub(crate) method: Running,
     pub(crate) timeout: Option<Duration>,
     pub(crate) dialect: Dialect,
 }
@@ -100,6 +99,7 @@ pub(crate) fn admit(
         Ok(())
     };
     let timeout = begun.and_then(|()| read_head(&mut dialect, headers));
+    let method = Running::new(method, headers);
     let accepted = headers.remove(accept_header(dialect.protocol));
     dialect.outbound = compression.filter(|encoding| {
         let accepted = accepted.as_ref().map(HeaderValue::as_bytes);

@@ -6,6 +6,7 @@ use crate::grpc::{Deframer, PREFIX, Violation, code};
 use crate::http1::Http1Connection;
 use crate::message::{HttpEvent, HttpLimits, HttpRequest, Problem};
 use crate::outbound::SEND_BUFFER;
+use crate::refusals;
 use crate::server::arrivals::{Arrivals, Holding, too_much};
 use crate::server::{ServerConfig, ServerEvent, ServerLimits};
 use bytes::Bytes;
@@ -230,9 +231,7 @@ impl WebConnection {
         let Some(mut call) = self.state.take_call(stream) else {
             return;
         };
-        call.admitted
-            .method
-            .record(end.status, now.saturating_sub(call.since));
+        call.admitted.method.end(end.status, call.since, now);
         self.answer(&mut call, reply, initial, end);
     }
 
@@ -241,9 +240,7 @@ impl WebConnection {
         self.now = now;
         self.handler_ended();
         if let Some(call) = self.state.take_call(stream) {
-            call.admitted
-                .method
-                .record(code::CANCELLED, now.saturating_sub(call.since));
+            call.admitted.method.end(code::CANCELLED, call.since, now);
             self.http.abort();
         }
     }
@@ -332,9 +329,15 @@ impl WebConnection {
         let (verb, target) = (&request.method, &request.target);
         match admit(web, self.config.compression, table, verb, target, headers) {
             Admission::Answer(answer) => {
+                if !answer.status.is_success() {
+                    let known = table.find(target.split('?').next().unwrap_or_default());
+                    let reason = refusals::of_head(known.is_some());
+                    self.config.refusals.count(reason);
+                }
                 self.state = State::Refused { answer, skipped: 0 };
             }
             Admission::Call(mut admitted) if !self.config.claim_call() => {
+                self.config.refusals.count(refusals::OVERLOADED);
                 self.state = State::Refused {
                     answer: Box::new(admitted.dialect.busy()),
                     skipped: 0,
@@ -400,7 +403,10 @@ impl WebConnection {
         let holding = call.holding.as_ref();
         let violation = match advanced {
             Err(violation) => violation,
-            Ok(()) if holding.is_some_and(|each| each.is_too_much(&self.config)) => too_much(),
+            Ok(()) if holding.is_some_and(|each| each.is_too_much(&self.config)) => {
+                self.config.refusals.count(refusals::MEMORY);
+                too_much()
+            }
             Ok(()) => return,
         };
         self.refuse(stream, &violation);
@@ -454,9 +460,7 @@ impl WebConnection {
         } else {
             self.handler_ended();
         }
-        call.admitted
-            .method
-            .record(status, self.now.saturating_sub(call.since));
+        call.admitted.method.end(status, call.since, self.now);
     }
 }
 

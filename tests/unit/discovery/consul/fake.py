@@ -13,6 +13,7 @@ import anyio
 import anyio.abc
 import h11
 import httpx
+from tests import listener as sockets
 
 #: What reliability asks for: each of them ends as it began, without a word.
 FAULTS = (
@@ -240,18 +241,13 @@ async def speaking(
     speak: Callable[[anyio.abc.SocketStream], Awaitable[None]], port: int = 0
 ) -> AsyncIterator[str]:
     """A server that says what it likes: its address."""
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
-    port = listener.extra(anyio.abc.SocketAttribute.local_port)
 
     async def serve(stream: anyio.abc.SocketStream) -> None:
-        async with stream:
-            with suppress(anyio.BrokenResourceError, anyio.EndOfStream, DeadError, RefusedError):
-                await speak(stream)
+        with suppress(anyio.BrokenResourceError, anyio.EndOfStream, DeadError, RefusedError):
+            await speak(stream)
 
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, serve)
+    async with sockets.listening(serve, port) as port:
         yield f"http://127.0.0.1:{port}"
-        tasks.cancel_scope.cancel()
 
 
 def listening(consul: FakeConsul, port: int = 0) -> AbstractAsyncContextManager[str]:

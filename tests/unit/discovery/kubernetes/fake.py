@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
+from tests.listener import listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -145,10 +146,6 @@ class FakeKube:
 @asynccontextmanager
 async def fake_kube() -> AsyncIterator[FakeKube]:
     fake = FakeKube()
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-        address = listener.extra(anyio.abc.SocketAttribute.local_address)
-        fake.url = f"http://127.0.0.1:{address[1]}"
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(listener.serve, fake.serve)
-            yield fake
-            tasks.cancel_scope.cancel()
+    async with listening(fake.serve) as port:
+        fake.url = f"http://127.0.0.1:{port}"
+        yield fake
