@@ -89,7 +89,7 @@ def test_the_tour_is_the_same_on_real_servers(tmp_path: Path, backend: str) -> N
     assert account["components"].keys() == {"consul", "redis", "mysql", "mongo", "jaeger"}
     trace = account["trace"]
     assert (trace["service"], trace["name"]) == ("gateway", "POST /api/v1/orders")
-    assert services_of(trace) == {"gateway", "order", "user", "product", "payment"}
+    assert services_of(trace) == {"gateway", "order", "user", "product", "payment", "tour"}
     assert account["trace_url"].startswith(f"http://{account['components']['jaeger']}/trace/")
     for address in account["components"].values():
         host, _, port = address.rpartition(":")
