@@ -61,6 +61,9 @@ bench: build ## measure against the peers, in one run
 generate: build ## write the generated code anew
 	$(BIN)/python scripts/generate.py
 
+docs: build ## build the documentation as a site, in .build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 image: tools ## build the container image by buildah, and look at what came out
 	$(BIN)/python scripts/image.py
 
