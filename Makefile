@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := UV_LINK_MODE=copy $(BIN)/uv
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
-SOURCES := $(RUST) $(shell find python -name '*.py' -o -name '*.pyi' -o -name '*.binpb') pyproject.toml README.md
+SOURCES := $(RUST) $(shell find python -type f ! -name '*.pyc' ! -name '*.so') pyproject.toml README.md
 
 .PHONY: help tools build develop demo test test-rust test-python lint bench generate docs image lock sbom audit clean
 
