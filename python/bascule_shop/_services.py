@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CALLED",
     "SERVICES",
+    "add_consul",
     "consul_registrar",
     "consul_target",
     "event_bus",
@@ -72,6 +73,13 @@ def consul_target(agent: str, name: str) -> str:
     return f"consul://{agent}/{SERVICES[name]}"
 
 
+def add_consul(metrics: MetricSources) -> None:
+    """Show how fresh what Consul said of each service is."""
+    from bascule.discovery.consul import ConsulStats
+
+    metrics.add_discovery(ConsulStats.default())
+
+
 def consul_registrar(agent: str) -> Registrar:
     """Make what registers services in Consul.
 
@@ -103,10 +111,13 @@ async def open_user(
 
 
 @asynccontextmanager
-async def open_product(url: str) -> AsyncIterator[ProductService]:
-    """Open the product service on a database that is brought up to date and seeded."""
+async def open_product(url: str, metrics: MetricSources) -> AsyncIterator[ProductService]:
+    """Open the product service on a database that is brought up to date and seeded.
+
+    :param metrics: what shows its database
+    """
     await migrate("product", url)
-    async with open_product_store(url) as store:
+    async with open_product_store(url, metrics) as store:
         await store.seed(PRODUCTS)
         yield ProductService(store)
 

@@ -20,6 +20,7 @@ from bascule_shop._faults import UnknownOutcomes, fault
 from bascule_shop._seed import SOLD_OUT
 from bascule_shop._services import (
     SERVICES,
+    add_consul,
     consul_registrar,
     consul_target,
     event_bus,
@@ -184,6 +185,8 @@ class Shop:
         self.bus = event_bus(events)
         self.metrics = Metrics()
         self.metrics.add_events(self.bus.stats)
+        if consul is not None:
+            add_consul(self.metrics)
         self.servers: dict[str, ShopServer] = {}
         self.channels: Mapping[str, Channel] = {}
         self._data = Path(data)
@@ -275,7 +278,7 @@ class Shop:
             user = open_user(urls["user"], self.bus, self.metrics, hasher=self._hasher)
             services["user"] = await enter(user)
         with self._traced("product"):
-            services["product"] = await enter(open_product(urls["product"]))
+            services["product"] = await enter(open_product(urls["product"], self.metrics))
         with self._traced("payment"):
             payment = open_payment(urls["payment"], self.metrics, provider=self.provider)
             services["payment"] = await enter(payment)

@@ -20,6 +20,7 @@ from bascule_shop._generated.user.services import UserServiceBase
 from bascule_shop._services import (
     CALLED,
     SERVICES,
+    add_consul,
     consul_registrar,
     consul_target,
     event_bus,
@@ -92,9 +93,7 @@ def shop_app(settings: ProcessSettings) -> App:
     """
     metrics = Metrics()
     if settings.consul is not None:
-        from bascule.discovery.consul import ConsulStats
-
-        metrics.add_discovery(ConsulStats.default())
+        add_consul(metrics)
     service: Resource[Any] = Resource(
         settings.name, lambda: _open(settings, metrics), open_timeout=_OPEN_TIMEOUT
     )
@@ -133,7 +132,7 @@ async def _open(settings: ProcessSettings, metrics: Metrics) -> AsyncIterator[ob
         enter = stack.enter_async_context
         counted = stack.enter_context(metrics.passing())
         if settings.name == "product":
-            yield await enter(open_product(url))
+            yield await enter(open_product(url, counted))
             return
         if settings.name == "payment":
             yield await enter(open_payment(url, counted))

@@ -294,7 +294,7 @@ async def main(urls: Mapping[str, str], redis: str, folder: Path, seed: int) -> 
         bus.subscribe(ORDER_CREATED, hear, name="customers")
         services = [
             await enter(open_user(urls["user"], MemoryEventBus(), metrics)),
-            await enter(open_product(urls["product"])),
+            await enter(open_product(urls["product"], metrics)),
             await enter(open_payment(urls["payment"], metrics, provider=provider)),
         ]
         server = await enter(Server(services, listen="127.0.0.1:0"))

@@ -138,6 +138,10 @@ class Gateway:
         self.metrics.add_http(stats)
         for service, channel in self._channels.items():
             self.metrics.add_channel(channel, service)
+        if any(channel.target.startswith("consul:") for channel in self._channels.values()):
+            from bascule.discovery.consul import ConsulStats
+
+            self.metrics.add_discovery(ConsulStats.default())
         if self._shared is not None:
             self.metrics.add_breakers(self._breakers)
         #: the handler itself: ``async (HttpRequest) -> HttpResponse``, of use without a listener too
@@ -152,6 +156,7 @@ class Gateway:
             subject_limit=subject,
             idempotency=idempotency,
             tracer=tracer or current_tracer(),
+            probes=frozenset({config.health_path, config.ready_path, config.metrics_path}),
             cors=Cors(config.cors) if config.cors is not None else None,
         )
 

@@ -51,12 +51,18 @@ class RateLimit:
             )
         #: of this process; not to be asked if there is a shared one
         self.check = admission.check
+        self._admission = admission
         #: draft-ietf-httpapi-ratelimit-headers-10: the quota in requests, the window in seconds
         self.policy = (
             "ratelimit-policy",
             f'"{name}";q={config.requests};w={math.ceil(config.per)}',
         )
         self._prefix = f'"{name}";r='
+
+    @property
+    def keys(self) -> int | None:
+        """Keys that this process remembers; None if that is not known."""
+        return len(self._admission) if isinstance(self._admission, GcraLimiter) else None
 
     @property
     def degraded(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from time import time
 from typing import TYPE_CHECKING
 
 from bascule.observe import HttpRow
@@ -33,14 +34,20 @@ class GatewayStats:
         self._limits = limits
         self._refused: dict[str, int] = {}
 
-    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+    def observe(
+        self, method: str, route: str, status: int, seconds: float, trace_id: str | None = None
+    ) -> None:
         """Count one request.
 
         :param route: the template of its route, empty if none took it
+        :param trace_id: of its trace, if that is sampled
         """
         row = self._rows.get((method, route)) or self._row(method, route)
         row.statuses[status] = row.statuses.get(status, 0) + 1
-        row.buckets[bisect_left(_BOUNDS, seconds)] += 1
+        bucket = bisect_left(_BOUNDS, seconds)
+        row.buckets[bucket] += 1
+        if trace_id is not None:
+            row.exemplars[bucket] = (trace_id, seconds, time())
         row.seconds += seconds
 
     def refused(self, reason: str) -> None:
@@ -62,6 +69,12 @@ class GatewayStats:
         for limit in self._limits:
             if limit.shared is not None:
                 yield limit.name, limit.degraded
+
+    def keys(self) -> Iterable[tuple[str, int]]:
+        """Return how many keys each limit of this process remembers."""
+        for limit in self._limits:
+            if limit.keys is not None:
+                yield limit.name, limit.keys
 
     def idempotent(self) -> Iterable[tuple[str, int]]:
         """Return what became of requests with an idempotency key."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from bascule.observe._families import Distribution, Families, Family, Row
+from bascule.observe._families import Distribution, Exemplar, Families, Family, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,6 +20,7 @@ class HttpRow:
     :ivar statuses: requests by HTTP status
     :ivar buckets: requests by duration, not cumulative, the last without an upper bound
     :ivar seconds: sum of all durations
+    :ivar exemplars: trace id, duration and time of the last sampled request of each bucket
     """
 
     method: str
@@ -27,6 +28,7 @@ class HttpRow:
     statuses: dict[int, int]
     buckets: list[int]
     seconds: float = 0.0
+    exemplars: dict[int, tuple[str, float, float]] = field(default_factory=dict)
 
 
 class HttpStats(Protocol):
@@ -47,6 +49,10 @@ class HttpStats(Protocol):
 
     def degraded(self) -> Iterable[tuple[str, int]]:
         """Return (limit, decisions made without the others' counts)."""
+        ...
+
+    def keys(self) -> Iterable[tuple[str, int]]:
+        """Return (limit, keys that this process remembers)."""
         ...
 
     def idempotent(self) -> Iterable[tuple[str, int]]:
@@ -80,13 +86,15 @@ def http_rows(stats: HttpStats) -> Iterable[Row]:
     for row in stats.snapshot():
         for status, count in row.statuses.items():
             yield Row("http_requests", (row.method, row.route, str(status)), count)
-        times = Distribution(stats.bounds, row.buckets, row.seconds)
+        kept = {bucket: Exemplar(*each) for bucket, each in list(row.exemplars.items())}
+        times = Distribution(stats.bounds, row.buckets, row.seconds, kept)
         yield Row("http_request_duration_seconds", (row.method, row.route), times)
     for limit, outcome, count in stats.decisions():
         yield Row("rate_limit_decisions", (limit, outcome), count)
     for name, counts in (
         ("auth_refused", stats.refused_tokens()),
         ("rate_limit_degraded", stats.degraded()),
+        ("rate_limit_keys", stats.keys()),
         ("idempotent_requests", stats.idempotent()),
     ):
         for label, count in counts:

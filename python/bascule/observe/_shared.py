@@ -74,7 +74,8 @@ class SharedFolder:
         self._name = f"bascule-{os.getpid()}-{secrets.token_hex(4)}"
         # The system gives the lock back when the process is gone, however it went.
         self._alive = _locked(self._folder / f"{self._name}.lock", fcntl.LOCK_EX)
-        self._totals: dict[_Group, _Total] = {}
+        self._totals: dict[str, dict[_Labels, _Total]] = {}
+        self._followed = 0
 
     def write(self, families: Iterable[Metric]) -> None:
         """Leave what this process has counted.
@@ -82,34 +83,37 @@ class SharedFolder:
         What a part counts begins anew when it is opened anew, and is not told any more when it is
         closed. Here it goes on: a sum with other processes' must not fall.
         """
-        kept = [_kept(each) for each in families]
-        told = {each.name for each in kept}
-        for (name, _), total in self._totals.items():
-            if name not in told:
-                told.add(name)
-                kept.append(_Family(name, total.head.type, total.head.help, []))
-        for family in kept:
+        kept: dict[str, _Family] = {}
+        for each in map(_kept, families):
+            kept.setdefault(each.name, each)
+            if kept[each.name] is not each:
+                kept[each.name].samples += each.samples
+        for name, totals in self._totals.items():
+            head = next(iter(totals.values())).head
+            kept.setdefault(name, _Family(name, head.type, head.help, []))
+        for family in kept.values():
             if family.type in _ADDED:
                 family.samples = self._continued(family)
-        self._put(self._name, _Snapshot(os.getpid(), kept))
+        self._put(self._name, _Snapshot(os.getpid(), list(kept.values())))
 
     def _continued(self, family: _Family) -> list[_Sample]:
-        groups: dict[_Group, list[_Sample]] = {}
+        """All that was counted of a family; what is too much to follow, as it is told."""
+        told: dict[_Labels, list[_Sample]] = {}
         for sample in family.samples:
-            groups.setdefault(_group(family.name, sample), []).append(sample)
-        for group, samples in groups.items():
-            total = self._totals.get(group)
-            if total is not None:
-                total.take(samples)
-            elif len(self._totals) < MOST_SERIES:
-                self._totals[group] = _Total(family, samples)
-        lost = [group for group in groups if group not in self._totals]
-        return [
-            sample
-            for group, total in self._totals.items()
-            if group[0] == family.name
-            for sample in total.samples()
-        ] + [sample for group in lost for sample in groups[group]]
+            told.setdefault(_labels(sample), []).append(sample)
+        totals = self._totals.get(family.name, {})
+        lost: list[_Sample] = []
+        for labels, samples in told.items():
+            if labels in totals:
+                totals[labels].take(samples)
+            elif self._followed < MOST_SERIES:
+                self._followed += 1
+                totals[labels] = _Total(family, samples)
+            else:
+                lost += samples
+        if totals:
+            self._totals[family.name] = totals
+        return [*(each for total in totals.values() for each in total.samples()), *lost]
 
     def read(self) -> list[Metric]:
         """Put together what all processes have counted."""
@@ -177,12 +181,12 @@ class SharedFolder:
 #: Sets of labels of counters and histograms that are followed: more are taken as they are told.
 MOST_SERIES = 20_000
 
-#: Family, and labels without a bucket's bound.
-_Group: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
+#: Names and values of labels, but for a bucket's bound.
+_Labels: TypeAlias = tuple[tuple[str, str], ...]
 
 
-def _group(family: str, sample: _Sample) -> _Group:
-    return family, tuple(sorted(item for item in sample[1].items() if item[0] != "le"))
+def _labels(sample: _Sample) -> _Labels:
+    return tuple(sorted(item for item in sample[1].items() if item[0] != "le"))
 
 
 class _Total:

@@ -11,6 +11,7 @@ from bascule_shop.product._store import SqlProductStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from bascule.observe import MetricSources
     from bascule_shop.product._store import ProductStore
 
 __all__ = ["is_mongo", "open_product_store"]
@@ -22,10 +23,13 @@ def is_mongo(url: str) -> bool:
 
 
 @asynccontextmanager
-async def open_product_store(url: str) -> AsyncIterator[ProductStore]:
+async def open_product_store(
+    url: str, metrics: MetricSources | None = None
+) -> AsyncIterator[ProductStore]:
     """Open the store of products that a URL names; its tables or collections must exist.
 
     :param url: ``sqlite:///file``, ``mysql://...``, ``mariadb://...`` or ``mongodb://...``
+    :param metrics: what shows its database, if that is an SQL one
     :raises ConfigurationError: if the URL cannot be used
     :raises DatabaseUnavailableError: if a MongoDB cannot be reached: moves of stock that a process left half
         done are finished first
@@ -40,4 +44,6 @@ async def open_product_store(url: str) -> AsyncIterator[ProductStore]:
             yield store
     else:
         async with Database(url) as database:
+            if metrics is not None:
+                metrics.add_database(database.stats)
             yield SqlProductStore(database)

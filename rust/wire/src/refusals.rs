@@ -16,15 +16,6 @@ pub(crate) const MEMORY: &str = "memory";
 /// There are as many streams as there may be on a connection.
 pub(crate) const STREAMS: &str = "streams";
 
-/// Why a call with a head that cannot be served is refused.
-pub(crate) fn of_head(is_known_method: bool) -> &'static str {
-    if is_known_method {
-        MALFORMED
-    } else {
-        UNKNOWN_METHOD
-    }
-}
-
 /// The counters that all connections of a server share. None of them is on the way of a call
 /// that is served.
 #[derive(Debug, Default)]

@@ -31,6 +31,9 @@ type Row = (
     Option<u64>,
 );
 
+/// What a breaker has done; `_core.pyi` names the columns.
+type BreakerRow = ([u64; 3], [u64; 3], u64);
+
 /// Limit, breaker and pick for the calls of one channel.
 #[pyclass(module = "bascule._core", frozen)]
 pub(crate) struct CallPolicy {
@@ -185,7 +188,7 @@ impl CallPolicy {
     }
 
     /// What the breaker of each endpoint has done, in the order of the snapshot.
-    fn breakers(&self) -> Vec<Option<([u64; 3], [u64; 3], u64)>> {
+    fn breakers(&self) -> Vec<Option<BreakerRow>> {
         let core = self.core.lock();
         let counts = core.endpoints().map(|view| view.breaker_counts);
         counts

@@ -1,6 +1,6 @@
 //! How much is taken on, and how long the peer is waited for.
 
-use super::stream::{Kind, Phase, Sending};
+use super::stream::{Kind, Phase, Sending, refuse_grpc};
 use super::{ServerConfig, ServerConnection, State};
 use crate::grpc::{Violation, code};
 use crate::guard::Flood;
@@ -30,11 +30,47 @@ impl ServerConfig {
     }
 }
 
+impl ServerConfig {
+    /// Counts a call that is refused for what its head says.
+    pub(crate) fn count_bad_head(&self, path: &str) {
+        let table = self.grpc.as_ref();
+        let is_known = table.is_some_and(|table| table.find(path).is_some());
+        self.refusals.count(if is_known {
+            refusals::MALFORMED
+        } else {
+            refusals::UNKNOWN_METHOD
+        });
+    }
+}
+
+impl Kind {
+    /// Counts a request that is none of what is served; a browser's question what it may send is
+    /// answered, not refused.
+    pub(super) fn count_refused(&self, config: &ServerConfig) {
+        if let Self::Refused { answer, .. } = self
+            && !answer.status.is_success()
+        {
+            config.refusals.count(refusals::MALFORMED);
+        }
+    }
+}
+
 impl ServerConnection {
     /// Whether another stream would be one too many.
     pub(super) fn is_full(&self) -> bool {
         let most = self.config.limits.max_streams as usize;
         self.live as usize >= most || self.streams.len() >= 2 * most
+    }
+
+    /// Refuses a call for what its head says.
+    pub(super) fn refuse_head(
+        &self,
+        path: &str,
+        violation: &Violation,
+        respond: SendResponse<Bytes>,
+    ) {
+        self.config.count_bad_head(path);
+        refuse_grpc(violation, respond);
     }
 
     /// Such a stream is counted where its reset is sent, as all that the peer has
@@ -48,7 +84,8 @@ impl ServerConnection {
     }
 
     /// Counts a call, if there is room for one among those of all connections.
-    pub(super) fn begin_call(&mut self) -> bool {
+    pub(super) fn begin_call(&mut self, kind: &Kind) -> bool {
+        kind.count_refused(&self.config);
         let claimed = self.config.claim_call();
         self.live += u32::from(claimed);
         if !claimed {

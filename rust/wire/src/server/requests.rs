@@ -3,7 +3,7 @@
 use super::arrivals::Share;
 use super::stream::{
     Gone, Kind, Phase, REFUSED_LIMIT, SKIP_LIMIT, Sending, Stream, grpc_kind, grpc_only,
-    http_problem, is_grpc, refuse_busy, refuse_grpc, send_whole,
+    http_problem, is_grpc, refuse_busy, send_whole,
 };
 use super::web::admit;
 use super::{ServerConnection, ServerEvent};
@@ -12,7 +12,6 @@ use crate::credit::Credit;
 use crate::grpc::{self, Deframer, Violation, code};
 use crate::message::{HttpRequest, Problem};
 use crate::pipe::StreamWaker;
-use crate::refusals;
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use h2::server::SendResponse;
@@ -40,9 +39,7 @@ impl ServerConnection {
                         kind
                     }
                     Err(violation) => {
-                        let known = table.find(parts.uri.path()).is_some();
-                        self.config.refusals.count(refusals::of_head(known));
-                        return refuse_grpc(&violation, respond);
+                        return self.refuse_head(parts.uri.path(), &violation, respond);
                     }
                 }
             }
@@ -78,12 +75,7 @@ impl ServerConnection {
             }
             _ => grpc_only(&parts.method, StatusCode::UNSUPPORTED_MEDIA_TYPE),
         };
-        if let Kind::Refused { answer, .. } = &kind
-            && !answer.status.is_success()
-        {
-            self.config.refusals.count(refusals::MALFORMED);
-        }
-        if !self.begin_call() {
+        if !self.begin_call(&kind) {
             return refuse_busy(respond, dialect);
         }
         let mut entry = Box::new(Stream {

@@ -330,9 +330,8 @@ impl WebConnection {
         match admit(web, self.config.compression, table, verb, target, headers) {
             Admission::Answer(answer) => {
                 if !answer.status.is_success() {
-                    let known = table.find(target.split('?').next().unwrap_or_default());
-                    let reason = refusals::of_head(known.is_some());
-                    self.config.refusals.count(reason);
+                    let path = target.split('?').next().unwrap_or_default();
+                    self.config.count_bad_head(path);
                 }
                 self.state = State::Refused { answer, skipped: 0 };
             }
