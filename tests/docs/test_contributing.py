@@ -31,3 +31,11 @@ def test_every_package_and_crate_is_on_the_map() -> None:
     for folder in [*packages, *crates, *suites]:
         path = folder.relative_to(ROOT)
         assert f"`{path}`" in text or path.parts[-1].startswith("_"), path
+
+
+def test_its_targets_are_in_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"`make (\w+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert "docs" in targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -113,3 +113,10 @@ def test_every_public_package_is_in_the_reference() -> None:
     }
     shown = {each.stem for each in (ROOT / "docs/reference/api").glob("*.md")}
     assert public | {"errors"} == shown
+
+
+@pytest.mark.parametrize("folder", ["concepts", "decisions", "how-to"])
+def test_an_index_leads_to_every_page_of_its_folder(folder: str) -> None:
+    index = (ROOT / "docs" / folder / "index.md").read_text()
+    names = {each.name for each in (ROOT / "docs" / folder).glob("*.md")} - {"index.md"}
+    assert {name for name in names if f"({name})" not in index} == set()
