@@ -293,7 +293,7 @@ class Session:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(self.text(block.text))
             elif block.program:
-                said.append(self._program(block))
+                said.append(self.program(block))
             elif block.language == "text" and said:
                 expect(str(block), self.text(block.text), said[-1])
             for command, output in block.commands:
@@ -373,7 +373,8 @@ class Session:
         """What commands in the background have printed, for messages."""
         return "".join(f"\n--- {command}\n{log.read_text()}" for command, _, log in self._running)
 
-    def _program(self, block: Block) -> str:
+    def program(self, block: Block) -> str:
+        """Run a program of a page, which must say nothing on standard error."""
         ran = subprocess.run(
             [sys.executable, "-W", "error", "-c", self.text(block.text)],
             cwd=self.folder,
