@@ -8,7 +8,7 @@ UV := UV_LINK_MODE=copy $(BIN)/uv
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 SOURCES := $(RUST) $(shell find python -name '*.py' -o -name '*.pyi' -o -name '*.binpb') pyproject.toml README.md
 
-.PHONY: help tools build develop demo test test-rust test-python lint bench generate clean
+.PHONY: help tools build develop demo test test-rust test-python lint bench generate docs image lock sbom audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -60,6 +60,19 @@ bench: build ## measure against the peers, in one run
 
 generate: build ## write the generated code anew
 	$(BIN)/python scripts/generate.py
+
+image: tools ## build the container image by buildah, and look at what came out
+	$(BIN)/python scripts/image.py
+
+lock: $(VENV)/.requirements ## pin anew what the image installs
+	$(BIN)/python scripts/lock.py
+
+sbom: build ## write the bills of materials of a release to .build/sbom
+	$(BIN)/python scripts/sbom.py
+
+audit: $(VENV)/.requirements ## look for known weaknesses; it fails where their databases cannot be reached
+	$$($(BIN)/python scripts/provision.py pip-audit) --strict --disable-pip --require-hashes -r requirements/runtime.txt
+	cargo deny check
 
 clean: ## remove what was built
 	rm -rf $(VENV) .build target

@@ -28,9 +28,8 @@ def on_page_markdown(markdown: str, /, *, page: Any, **_: Any) -> str:
 
 
 def _commands() -> str:
-    sys.path.insert(
-        0, str(_ROOT / "scripts")
-    )  # mkdocs takes back what is changed while it imports this
-    from docs_commands import render
+    # Here, as mkdocs takes back what is changed while it imports this file.
+    sys.path.insert(0, str(_ROOT))
+    from scripts.docs_commands import render
 
     return render()

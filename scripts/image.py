@@ -49,6 +49,10 @@ def main() -> int:
         "--mirror", default="", help="where Debian's packages come from, for debootstrap"
     )
     arguments = parser.parse_args()
+    for program in ("buildah", *(["debootstrap"] if arguments.stand_ins else [])):
+        if shutil.which(program) is None:
+            print(f"{program} is missing: `apt-get install {program}`, as root", file=sys.stderr)
+            return 1
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
     image = f"bascule-shop:{version}"
     if arguments.stand_ins:

@@ -18,7 +18,7 @@ _TOP = """\
 
 What `/metrics` shows, of an `App`'s page for operators and of a gateway. A scraper that accepts
 OpenMetrics gets that format, with exemplars; others get the classic text format.
-[How to measure](../how-to/metrics.md) tells what to scrape and how.
+[How to measure](../how-to/metrics-and-alerts.md) tells what to scrape and how.
 
 A label has few values whatever clients send: names come from what is declared, never from
 requests.

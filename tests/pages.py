@@ -19,7 +19,6 @@ import contextlib
 import doctest
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +38,12 @@ ROOT = Path(__file__).parents[1]
 #: Commands of pages, by how they begin, that no test runs: and why.
 NOT_RUN: dict[tuple[str, str], str] = {
     (
+        "docs/how-to/new-project.md",
+        "bascule new",
+    ): "make install needs a network; tests/integration/test_new.py makes a project and runs its checks",
+    ("docs/how-to/new-project.md", "make serve"): "tests/integration/test_new.py serves it",
+    ("docs/how-to/new-project.md", "TOKEN="): "tests/integration/test_new.py calls it",
+    (
         "README.md",
         "python3 scripts/provision.py",
     ): "CI gets every program by it; tests/integration/test_demo.py takes the tour on these servers",
@@ -50,6 +55,19 @@ NOT_RUN: dict[tuple[str, str], str] = {
         "docs/tutorials/first-service.md",
         "python -m venv",
     ): "installs from the network; the tests' own environment has it all",
+    (
+        "docs/how-to/tracing.md",
+        "bascule demo --with jaeger",
+    ): "tests/integration/test_demo.py takes the tour with Jaeger",
+    ("docs/zh/quick-start.md", "python -m venv"): "installs from the network",
+    (
+        "docs/zh/quick-start.md",
+        "bascule demo",
+    ): "tests/integration/test_demo.py takes the tour",
+    (
+        "docs/tutorials/shop.md",
+        "bascule demo",
+    ): "tests/integration/test_demo.py takes the tour",
     (
         "docs/how-to/browsers.md",
         "const client",
@@ -85,7 +103,13 @@ NOT_RUN: dict[tuple[str, str], str] = {
 }
 
 #: Pages whose samples are run by a test elsewhere, which has more to do with them than to follow them.
-RUN_BY: dict[str, str] = {}
+RUN_BY: dict[str, str] = {
+    "docs/how-to/metrics-and-alerts.md": "tests/integration/test_alerts_page.py",
+    "docs/how-to/deploy-kubernetes.md": "tests/deploy/kubernetes/test_page.py",
+    "docs/how-to/bench.md": "tests/integration/cli/test_pages.py",
+    "docs/how-to/doctor.md": "tests/integration/cli/test_pages.py",
+    "docs/how-to/top.md": "tests/integration/cli/test_pages.py",
+}
 
 _FENCE = re.compile(r"^( *)```(\w*)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _TITLE = re.compile(r'title="([^"]+)"')
@@ -225,8 +249,7 @@ class Session:
         self._environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self._groups: list[int] = []
         self._running: list[tuple[str, subprocess.Popen[bytes], Path]] = []
-        if not (folder / ".venv").exists():
-            (folder / ".venv").symlink_to(sys.prefix)
+        self._replaced[".venv/bin/"] = f"{Path(sys.executable).parent}/"
 
     def __enter__(self) -> Self:
         return self
@@ -243,7 +266,8 @@ class Session:
     def give(self, *paths: Path) -> None:
         """Copy files to where the pages are followed: what they take for granted."""
         for path in paths:
-            shutil.copy(path, self.folder)
+            text = path.read_text()
+            (self.folder / path.name).write_text(self.text(text) if path.suffix == ".py" else text)
 
     def replace(self, old: str, new: str) -> None:
         """Have something else where pages say `old`."""

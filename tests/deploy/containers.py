@@ -108,7 +108,6 @@ class Container(ServiceProcess):
                         if not key.startswith("SHOP_")
                     },
                     **environment,
-                    "OTEL_SDK_DISABLED": "true",
                     "PYTHONPATH": str(ROOT / "python"),
                     "PYTHONWARNINGS": "error",
                 },

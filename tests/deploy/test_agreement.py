@@ -142,3 +142,20 @@ def test_what_compose_mounts_of_others_is_all_that_they_ship() -> None:
     }
     assert {each.resolve() for each in (DEPLOY / "grafana").iterdir()} <= seen
     assert COMPOSE["name"] == "bascule-shop"
+
+
+def test_one_version_of_each_image_is_named_everywhere() -> None:
+    """In Compose, in the cluster for development, and in what `bascule new` makes."""
+    here = {each["image"].rpartition(":")[0]: each["image"] for each in SERVICES.values()}
+    files = [
+        *(DEPLOY / "k8s").rglob("*.yaml"),
+        *(ROOT / "python/bascule/cli/_new/project").rglob("*.y*ml.in"),
+    ]
+    named = {
+        image
+        for path in files
+        for image in re.findall(r"^ *(?:- )?image: (\S+:\S+)$", path.read_text(), re.MULTILINE)
+    }
+    others = {each for each in named if each.rpartition(":")[0] in here}
+    assert others
+    assert others <= set(here.values())

@@ -1,6 +1,6 @@
 """The commands of compose.yaml, with the files and accounts that it gives them, on real servers.
 
-It takes 20 seconds, as it starts four servers and five processes: nothing less shows that they fit together.
+It takes 20 seconds, as it starts five servers and five processes: nothing less shows that they fit together.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import anyio.to_thread
 import coredis
 import httpx
 import pytest
@@ -28,7 +29,7 @@ from tests.integration.shop_processes import eventually
 from tests.servers import need
 from tests.tools import lacking
 
-from bascule.testing.servers import NxMongoServer
+from bascule.testing.servers import JaegerServer, NxMongoServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 def places(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The servers of Compose, and what stands for their names and for the paths of its containers."""
-    for kind in (ComposeConsul, ComposeMariaDB, ComposeRedis, NxMongoServer):
+    for kind in (ComposeConsul, ComposeMariaDB, ComposeRedis, NxMongoServer, JaegerServer):
         need(kind)
     made = secrets(tmp_path / "made")
     (tmp_path / "state").mkdir()
@@ -75,7 +76,11 @@ def places(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 @pytest.mark.anyio
 @pytest.mark.timeout(400)
-async def test_the_shop_takes_an_order(places: dict[str, str], tmp_path: Path) -> None:
+async def test_the_shop_takes_an_order(
+    places: dict[str, str], jaeger_server: JaegerServer, tmp_path: Path
+) -> None:
+    """And Jaeger has it as one trace, of the names that Compose gives its containers."""
+    places["http://jaeger:4318"] = jaeger_server.endpoint
     own = addresses(OWN)
     settings = (FOLDER / "gateway.toml").read_text()
     heard = translated(settings, {**places, "0.0.0.0": own["gateway"]})
@@ -113,6 +118,19 @@ async def test_the_shop_takes_an_order(places: dict[str, str], tmp_path: Path) -
             container.terminate()
             assert await container.ended() == 0, container.log
             assert "Traceback" not in container.log
+        (trace_id,) = (
+            entry["trace_id"]
+            for entry in running["gateway"].entries()
+            if entry.get("status") == 201
+        )
+    await eventually(lambda: traced(jaeger_server, trace_id), 60.0)
+
+
+async def traced(jaeger: JaegerServer, trace_id: str) -> bool:
+    """Whether a trace has come from all of the project's containers."""
+    found = await anyio.to_thread.run_sync(jaeger.trace, trace_id)
+    processes = found["processes"].values() if found else ()
+    return {each["serviceName"] for each in processes} == set(OWN)
 
 
 async def as_localhost(request: httpx.Request) -> None:

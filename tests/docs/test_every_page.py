@@ -108,7 +108,8 @@ def test_every_public_package_is_in_the_reference() -> None:
         ".".join(each.relative_to(ROOT / "python").parts[1:])
         for each in packages
         if not any(part.startswith("_") for part in each.parts)
-        and each.name not in {"bascule", "cli"}
+        and each.name != "bascule"
+        and "cli" not in each.parts
     }
     shown = {each.stem for each in (ROOT / "docs/reference/api").glob("*.md")}
     assert public | {"errors"} == shown

@@ -15,7 +15,6 @@ import msgspec
 
 from bascule.app import App, Life, Resource, owned_tasks
 from bascule.config import Config, MemorySource
-from bascule.discovery.consul import ConsulStats
 from bascule.errors import RpcError
 from bascule.events import Redelivery, RedisEventBus
 from bascule.gateway import DevelopmentKey, LimitConfig, LineLog
@@ -93,7 +92,6 @@ async def observed_shop(folder: Path, redis: str, consul: str) -> AsyncIterator[
             stack.push_async_callback(life.wait_stopped)
             stack.callback(life.hurry)
         metrics = Metrics()
-        metrics.add_discovery(ConsulStats.default())
         gateway = await enter(
             shop_gateway(
                 key.auth,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -18,8 +19,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 import pytest
+from rich.console import Console
 from tests.servers import need
 
+from bascule.cli._account import print_account
+from bascule.cli._demo import Account
+from bascule.cli._questions import Question
 from bascule.testing.servers import (
     ConsulServer,
     JaegerServer,
@@ -28,6 +33,7 @@ from bascule.testing.servers import (
     PrometheusServer,
     RedisServer,
 )
+from bascule_shop import servers
 from bascule_shop.app import Shop
 
 if TYPE_CHECKING:
@@ -75,15 +81,15 @@ def services_of(node: dict[str, Any]) -> set[str]:
 def test_the_tour_is_the_same_on_real_servers(tmp_path: Path, backend: str) -> None:
     for kind in (ConsulServer, RedisServer, MariaDBServer, NxMongoServer, JaegerServer):
         need(kind)
-    servers = "consul,redis,mysql,mongo,jaeger"
-    done = run("--json", "--backend", backend, "--with", servers, TMPDIR=str(tmp_path))
+    names = "consul,redis,mysql,mongo,jaeger"
+    done = run("--json", "--backend", backend, "--with", names, TMPDIR=str(tmp_path))
     account = json.loads(done.stdout)
     assert problems(account) == []
     assert (done.returncode, done.stderr) == (0, "")
     assert account["components"].keys() == {"consul", "redis", "mysql", "mongo", "jaeger"}
     trace = account["trace"]
     assert (trace["service"], trace["name"]) == ("gateway", "POST /api/v1/orders")
-    assert services_of(trace) == {"gateway", "order", "user", "product", "payment"}
+    assert services_of(trace) == {"gateway", "order", "user", "product", "payment", "tour"}
     assert account["trace_url"].startswith(f"http://{account['components']['jaeger']}/trace/")
     for address in account["components"].values():
         host, _, port = address.rpartition(":")
@@ -109,12 +115,36 @@ def test_prometheus_is_asked_what_the_tour_was_like() -> None:
     assert set(breakers.values()) == {"0"}
 
 
+def test_a_wheel_alone_has_no_alerts_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "__file__", str(tmp_path / "bascule_shop/servers.py"))
+    monkeypatch.chdir(tmp_path)
+    assert servers._rules() == []
+    account = Account(
+        backend="trio",
+        url="https://127.0.0.1:1",
+        services={},
+        components={"prometheus": "http://127.0.0.1:2"},
+        certificate="",
+        token="",
+        starting=0.1,
+        rules=0,
+        questions=[Question(title="Cups", expression="cups", values={"blue": "2"})],
+    )
+    console = Console(file=io.StringIO(), width=100)
+    print_account(account, console)
+    text = console.file.getvalue()
+    assert re.search(r"Cups\ncups\n +blue +2\n", text)
+    assert "It evaluates no alerts" in text
+
+
 def test_an_unknown_component_is_said_in_one_line() -> None:
     done = run("--with", "consul,oracle")
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("bascule demo: there is no oracle")
-    assert "consul, mongo, mysql, prometheus, redis" in line
+    assert "consul, jaeger, mongo, mysql, prometheus, redis" in line
 
 
 def test_an_unexpected_answer_is_shown_and_ends_with_1(tmp_path: Path) -> None:

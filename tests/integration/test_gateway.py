@@ -386,6 +386,7 @@ async def test_each_request_has_a_span_which_is_the_parent_upstream(tmp_path: Pa
     async with spans.tracer, running(tmp_path, tracer=spans.tracer) as shop:
         await shop.ask("GET", "/api/v1/users/u-1", token=shop.token, traceparent=PARENT)
         await shop.ask("GET", "/nowhere?a=1", traceparent="00-bad")
+        await shop.ask("GET", "/healthz")
         await shop.ask("BREW", "/api/v1/users")
         await shop.ask("GET", "/api/v1/users/INTERNAL", token=shop.token)
         call, served, missed, odd, _, broken = await spans.all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import pytest
 
 from bascule.net import HttpLimits, HttpRequest, HttpResponse, HttpServer, ServerTLS
 from bascule.net._devcert import development_certificate
+from bascule.net._link import LINGER
 from bascule.net._tls import ClientTLS
 
 if TYPE_CHECKING:
@@ -245,3 +247,54 @@ async def test_tls_serves_both_versions_by_alpn(tmp_path: Path, *, http2: bool) 
                 version = "2" if http2 else "1.1"
                 assert answer.text == f"POST /{n} HTTP/{version} https"
                 assert application.requests[-1].body == b"x" * n
+
+
+async def test_a_peer_that_does_not_read_the_end_of_tls_holds_nothing_up(tmp_path: Path) -> None:
+    """Pools of idle connections do not: asyncio would wait 30 s for each, or as long as the grace."""
+    certificate, key = development_certificate(tmp_path)
+    trust = ssl.create_default_context(cafile=certificate)
+    server = HttpServer(
+        Application(), listen="127.0.0.1:0", tls=ServerTLS(certificate, key), grace=3600.0
+    )
+    async with server:
+        host, _, port = server.addresses[0].rpartition(":")
+        client = await anyio.connect_tcp(
+            host,
+            int(port),
+            ssl_context=trust,
+            tls_hostname="localhost",
+            tls_standard_compatible=False,
+        )
+        async with client:
+            await client.send(GET % 1)
+            assert (await client.receive()).startswith(b"HTTP/1.1 200")
+            with anyio.fail_after(20):
+                await server.drain()
+
+
+async def test_a_peer_that_reads_slowly_gets_all_of_the_last_answer(tmp_path: Path) -> None:
+    certificate, key = development_certificate(tmp_path)
+    application = Application()
+    application.body = b"x" * 8_000_000  # more than the system's buffers take
+    tls = ServerTLS(certificate, key)
+    async with HttpServer(application, listen="127.0.0.1:0", tls=tls) as server:
+        host, _, port = server.addresses[0].rpartition(":")
+        client = await anyio.connect_tcp(
+            host,
+            int(port),
+            ssl_context=ssl.create_default_context(cafile=certificate),
+            tls_hostname="localhost",
+            tls_standard_compatible=False,
+        )
+        async with client:
+            await client.send(b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            got = len(await client.receive(1))
+            # What lingers is given up after a while: this waits for several of these.
+            await anyio.sleep(3 * LINGER)
+            with anyio.fail_after(60):
+                try:
+                    while True:
+                        got += len(await client.receive())
+                except anyio.EndOfStream:
+                    pass
+    assert got > len(application.body)

@@ -47,6 +47,8 @@ def check(folder: Path, *command: str | Path) -> str:
     return ran.stdout
 
 
+# Strict types of a whole project, from nothing: 15 s on a machine that has time.
+@pytest.mark.timeout(400)
 def test_its_own_checks_pass_at_once(demo1: Path) -> None:
     """Tests on both loops, style, strict types, the gateway's file."""
     ran = check(demo1, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
@@ -120,6 +122,7 @@ def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Proce
             process.kill()
 
 
+@pytest.mark.timeout(400)
 def test_it_serves_by_grpc_and_through_its_gateway(demo1: Path, tmp_path: Path) -> None:
     """On one loop: its own tests run on both, and so do those of ``serve`` and ``gateway``."""
     with ExitStack() as stack:

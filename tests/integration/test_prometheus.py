@@ -207,6 +207,17 @@ def test_every_choice_of_a_dashboard_has_something_to_choose(path: Path, watched
             assert {each.labels[label] for each in found}, variable["name"]
 
 
+def test_who_looks_for_services_in_consul_says_how_old_its_lists_are(watched: Watched):
+    """Of the gateway and the order service, which the alert DiscoveryStale is about."""
+
+    def jobs() -> set[str]:
+        return {
+            each.labels["job"] for each in watched.prometheus.query("discovery_list_age_seconds")
+        }
+
+    watched.eventually(lambda: jobs() >= {"gateway", "order"}, lambda: f"only {jobs()}")
+
+
 @pytest.mark.parametrize("name", ABSENT)
 def test_what_is_excused_is_absent(name: str, watched: Watched):
     """An excuse that is none hides an empty panel."""

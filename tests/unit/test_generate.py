@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NEW = "python/bascule/cli/_new/project/protos"
 
 
 def run(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -22,7 +21,8 @@ def test_the_committed_code_is_current() -> None:
 
 
 def test_a_difference_is_told_and_mended(tmp_path: Path) -> None:
-    for folder in ("scripts", "protos", "tests/protos", "benches/proto", NEW):
+    template = "python/bascule/cli/_new/project/protos"
+    for folder in ("scripts", "protos", "tests/protos", "benches/proto", template):
         shutil.copytree(
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
         )

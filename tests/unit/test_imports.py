@@ -8,7 +8,7 @@ import sys
 #: Each of these takes longer to import than bascule itself.
 HEAVY = (
     *("betterproto2", "cryptography", "google.protobuf", "httpx", "opentelemetry", "pydantic"),
-    "sqlalchemy",
+    *("msgspec", "sqlalchemy", "typing_extensions"),
 )
 
 #: Seconds: twice what it takes on a common machine, and less than it took with those libraries.

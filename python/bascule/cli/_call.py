@@ -18,7 +18,7 @@ from bascule.cli._ending import WRONG
 if TYPE_CHECKING:
     from bascule.net import ClientTLS
 
-__all__ = ["Loop", "call", "tls_of"]
+__all__ = ["Loop", "call", "metadata_of", "tls_of"]
 
 
 class Loop(StrEnum):
@@ -116,7 +116,7 @@ def call(
             source=request,
             listing=list_services,
             describing=describe,
-            metadata=[_metadata(each) for each in header or ()],
+            metadata=[metadata_of(each) for each in header or ()],
             timeout=timeout,
             descriptors=proto,
             tls=tls_of(cacert, cert, key, server_name, wanted=tls, insecure=insecure),
@@ -142,7 +142,11 @@ def _text(source: str | None) -> str | None:
     return Path(source[1:]).read_text(encoding="utf-8")
 
 
-def _metadata(text: str) -> tuple[str, str | bytes]:
+def metadata_of(text: str) -> tuple[str, str | bytes]:
+    """Read ``NAME: VALUE``.
+
+    :raises typer.BadParameter: if it cannot be sent
+    """
     name, colon, value = text.partition(":")
     name, value = name.strip().lower(), value.strip()
     # gRPC over HTTP/2, "Custom-Metadata".

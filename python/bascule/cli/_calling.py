@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from contextlib import nullcontext
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from bascule.errors import ConfigurationError, RpcError
 from bascule.rpc import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from bascule.net import ClientTLS
     from bascule.rpc import Method
 
-__all__ = ["CallSettings", "print_error", "run_call"]
+__all__ = ["CallSettings", "one_request", "print_error", "run_call"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,14 +172,25 @@ async def _call(
         raise failure
 
 
+async def one_request(method: Method[Any, Any], pool: DescriptorPool, source: str) -> Any:
+    """Read the one request of a method.
+
+    :param source: JSON, ``@file`` or ``-``
+    :raises ConfigurationError: if it is none, or if there are several
+    """
+    async with aclosing(_requests(method, pool, source)) as requests:
+        return await _only(requests, method)
+
+
 async def _requests(
     method: Method[Any, Any], pool: DescriptorPool, source: str
-) -> AsyncIterator[Any]:
-    async for document in documents(source):
-        try:
-            yield json_format.Parse(document, method.request_type(), descriptor_pool=pool)
-        except json_format.ParseError as error:
-            raise ConfigurationError(_what_is_wrong(error, method.request_type)) from error
+) -> AsyncGenerator[Any]:
+    async with aclosing(documents(source)) as found:
+        async for document in found:
+            try:
+                yield json_format.Parse(document, method.request_type(), descriptor_pool=pool)
+            except json_format.ParseError as error:
+                raise ConfigurationError(_what_is_wrong(error, method.request_type)) from error
 
 
 def _what_is_wrong(error: json_format.ParseError, message_type: Any) -> str:

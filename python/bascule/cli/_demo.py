@@ -20,7 +20,7 @@ from bascule.cli._tour import STOPS, Tour
 from bascule.cli._trace import fetch_trace
 from bascule.gateway import DevelopmentKey, LineLog
 from bascule.net import ServerTLS, development_certificate
-from bascule.observe import tracing_wanted
+from bascule.observe import traced_by, tracing_wanted
 from bascule.resilience import BreakerSettings
 
 if TYPE_CHECKING:
@@ -155,7 +155,9 @@ async def run_demo(settings: DemoSettings, report: Callable[[Account], None]) ->
             watcher = await start_prometheus(f"{account.url}/metrics", certificate, stack)
             account.components[Component.PROMETHEUS] = watcher.url
             account.rules = watcher.rules
-        order_request = await _take_tour(account, shop, key)
+        # It hears the shop's events, as another service would.
+        with traced_by(None if tracer is None else tracer.named("tour")):
+            order_request = await _take_tour(account, shop, key)
         if watcher is not None:
             account.questions = await ask(watcher)
         if tracer is not None and components.jaeger is not None and order_request:

@@ -13,7 +13,7 @@ import anyio
 from bascule.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 __all__ = ["documents"]
 
@@ -23,7 +23,7 @@ MOST = 64 * 1024 * 1024
 _READ = 64 * 1024
 
 
-async def documents(source: str) -> AsyncIterator[str]:
+async def documents(source: str) -> AsyncGenerator[str]:
     """The documents of ``JSON``, of ``@file``, or of standard input for ``-``, each once it is complete.
 
     They may stand one on each line, or anyhow one after another.

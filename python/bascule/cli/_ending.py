@@ -32,6 +32,11 @@ def ending(command: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+    except BaseExceptionGroup as group:
+        # trio has it come out of the task group that was interrupted.
+        if group.split(KeyboardInterrupt)[1] is not None:
+            raise
+        raise typer.Exit(INTERRUPTED) from None
     except (BasculeError, OSError) as error:
         typer.echo(f"bascule {command}: {error}", err=True)
         wrong = isinstance(error, ConfigurationError)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ProjectSettings", "project", "write_project"]
 
-#: protoc of the version whose output the generated code is.
-GRPCIO_TOOLS = "1.80"
+#: The version whose protoc makes what is generated here.
+GRPCIO_TOOLS = "1.85.1"
 
 #: Files that are programs.
 _PROGRAMS = frozenset([".ci/run"])

@@ -75,19 +75,18 @@ def top(
             timeout=timeout,
             tls=tls,
             frames=2 if once else None,
+            attended=not once,
             keyboard=keyboard,
         )
         anyio.run(looking, backend=loop.value)
 
-    try:
+    with ending("top"):
         if as_json:
             run(_write)
         elif once or not sys.stdout.isatty():
             run(_print)
         else:
             _run_live(run, interval)
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
     if once and not answering:
         raise typer.Exit(FAILED)
 

@@ -156,6 +156,7 @@ class Gateway:
             subject_limit=subject,
             idempotency=idempotency,
             tracer=tracer or current_tracer(),
+            probes=frozenset({config.health_path, config.ready_path, config.metrics_path}),
             cors=Cors(config.cors) if config.cors is not None else None,
         )
 

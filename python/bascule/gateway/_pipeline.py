@@ -81,6 +81,7 @@ class Pipeline:
         idempotency: Idempotency | None,
         tracer: Tracer | None,
         cors: Cors | None = None,
+        probes: frozenset[str | None] = frozenset(),
     ) -> None:
         self._match = matching.match
         self._stats = stats
@@ -93,6 +94,8 @@ class Pipeline:
         self._cors = cors
         #: Where spans go; None to record nothing.
         self.tracer = tracer
+        # Asked for every few seconds, for ever: no trace is begun by these.
+        self._probes = probes
 
     def forget_tracer(self) -> None:
         """Record nothing any more."""
@@ -102,7 +105,10 @@ class Pipeline:
         """Answer one request; whatever goes wrong is an answer too."""
         begun = perf_counter()
         exchange = Exchange(request)
-        traced = None if self.tracer is None else _begin_span(self.tracer, exchange)
+        tracer = self.tracer
+        traced = None
+        if tracer is not None and request.target not in self._probes:
+            traced = _begin_span(tracer, exchange)
         token = trace_variable.set(exchange.trace)
         response: HttpResponse | None = None
         error: BaseException | None = None

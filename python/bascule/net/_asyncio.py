@@ -20,6 +20,7 @@ from bascule.net._link import FLUSH_EVERY, FULL_FLUSH, FULL_READ, LARGE_READ, LI
 from bascule.net._malloc import keep_freed_memory
 from bascule.net._memory import connect_memory, listen_memory
 from bascule.net._unix import UnixSocket
+from bascule.net._unsent import unsent
 
 if TYPE_CHECKING:
     import ssl
@@ -173,6 +174,7 @@ class AsyncioLink(asyncio.Protocol):
         transport = self._transport
         if not transport.can_write_eof():
             transport.close()
+            self._linger = self._loop.call_later(LINGER, self._give_up)
             return
         try:
             transport.write_eof()
@@ -181,6 +183,13 @@ class AsyncioLink(asyncio.Protocol):
             return
         transport.resume_reading()
         self._linger = self._loop.call_later(LINGER, transport.close)
+
+    def _give_up(self) -> None:
+        """Wait no longer for the peer's end of TLS once it has all that was written: asyncio would, for 30 s."""
+        if self.sock is None or self._transport.get_write_buffer_size() or unsent(self.sock):
+            self._linger = self._loop.call_later(LINGER, self._give_up)
+        else:
+            self._transport.abort()
 
     def _watch_close(self) -> None:
         """Closing waits for the peer to take what was written."""

@@ -78,6 +78,7 @@ SECTIONS = (
     ),
     Section(
         "Discovery",
+        "A `Gateway` with services in Consul adds it by itself; others: "
         "`metrics.add_discovery(ConsulStats.default())`.",
         DISCOVERY,
     ),

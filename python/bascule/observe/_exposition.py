@@ -6,6 +6,7 @@ Sources: "OpenMetrics 1.0", and Prometheus' "Exposition formats".
 from __future__ import annotations
 
 import gzip
+from contextlib import aclosing
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl
@@ -96,11 +97,12 @@ class Exposition:
         breath = _Breath()
         parts: list[bytes] = []
         last = None
-        async for metric in self._metrics.gather(breath.take, _filter(names)):
-            for piece in _pieces(metric):
-                parts.append(_text(piece, is_open, is_first=piece.name != last))
-                last = piece.name
-                await breath.take()
+        async with aclosing(self._metrics.gather(breath.take, _filter(names))) as families:
+            async for metric in families:
+                for piece in _pieces(metric):
+                    parts.append(_text(piece, is_open, is_first=piece.name != last))
+                    last = piece.name
+                    await breath.take()
         if is_open:
             parts.append(b"# EOF\n")
         return b"".join(parts)

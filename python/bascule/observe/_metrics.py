@@ -7,7 +7,7 @@ module that declares its families and gives rows; ``_families`` merges them the 
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import anyio
@@ -29,7 +29,7 @@ from bascule.observe._samples import Sample, families
 from bascule.observe._server_metrics import server_rows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
@@ -246,17 +246,18 @@ class Metrics(MetricSources):
 
     async def gather(
         self, pause: Callable[[], Awaitable[None]], only: Callable[[str], bool]
-    ) -> AsyncIterator[Metric]:
+    ) -> AsyncGenerator[Metric, None]:
         """Give what a scrape shows, of other processes as well if there are some; large families
-        may come in pieces.
+        may come in pieces. Close it if it is left early, as by a cancellation.
 
         :param pause: called often; it may let the event loop turn
         :param only: tells by its name whether a family is wanted
         """
         shared = self.shared
         if shared is None:
-            async for family in self._gather_own(pause, only, PIECE):
-                yield family
+            async with aclosing(self._gather_own(pause, only, PIECE)) as own:
+                async for family in own:
+                    yield family
             return
         await self.write_shared(shared)
         for family in await anyio.to_thread.run_sync(shared.read):
@@ -277,7 +278,7 @@ class Metrics(MetricSources):
         pause: Callable[[], Awaitable[None]],
         only: Callable[[str], bool],
         most: int | None,
-    ) -> AsyncIterator[Metric]:
+    ) -> AsyncGenerator[Metric, None]:
         merged, others = Merged(FAMILIES), list[Sample]()
         for sources in tuple(self._sources):
             for read in tuple(sources.rows):

@@ -45,6 +45,7 @@ _logger = logging.getLogger("bascule.observe")
 _SAMPLED = otel.TraceFlags(otel.TraceFlags.SAMPLED)
 _NOT_SAMPLED = otel.TraceFlags(otel.TraceFlags.DEFAULT)
 _KINDS = [otel.SpanKind(kind.value) for kind in SpanKind]
+_FROM_OUTSIDE = frozenset({SpanKind.SERVER, SpanKind.CONSUMER})
 _NOTHING_YET = otel_context.Context()
 _LOWER_HALF = 2**64 - 1
 
@@ -193,7 +194,7 @@ class OpenTelemetryTracer:
                 parent.sampled if self.by_parent else int(parent.trace_id[16:], 16) < self._bound
             ):
                 return _Unrecorded(parent._replace(sampled=False) if parent.sampled else parent)
-            around = _within(parent)
+            around = _within(parent, remote=kind in _FROM_OUTSIDE)
         started = self._start_span(
             name,
             around,
@@ -201,7 +202,11 @@ class OpenTelemetryTracer:
             attributes,
             [otel.Link(_written(link)) for link in links],
         )
-        return _Recorded(started)
+        context = _read(started.get_span_context())
+        if context is None or not started.is_recording():
+            # The SDK is switched off: what others record goes on as if this service were not there.
+            return _Unrecorded(parent or TraceContext.root())
+        return _Recorded(started, context)
 
     def event(self, name: str, attributes: Attributes) -> None:
         """Add something to the span that was entered last. See :class:`Tracer`."""
@@ -242,11 +247,9 @@ class _Recorded:
 
     recording = True
 
-    def __init__(self, started: otel.Span) -> None:
+    def __init__(self, started: otel.Span, context: TraceContext) -> None:
         self._span = started
         self._tokens: tuple[Token[TraceContext | None], Any] | None = None
-        context = _read(started.get_span_context())
-        assert context is not None  # noqa: S101 (the SDK gives every span its ids)
         self.context = context
 
     def set(self, attributes: Attributes) -> None:
@@ -335,18 +338,19 @@ def _read(context: otel.SpanContext) -> TraceContext | None:
     )
 
 
-def _written(trace: TraceContext) -> otel.SpanContext:
+def _written(trace: TraceContext, *, remote: bool = True) -> otel.SpanContext:
     return otel.SpanContext(
         int(trace.trace_id, 16),
         int(trace.span_id, 16),
-        is_remote=True,
+        is_remote=remote,
         trace_flags=_SAMPLED if trace.sampled else _NOT_SAMPLED,
         trace_state=otel.TraceState.from_header([trace.state]) if trace.state else None,
     )
 
 
-def _within(parent: TraceContext) -> otel_context.Context:
-    return otel.set_span_in_context(otel.NonRecordingSpan(_written(parent)), _NOTHING_YET)
+def _within(parent: TraceContext, *, remote: bool = True) -> otel_context.Context:
+    around = otel.NonRecordingSpan(_written(parent, remote=remote))
+    return otel.set_span_in_context(around, _NOTHING_YET)
 
 
 def _exporter(environment: Mapping[str, str]) -> SpanExporter | None:

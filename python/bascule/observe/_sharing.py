@@ -11,12 +11,12 @@ import anyio
 import anyio.to_thread
 
 from bascule._tasks import owned_tasks
-from bascule.observe._shared import SharedFolder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from bascule.observe._metrics import Metrics
+    from bascule.observe._shared import SharedFolder
 
 __all__ = ["FOLDER_VARIABLE", "shared_metrics"]
 
@@ -40,6 +40,8 @@ async def shared_metrics(metrics: Metrics) -> AsyncIterator[None]:
     if not folder or metrics.shared is not None:
         yield
         return
+    from bascule.observe._shared import SharedFolder
+
     shared = SharedFolder(folder)
     metrics.shared = shared
     try:

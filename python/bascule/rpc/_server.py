@@ -138,8 +138,10 @@ class Server:
     ) -> None:
         limits = limits or ServerLimits()
         tracer = current_tracer()
-        if tracer is not None and not any(isinstance(each, ServerTracing) for each in interceptors):
-            interceptors = (ServerTracing(tracer), *interceptors)
+        if tracer is None or any(isinstance(each, ServerTracing) for each in interceptors):
+            traced = interceptors
+        else:
+            traced = (ServerTracing(tracer), *interceptors)
         require_compression(compression)
         if grace < 0 or grace == math.inf:
             message = f"grace {grace!r}: expected a finite number of seconds, 0 or more"
@@ -161,7 +163,9 @@ class Server:
                 if index != len(self.bindings):
                     message = f"{path} is served twice: give each service once"
                     raise ConfigurationError(message)
-                self.bindings.append(Binding(path, handler, interceptors, max_send_message))
+                # Probes ask for health every few seconds, for ever: no trace is begun by them.
+                around = interceptors if path.startswith("/grpc.") else traced
+                self.bindings.append(Binding(path, handler, around, max_send_message))
         if not self.bindings:
             message = "a server needs at least one service with a method"
             raise ConfigurationError(message)
@@ -175,7 +179,7 @@ class Server:
             handlers = [each for service in services for each in service.__mapping__().items()]
             web_config = configure_web(web, handlers)
             self.json_bindings = [
-                Binding(path, handler, interceptors, max_send_message, json_codec_for)
+                Binding(path, handler, traced, max_send_message, json_codec_for)
                 for path, handler in handlers
             ]
         self.config = _core.ServerConfig(

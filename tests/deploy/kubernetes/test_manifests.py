@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 from tests.deploy.composition import SERVICES as COMPOSED
+from tests.deploy.composition import listens, ports
 from tests.deploy.kubernetes.manifests import (
     FOLDER,
     OVERLAYS,
@@ -417,11 +418,14 @@ def test_the_alerts_are_those_of_prometheus(production: Manifests) -> None:
     assert made == {name: yaml.safe_load(text) for name, text in files.items()}
 
 
-def test_images_are_those_of_compose() -> None:
+def test_images_and_ports_are_those_of_compose() -> None:
     """What is tried in one way is tried in the same versions in the other."""
     composed = {each["image"] for each in COMPOSED.values()}
     used = {each["image"] for pods in built("dev").pods().values() for each in pods.containers}
     assert used <= composed
+    for name in SERVICES:
+        assert listens(COMPOSED[name]) == set(built("dev").shop()[name].ports.values())
+    assert set(ports(COMPOSED["gateway"])) == {built("dev").shop()["gateway"].ports["https"]}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -455,7 +459,7 @@ def test_the_gateway_s_file_says_what_the_shop_s_own_says(
         file, environment=said, over={"redis": {"url_file": str(tmp_path / "redis")}}
     )
     assert read.operations == f"0.0.0.0:{pods.ports['operations']}"
-    assert read.config.listen == f"0.0.0.0:{pods.ports['https']}"
+    assert read.config.listen == (f"0.0.0.0:{pods.ports['https']}",)
     assert read.config.tls is not None
     assert (read.development_key is None) is (overlay != "dev")
     scheme = "consul:///{}" if overlay.endswith("consul") else "k8s:///{}:grpc"

@@ -170,7 +170,8 @@ async def test_startup_waits_for_the_first_attempt_and_not_for_the_database(
         url = f"mysql://shop:secret@127.0.0.1:{silent.getsockname()[1]}/user"
         with service(tmp_path, anyio_backend, "user", url) as pod:
             await pod.until_said("operations are served")
-            assert not await pod.probe("startupProbe")
+            # An attempt takes 5 s: a machine that is busy for as long may see its end here.
+            assert not await pod.probe("startupProbe") or "could not be opened" in pod.log
             silent.close()
             await pod.until(lambda: pod.probe("startupProbe"))
             assert await pod.probes() == LEAVING

@@ -538,4 +538,4 @@ def test_the_command_prints_a_list_for_people() -> None:
     ran = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "100"})
 
     assert ran.exit_code == 0, ran.output
-    assert "-> to look at one: --redis URL, or set SHOP_EVENTS" in ran.stdout
+    assert "none is named; to look at one: --redis URL, or set SHOP_EVENTS" in ran.stdout

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -26,12 +35,13 @@ from bascule_shop._generated.product.services import ProductServiceStub
 from bascule_shop.app import Shop
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from bascule.cli.top._frame import Frame
 
 pytestmark = pytest.mark.anyio
 
+ROOT = Path(__file__).parents[3]
 GOOD, MISSING = 30, 10
 
 
@@ -163,3 +173,83 @@ async def test_the_command_prints_one_frame_and_tells_by_its_exit_code(
     assert (code, json_code, none_code) == (0, 0, 1)
     assert "1 of 2 answer" in text
     assert json.loads(line)["processes"][0]["url"] == f"http://{here}/metrics"
+
+
+class Terminal:
+    """A pseudo terminal with a command in it, and what that has written so far."""
+
+    def __init__(self, *command: str) -> None:
+        self.here, there = pty.openpty()
+        self.resize(40, 120)
+        self.before = termios.tcgetattr(there)
+        self.there = there
+        self.process = subprocess.Popen(
+            command, stdin=there, stdout=there, stderr=there, start_new_session=True, cwd=ROOT
+        )
+        self.written = b""
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.here, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    async def until(self, text: bytes) -> None:
+        """Wait until the command has written something, from now on."""
+        self.written = b""
+        with anyio.fail_after(60):
+            while text not in self.written:
+                await anyio.wait_readable(self.here)
+                self.written += os.read(self.here, 65536)
+
+    async def end(self) -> int:
+        """Read what is left, and give the exit code."""
+        with anyio.fail_after(60):
+            while self.process.poll() is None:
+                with anyio.move_on_after(0.1):
+                    await anyio.wait_readable(self.here)
+                    self.written += os.read(self.here, 65536)
+        return self.process.returncode
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.here)
+        os.close(self.there)
+
+
+@pytest.fixture
+def terminal(anyio_backend_name: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    opened: list[Terminal] = []
+
+    def run(*arguments: str) -> Terminal:
+        command = "from bascule.cli import main; main()"
+        loop = ("--loop", anyio_backend_name)
+        opened.append(Terminal(sys.executable, "-c", command, *arguments, *loop))
+        return opened[-1]
+
+    yield run
+    for each in opened:
+        each.close()
+
+
+async def test_it_lives_in_a_terminal_until_q(terminal: Any) -> None:
+    """It follows what is measured and the size of the terminal, and leaves that as it was."""
+    async with operations_server("127.0.0.1:0", Metrics(), lambda: True, dict) as server:
+        top = terminal("top", server.addresses[0], "-i", "0.2")
+        await top.until(b"1 of 1 answer")
+        assert termios.tcgetattr(top.there) != top.before  # keys come one by one
+        top.resize(8, 30)
+        os.kill(top.process.pid, signal.SIGWINCH)
+        await top.until(b"bascule top")
+        os.write(top.here, b"xq")
+        assert await top.end() == 0
+    assert termios.tcgetattr(top.there) == top.before
+    assert b"\x1b[?1049l" in top.written  # back on the usual screen
+
+
+async def test_ctrl_c_leaves_it_in_order(terminal: Any) -> None:
+    async with operations_server("127.0.0.1:0", Metrics(), lambda: True, dict) as server:
+        top = terminal("top", server.addresses[0], "-i", "0.2")
+        await top.until(b"1 of 1 answer")
+        os.kill(top.process.pid, signal.SIGINT)
+        assert await top.end() == 0
+    assert termios.tcgetattr(top.there) == top.before
+    assert b"Traceback" not in top.written

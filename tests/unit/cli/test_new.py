@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,8 @@ def test_what_it_needs_is_what_there_is() -> None:
     assert document["tool"]["setuptools"]["packages"] == ["my_shop", "my_shop.v1"]
     first, *_ = document["project"]["dependencies"]
     assert first.startswith("bascule[otel]>=")
+    tools, *_ = document["project"]["optional-dependencies"]["dev"]
+    assert tools == f"grpcio-tools~={version('grpcio-tools')}", "the one that tests compare with"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from bascule.app import App, Life
 from bascule.discovery.consul import ConsulClient
 from bascule.errors import DatabaseUnavailableError, RpcError
 from bascule.observe import current_tracer, span
+from bascule.resilience import RedisClient
 from bascule.rpc import Channel, MethodConfig, RetryPolicy, Server
 from bascule.saga import MemorySagaLog, Saga, SagaCoordinator, SagaFailedError, StepCall
 from bascule.sql import Database
@@ -200,6 +201,19 @@ async def test_consul_is_asked_in_a_span_where_there_is_a_trace() -> None:
     assert asked.attributes is not None
     assert asked.attributes["server.address"] == "consul.example"
     assert asked.attributes["url.path"] == "/v1/kv/a/b"
+
+
+async def test_redis_is_asked_in_a_span_that_shows_no_keys_and_no_values(redis_url: str) -> None:
+    async with recorded() as spans, RedisClient(redis_url) as redis:
+        await redis.call("SET", SECRET, SECRET)
+        with span("work"):
+            await redis.call("GET", SECRET)
+        asked, work = await spans.all()
+    assert is_child(asked, work)
+    assert (asked.name, asked.kind) == ("GET", SpanKind.CLIENT)
+    assert asked.attributes is not None
+    assert asked.attributes["db.system"] == "redis"
+    assert SECRET not in asked.to_json()
 
 
 class Echo(EchoBase):

@@ -12,12 +12,22 @@ from tests.tracing import Spans, context_of, exceptions_of, is_child, recorded, 
 from tests.unit.rpc.services import Echo
 
 from bascule.errors import RpcError, Status
-from bascule.observe import Sampling, TraceContext, current_trace, span, trace_variable
+from bascule.observe import (
+    Sampling,
+    TraceContext,
+    current_trace,
+    span,
+    trace_variable,
+    traced_by,
+)
 from bascule.rpc import (
     ClientTracing,
+    HealthService,
     ServerTracing,
     call_context,
 )
+from bascule.rpc._generated.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from bascule.rpc._health import HEALTH_CHECK
 from bascule.testing import memory_channel
 
 pytestmark = pytest.mark.anyio
@@ -215,6 +225,14 @@ async def test_the_callers_decision_holds(sampled: bool) -> None:
         assert echo.seen is not None
         assert (echo.seen.trace_id, echo.seen.state) == (parent.trace_id, "vendor=1")
         assert echo.seen.sampled == sampled
+
+
+async def test_probes_begin_no_traces() -> None:
+    async with recorded() as spans, memory_channel(Echo(), HealthService()) as channel:
+        with traced_by(None):
+            reply = await channel.unary(HEALTH_CHECK, HealthCheckRequest())
+        assert reply.status == HealthCheckResponse.SERVING
+        assert await spans.all() == ()
 
 
 async def test_tracers_may_be_given_to_a_channel_and_a_server_of_their_own() -> None:

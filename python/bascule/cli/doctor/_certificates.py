@@ -60,7 +60,8 @@ def checks_of_certificates(wanted: Certificates) -> Iterator[Check]:
     for file, key in zip(wanted.files, keys, strict=True):
         yield Check("certificates", str(file), _file(file, key or file, wanted.authorities))
     for server in wanted.servers:
-        yield Check("certificates", server, _server(server, wanted.client or ClientTLS()))
+        look = _server(server, wanted.client or ClientTLS())
+        yield Check("certificates", server, look, "start it, or correct its address")
 
 
 def _file(file: Path, key: Path, authorities: Path | None) -> Look:

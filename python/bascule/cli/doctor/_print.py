@@ -41,9 +41,11 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
         for finding in findings:
             if finding.topic != topic:
                 continue
-            text = escape(visible(finding.found))
-            if finding.advice:
-                text += f"\n[dim]-> {escape(visible(finding.advice))}[/]"
+            text, advice = escape(visible(finding.found)), escape(visible(finding.advice))
+            if finding.level is Level.UNCHECKED:  # nobody has asked for it: on one line
+                text = f"[dim]{text}; {advice}[/]"
+            elif advice:
+                text += f"\n[dim]-> {advice}[/]"
             subject = "" if finding.subject == said else escape(visible(finding.subject))
             said = finding.subject
             table.add_row(f"  [{_COLOURS[finding.level]}]{finding.level}[/]", subject, text)

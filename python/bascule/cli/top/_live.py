@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from contextlib import contextmanager
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["watch"]
 
+#: What the parser reads. OpenMetrics is another one.
+_FORMAT = "text/plain;version=0.0.4"
+
 
 async def watch(
     urls: Sequence[str],
@@ -30,19 +35,23 @@ async def watch(
     timeout: float,
     tls: ssl.SSLContext | None = None,
     frames: int | None = None,
+    attended: bool = False,
     keyboard: bool = False,
 ) -> None:
     """Show a frame every ``interval`` seconds.
 
     :param frames: leave after so many, of which only the last one is shown: rates need two; None to
         go on until cancelled
+    :param attended: leave in order when the process is told to end, or by Ctrl-C
     :param keyboard: leave when q is pressed, too
     """
     history = History(urls)
     async with (
-        http_client(timeout=timeout, tls=tls) as client,
+        http_client(timeout=timeout, tls=tls, base={"accept": _FORMAT}) as client,
         anyio.create_task_group() as tasks,
     ):
+        if attended:
+            tasks.start_soon(_wait_for_signal, tasks.cancel_scope)
         if keyboard:
             tasks.start_soon(_wait_for_q, tasks.cancel_scope)
         count = 0
@@ -58,13 +67,21 @@ async def watch(
         tasks.cancel_scope.cancel()
 
 
+async def _wait_for_signal(scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
 async def _wait_for_q(scope: anyio.CancelScope) -> None:
     """Cancel when q is pressed, if standard input is a terminal."""
     with _unbuffered() as readable:
         while readable:
             await anyio.wait_readable(sys.stdin)
-            pressed = sys.stdin.read(1)
-            if pressed in {"q", "Q", ""}:
+            # Not by sys.stdin, which would keep what was pressed at the same time to itself.
+            pressed = os.read(sys.stdin.fileno(), 64)
+            if not pressed or b"q" in pressed.lower():
                 scope.cancel()
                 return
 

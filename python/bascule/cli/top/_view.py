@@ -54,7 +54,7 @@ def view(frame: Frame, *, note: str = "") -> RenderableType:
         ("limits", frame.limits, {"admitted": "/s", "rejected": "!/s", "degraded": "!/s"}),
         (
             "attempts",
-            frame.retries,
+            {target: rates for target, rates in frame.retries.items() if any(rates.values())},
             {"retry": "/s", "hedge": "/s", "throttled": "!/s", "pushed_back": "!/s"},
         ),
         (
@@ -222,6 +222,8 @@ def _count(value: float | None) -> str:
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "-"
+    if seconds == 0.0:
+        return "0 s"
     for limit, size, unit in ((1e-3, 1e-6, "us"), (1.0, 1e-3, "ms"), (120.0, 1.0, "s")):
         if seconds < limit:
             return f"{seconds / size:.3g} {unit}"
