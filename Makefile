@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := UV_LINK_MODE=copy $(BIN)/uv
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
-SOURCES := $(RUST) $(shell find python -name '*.py' -o -name '*.pyi' -o -name '*.binpb') pyproject.toml README.md
+SOURCES := $(RUST) $(shell find python -type f ! -name '*.pyc' ! -name '*.so') pyproject.toml README.md
 
 .PHONY: help tools build develop demo test test-rust test-python lint bench generate docs image lock sbom audit clean
 
@@ -60,6 +60,9 @@ bench: build ## measure against the peers, in one run
 
 generate: build ## write the generated code anew
 	$(BIN)/python scripts/generate.py
+
+docs: build ## build the documentation as a site, in .build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 image: tools ## build the container image by buildah, and look at what came out
 	$(BIN)/python scripts/image.py
