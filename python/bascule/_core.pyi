@@ -170,9 +170,6 @@ class CallPolicy:
         Ignored by balancers other than ``weighted_round_robin``. False if the bytes are no report.
         """
 
-    def refused(self) -> tuple[int, int]:
-        """Return how many calls were refused, because of the limit and because of breakers."""
-
     def breakers(self) -> list[tuple[list[int], list[int], int] | None]:
         """Return what :meth:`Breaker.counts` does, and the calls refused, for each endpoint's
         breaker; None if it has none. In the order of :meth:`snapshot`.

@@ -356,7 +356,7 @@ class Channel:
                 tokens=attempts.tokens,
             ),
             waiting=pool.waiting,
-            refused=pool.refused(),
+            refused=dict(pool.refused),
         )
 
     async def wait_for_state(self, *states: ConnectivityState) -> ConnectivityState:

@@ -70,6 +70,8 @@ class Pool:
         self.subchannels: dict[str, Subchannel] = {}
         #: Calls that wait for a connection.
         self.waiting = 0
+        #: Calls refused before anything was sent, by reason.
+        self.refused = {"rate_limited": 0, "breaker_open": 0}
         self._own_balancing = balancing
         self._breaker = breaker
         self._wait_for_ready = wait_for_ready
@@ -204,6 +206,7 @@ class Pool:
                 # Whoever tries again and again must let the loop turn.
                 await anyio.lowlevel.checkpoint()
                 refusal = RateLimitedError if verdict == 1 else BreakerOpenError
+                self.refused["rate_limited" if verdict == 1 else "breaker_open"] += 1
                 raise refusal(self.target, retry_after)
             wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
             await self._wait_ready_once(deadline_ns, wait)
@@ -244,11 +247,6 @@ class Pool:
         updated_ns = self._updated_ns
         age = None if updated_ns is None else (self._driver.now_ns() - updated_ns) / 1e9
         return ResolverSnapshot(type(self.resolver).__name__, age, self._unresolved, self.config)
-
-    def refused(self) -> dict[str, int]:
-        """Calls refused before anything was sent, by reason."""
-        limited, broken = self._policy.refused()
-        return {"rate_limited": limited, "breaker_open": broken}
 
     def subchannel_snapshots(self) -> tuple[SubchannelSnapshot, ...]:
         """What is known of each endpoint."""

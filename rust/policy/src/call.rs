@@ -105,8 +105,6 @@ pub struct CallPolicy {
     stale_at: Nanos,
     /// When endpoints are judged next.
     judge_at: Nanos,
-    rate_limited: u64,
-    broken: u64,
 }
 
 impl CallPolicy {
@@ -131,14 +129,7 @@ impl CallPolicy {
             stale: true,
             stale_at: Nanos::MAX,
             judge_at: Nanos::MAX,
-            rate_limited: 0,
-            broken: 0,
         }
-    }
-
-    /// Calls that were refused, because of the limit and because of breakers.
-    pub fn refused(&self) -> (u64, u64) {
-        (self.rate_limited, self.broken)
     }
 
     /// Brings endpoints that become ready to their weight by and by.
@@ -262,16 +253,6 @@ impl CallPolicy {
         avoid: &[u64],
         now: Nanos,
     ) -> CallVerdict {
-        let verdict = self.decide(key, hash, avoid, now);
-        match verdict {
-            CallVerdict::RateLimited { .. } => self.rate_limited += 1,
-            CallVerdict::BreakerOpen { .. } => self.broken += 1,
-            CallVerdict::Admit { .. } | CallVerdict::NoEndpoint => {}
-        }
-        verdict
-    }
-
-    fn decide(&mut self, key: &str, hash: Option<u64>, avoid: &[u64], now: Nanos) -> CallVerdict {
         if self.stale || now >= self.stale_at {
             self.gather(now);
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -161,6 +161,18 @@ async def test_what_no_handler_saw_is_counted_by_reason() -> None:
         assert await seen.value("server_limit", limit="connections") == 10_000
         assert await seen.value("server_connections_accepted_total", server="grpc") == 1
         seen.echo.leave.set()
+
+
+async def test_who_is_cut_off_for_a_flood_is_counted_by_what_it_was() -> None:
+    """Far more pings than a client without calls may send (gRFC A8), by hand: no client does that."""
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
+    ping = b"\x00\x00\x08\x06" + bytes(13)
+    async with measured() as seen:
+        host, _, port = seen.server.addresses[0].rpartition(":")
+        async with await anyio.connect_tcp(host, int(port)) as stream:
+            with suppress(anyio.BrokenResourceError):
+                await stream.send(preface + ping * 2_000)
+            await seen.settle(1, "server_floods_total", server="grpc", reason="pings")
 
 
 async def test_a_channel_shows_its_endpoints_and_what_their_breakers_did() -> None:

@@ -183,10 +183,6 @@ impl CallPolicy {
         true
     }
 
-    fn refused(&self) -> (u64, u64) {
-        self.core.lock().refused()
-    }
-
     /// What the breaker of each endpoint has done, in the order of the snapshot.
     fn breakers(&self) -> Vec<Option<BreakerRow>> {
         let core = self.core.lock();
