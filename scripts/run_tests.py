@@ -7,6 +7,7 @@ names of what has passed only then are printed: a test that needs a quiet machin
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +31,8 @@ _printing = threading.Lock()
 def main() -> int:
     """Run both halves, and again what has failed."""
     arguments = sys.argv[1:]
+    # A shell ignores it for what runs in the background, and so would all that the tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     running = {name: _start(name, [*paths, *arguments]) for name, paths in HALVES.items()}
     readers = [threading.Thread(target=_show, args=(each.stdout,)) for each in running.values()]
     for reader in readers:

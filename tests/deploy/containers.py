@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
-from tests.deploy.composition import COMPOSE, FOLDER, ROOT, SERVICES
+from tests.deploy.composition import COMPOSE, FOLDER, SERVICES
 from tests.integration.shop_processes import ServiceProcess
 
 from bascule.testing.servers import ConsulServer, MariaDBServer, RedisServer
@@ -108,7 +108,6 @@ class Container(ServiceProcess):
                         if not key.startswith("SHOP_")
                     },
                     **environment,
-                    "PYTHONPATH": str(ROOT / "python"),
                     "PYTHONWARNINGS": "error",
                 },
                 stdin=subprocess.DEVNULL,
