@@ -218,12 +218,6 @@ def test_who_looks_for_services_in_consul_says_how_old_its_lists_are(watched: Wa
     watched.eventually(lambda: jobs() >= {"gateway", "order"}, lambda: f"only {jobs()}")
 
 
-@pytest.mark.parametrize("name", ABSENT)
-def test_what_is_excused_is_absent(name: str, watched: Watched):
-    """An excuse that is none hides an empty panel."""
-    assert watched.prometheus.query(name) == []
-
-
 def rules() -> Iterator[dict[str, Any]]:
     for path in RULES:
         for group in yaml.safe_load(path.read_text())["groups"]:
