@@ -107,9 +107,12 @@ async def unary(
             raise _undecodable(method, error) from error
     retried, driver = False, channel.driver
     while True:
-        slot = channel.pick(now_ns, metadata)
+        slot, verdict, retry_ns = channel.pick(now_ns, metadata)
         if slot is None:
-            slot = await channel.admit(None if of_scope else deadline_ns, wait_for_ready, metadata)
+            limit_ns = None if of_scope else deadline_ns
+            slot = await channel.admit(
+                limit_ns, wait_for_ready, metadata, refused=(verdict, retry_ns)
+            )
             now_ns = driver.now_ns()
         # What `_exchange` does, here: most calls come this way, and a coroutine is a fiftieth of one.
         connection, endpoint, permit, policy = slot

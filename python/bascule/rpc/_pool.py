@@ -152,40 +152,16 @@ class Pool:
             return ConnectivityState.TRANSIENT_FAILURE
         return ConnectivityState.CONNECTING
 
-    def pick(self, now_ns: int, metadata: list[tuple[str, Any]] | None) -> Picked | None:
-        """Pick a connection and take a permit; None if that takes :meth:`admit`."""
-        policy = self._policy
-        if self._hash_header is None:
-            verdict, endpoint, permit, _ = policy.admit(now_ns)
-        else:
-            verdict, endpoint, permit, _ = policy.admit(now_ns, self._hash(metadata))
-        if verdict != 0:
-            return None
-        subchannel = self._by_id.get(endpoint)
-        if subchannel is not None and subchannel.connection is not None:
-            return subchannel.connection, endpoint, permit, policy
-        policy.complete(endpoint, permit, ABANDONED, now_ns)
-        policy.set_ready(endpoint, False)
-        return None
+    def pick(
+        self, now_ns: int, metadata: list[tuple[str, Any]] | None, avoid: Sequence[int] = ()
+    ) -> tuple[Picked | None, int, int]:
+        """Pick a connection and take a permit; where that takes :meth:`admit`, None, and what it has to
+        know: the verdict as ``_core.CallPolicy`` gives it, and when to ask again.
 
-    async def admit(
-        self,
-        deadline_ns: int | None,
-        wait_for_ready: bool | None = None,
-        metadata: list[tuple[str, Any]] | None = None,
-        avoid: Sequence[int] = (),
-    ) -> Slot:
-        """Pick a connection and take a permit, waiting while endpoints connect.
-
-        :param wait_for_ready: wait as well while none can be reached; None: as the channel does
         :param avoid: endpoints to pass over if there are others
-        :raises RejectedError: if nothing may be sent
-        :raises RpcError: UNAVAILABLE if no endpoint can be reached, DEADLINE_EXCEEDED if
-            the deadline comes first
         """
+        policy = self._policy
         while True:
-            policy = self._policy
-            now_ns = self._driver.now_ns()
             if avoid:
                 verdict, endpoint, permit, retry_ns = policy.admit(
                     now_ns, self._hash(metadata), None, avoid
@@ -194,13 +170,38 @@ class Pool:
                 verdict, endpoint, permit, retry_ns = policy.admit(now_ns)
             else:
                 verdict, endpoint, permit, retry_ns = policy.admit(now_ns, self._hash(metadata))
-            if verdict == 0:
-                subchannel = self._by_id.get(endpoint)
-                if subchannel is not None and subchannel.connection is not None:
-                    return Slot(subchannel.connection, endpoint, permit, policy)
-                policy.complete(endpoint, permit, ABANDONED, now_ns)
-                policy.set_ready(endpoint, False)
-                continue
+            if verdict != 0:
+                return None, verdict, retry_ns
+            subchannel = self._by_id.get(endpoint)
+            if subchannel is not None and subchannel.connection is not None:
+                return (subchannel.connection, endpoint, permit, policy), verdict, retry_ns
+            policy.complete(endpoint, permit, ABANDONED, now_ns)
+            policy.set_ready(endpoint, False)
+
+    async def admit(
+        self,
+        deadline_ns: int | None,
+        wait_for_ready: bool | None = None,
+        metadata: list[tuple[str, Any]] | None = None,
+        avoid: Sequence[int] = (),
+        refused: tuple[int, int] | None = None,
+    ) -> Slot:
+        """Pick a connection and take a permit, waiting while endpoints connect.
+
+        :param wait_for_ready: wait as well while none can be reached; None: as the channel does
+        :param avoid: endpoints to pass over if there are others
+        :param refused: what :meth:`pick` has said just now, so that nothing is asked twice
+        :raises RejectedError: if nothing may be sent
+        :raises RpcError: UNAVAILABLE if no endpoint can be reached, DEADLINE_EXCEEDED if
+            the deadline comes first
+        """
+        while True:
+            if refused is None:
+                picked, verdict, retry_ns = self.pick(self._driver.now_ns(), metadata, avoid)
+                if picked is not None:
+                    return Slot(*picked)
+            else:
+                (verdict, retry_ns), refused = refused, None
             retry_after = None if retry_ns < 0 else retry_ns / 1e9
             if verdict in {1, 2}:
                 # Whoever tries again and again must let the loop turn.
