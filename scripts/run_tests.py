@@ -56,7 +56,6 @@ PARTS = (
             "tests/unit/cli/test_top.py",
             "tests/unit/gateway/test_*fuzz.py",
             "tests/unit/gateway/test_transcode_*",
-            "tests/unit/resilience/*",
             "tests/unit/rpc/codec/*",
         ),
         computes=True,
