@@ -47,12 +47,11 @@ class Part:
 
 #: The longest come first, so that none is left over at the end.
 PARTS = (
+    Part("machines", ("tests/fuzz/*", "tests/stateful/*"), computes=True),
     Part(
-        "searches",
+        "codecs",
         (
-            "tests/fuzz/*",
             "tests/oracle/*",
-            "tests/stateful/*",
             "tests/unit/cli/test_top.py",
             "tests/unit/gateway/test_*fuzz.py",
             "tests/unit/gateway/test_transcode_*",
