@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from bascule._redis import RedisClient, RedisScript
 from bascule.errors import BreakerOpenError, ConfigurationError, StoreUnavailableError
-from bascule.resilience._breaker import BreakerSettings, CircuitBreaker
+from bascule.resilience._breaker import CircuitBreaker
+from bascule.resilience._breaker_settings import BreakerSettings
 from bascule.resilience._limiter import GcraLimiter
 
 if TYPE_CHECKING:

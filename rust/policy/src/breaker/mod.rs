@@ -1,72 +1,36 @@
 //! The circuit breaker: fail fast while a dependency is down.
 //!
-//! Source: Nygard, "Release It!" (2nd ed.), "Circuit Breaker".
+//! Sources: Nygard, "Release It!" (2nd ed.), "Circuit Breaker"; resilience4j for windows.
 //!
 //! ```text
-//!            failure_threshold failures in a row          open_for has passed
-//!  Closed ---------------------------------------> Open ----------------------> HalfOpen
-//!    ^                                              ^                            |    |
-//!    |                                              '---------- a failure -------'    |
-//!    '------------------------- success_threshold successes --------------------------'
+//!                 failures                            open_for has passed
+//!  Closed -------------------------> Open ----------------------------------> HalfOpen
+//!    ^                                ^                                        |    |
+//!    |                                '------------- failures -----------------'    |
+//!    '------------------------------- successes ------------------------------------'
 //! ```
 //!
+//! What failures and successes it takes is the [`Trip`]. In a row: `failure_threshold` failures
+//! open it, `success_threshold` successes close it and one failed probe opens it again. By a
+//! window: it opens when the rate of failures or of slow calls in the window is too much, and when
+//! all probes that a half-open breaker permits have ended, their rates decide.
+//!
 //! Each change of state starts a new generation. A permit belongs to the generation that gave it,
-//! so the late result of an old call never moves the breaker. `HalfOpen` is leased: when
-//! `half_open_for` has passed, the permits still out are taken for lost and given anew.
+//! so the late result of an old call never moves the breaker. `HalfOpen` is leased, so that probes
+//! that never end do not keep it. When `half_open_for` has passed, a breaker that trips in a row
+//! gives the permits still out anew; of one with a window, whose permits are numbered, they count
+//! as failures.
 
-use crate::{Nanos, SettingError};
+mod settings;
+mod window;
 
-/// The longest that permits of a half-open breaker are waited for, unless set otherwise: the time
-/// for which the breaker stays open by default, so that a lost probe costs no more than a failed
-/// one.
-pub const HALF_OPEN_FOR: Nanos = 30_000_000_000;
+use crate::Nanos;
+use window::{Ended, Window};
 
-/// When a breaker opens and closes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BreakerSettings {
-    /// Failures in a row that open a closed breaker.
-    pub failure_threshold: u32,
-    /// Successes, without a failure between them, that close a half-open breaker.
-    pub success_threshold: u32,
-    /// How long an open breaker refuses before it lets a probe through.
-    pub open_for: Nanos,
-    /// Probes that may be in flight together while half-open.
-    pub half_open_permits: u32,
-    /// How long half-open permits are waited for before they are taken for lost.
-    pub half_open_for: Nanos,
-}
-
-impl Default for BreakerSettings {
-    /// 5 failures, 3 successes, 30 s, one probe at a time.
-    fn default() -> Self {
-        Self {
-            failure_threshold: 5,
-            success_threshold: 3,
-            open_for: 30_000_000_000,
-            half_open_permits: 1,
-            half_open_for: HALF_OPEN_FOR,
-        }
-    }
-}
-
-impl BreakerSettings {
-    /// Refuses settings that could never open, close or probe.
-    pub fn checked(self) -> Result<Self, SettingError> {
-        if self.failure_threshold == 0 {
-            return Err(SettingError("failure_threshold must be at least 1"));
-        }
-        if self.success_threshold == 0 {
-            return Err(SettingError("success_threshold must be at least 1"));
-        }
-        if self.half_open_permits == 0 {
-            return Err(SettingError("half_open_permits must be at least 1"));
-        }
-        if self.half_open_for == 0 {
-            return Err(SettingError("half_open_for must be longer than 0"));
-        }
-        Ok(self)
-    }
-}
+pub use settings::{
+    BreakerSettings, HALF_OPEN_FOR, MOST_BUCKETS, MOST_CALLS, Span, Trip, WindowSettings,
+};
+pub use window::Tally;
 
 /// How a permitted call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,13 +99,14 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Closed {
+        /// In a row, if that is what counts.
         failures: u32,
     },
     Open {
         until: Nanos,
     },
     HalfOpen {
-        successes: u32,
+        ended: Tally,
         in_flight: u32,
         until: Nanos,
     },
@@ -154,6 +119,8 @@ enum Phase {
 pub struct Breaker {
     settings: BreakerSettings,
     phase: Phase,
+    /// What a closed breaker has counted, unless it counts in a row.
+    window: Option<Window>,
     generation: u64,
     opened: u64,
     rejected: u64,
@@ -167,14 +134,21 @@ pub struct BreakerCounts {
     pub transitions: [u64; 3],
     /// Permitted calls that succeeded, failed and were abandoned, late reports included.
     pub outcomes: [u64; 3],
+    /// Those that succeeded or failed, but took too long.
+    pub slow: u64,
 }
 
 impl Breaker {
     /// A closed breaker.
     pub fn new(settings: BreakerSettings) -> Self {
+        let window = match settings.trip {
+            Trip::InARow { .. } => None,
+            Trip::Window(window) => Some(Window::new(window.span)),
+        };
         Self {
             settings,
             phase: Phase::Closed { failures: 0 },
+            window,
             generation: 0,
             opened: 0,
             rejected: 0,
@@ -192,16 +166,25 @@ impl Breaker {
             };
             return Verdict::Reject { retry_at };
         }
-        match self.phase {
-            Phase::Open { .. } => self.probe(now, 0),
+        let windowed = self.window.is_some();
+        let half_open_until = now.saturating_add(self.settings.half_open_for);
+        match &mut self.phase {
+            Phase::Open { .. } => self.probe(Tally::default(), half_open_until),
             // A lease that ran out: what is still in flight has lost its say, what was proven
             // before still counts, else a breaker with few calls could never close.
+            Phase::HalfOpen { ended, until, .. } if !windowed && now >= *until => {
+                let ended = *ended;
+                self.probe(ended, half_open_until);
+            }
             Phase::HalfOpen {
-                successes, until, ..
-            } if now >= until => self.probe(now, successes),
-            Phase::HalfOpen {
-                ref mut in_flight, ..
-            } => *in_flight += 1,
+                in_flight, until, ..
+            } => {
+                *in_flight += 1;
+                if windowed {
+                    // A lost probe counts against it, so each has the whole time.
+                    *until = half_open_until;
+                }
+            }
             Phase::Closed { .. } | Phase::ForcedOpen | Phase::ForcedClosed => {}
         }
         Verdict::Admit(Permit {
@@ -217,45 +200,71 @@ impl Breaker {
         })
     }
 
-    /// Takes the report of a success, which has no need of the time.
+    /// Takes the report of a success; only a breaker that trips in a row has no need of the time.
     pub fn handle_success(&mut self, permit: Permit) {
-        self.handle_complete(permit, Outcome::Success, 0);
+        debug_assert!(self.window.is_none(), "a window judges successes as well");
+        self.handle_complete(permit, Outcome::Success, 0, 0);
     }
 
-    /// Takes the report of a call; the report of an earlier generation changes nothing.
-    pub fn handle_complete(&mut self, Permit { generation }: Permit, outcome: Outcome, now: Nanos) {
+    /// Takes the report of a call that took so long; the report of an earlier generation changes
+    /// nothing.
+    pub fn handle_complete(
+        &mut self,
+        Permit { generation }: Permit,
+        outcome: Outcome,
+        took: Nanos,
+        now: Nanos,
+    ) {
         self.counts.outcomes[outcome as usize] += 1;
+        let ended = (outcome != Outcome::Abandoned).then(|| self.ended(outcome, took));
+        self.counts.slow += u64::from(ended.is_some_and(|ended| ended.slow));
         if generation != self.generation {
             return;
         }
-        match (&mut self.phase, outcome) {
-            (Phase::Closed { failures }, Outcome::Success) => *failures = 0,
-            (Phase::Closed { failures }, Outcome::Failure) => {
-                *failures += 1;
-                if *failures >= self.settings.failure_threshold {
+        if let Phase::HalfOpen { in_flight, .. } = &mut self.phase {
+            *in_flight = in_flight.saturating_sub(1);
+        }
+        let Some(ended) = ended else { return };
+        match (&mut self.phase, self.settings.trip) {
+            (
+                Phase::Closed { failures },
+                Trip::InARow {
+                    failure_threshold, ..
+                },
+            ) => {
+                *failures = if ended.failed { *failures + 1 } else { 0 };
+                if *failures >= failure_threshold {
+                    self.open(now);
+                }
+            }
+            (Phase::Closed { .. }, Trip::Window(settings)) => {
+                let Some(window) = &mut self.window else {
+                    return;
+                };
+                let tally = window.add(ended, now);
+                if tally.calls >= settings.minimum_calls && settings.exceeded_by(tally) {
                     self.open(now);
                 }
             }
             (
-                Phase::HalfOpen {
-                    successes,
-                    in_flight,
-                    ..
+                Phase::HalfOpen { ended: before, .. },
+                Trip::InARow {
+                    success_threshold, ..
                 },
-                Outcome::Success,
             ) => {
-                *in_flight = in_flight.saturating_sub(1);
-                *successes += 1;
-                if *successes >= self.settings.success_threshold {
-                    self.enter(Phase::Closed { failures: 0 });
+                before.add(ended);
+                let successes = before.calls;
+                if ended.failed {
+                    self.open(now);
+                } else if successes >= success_threshold {
+                    self.close();
                 }
             }
-            (Phase::HalfOpen { .. }, Outcome::Failure) => self.open(now),
-            (Phase::HalfOpen { in_flight, .. }, Outcome::Abandoned) => {
-                *in_flight = in_flight.saturating_sub(1);
+            (Phase::HalfOpen { ended: before, .. }, Trip::Window(_)) => {
+                before.add(ended);
+                self.judge_probes(now);
             }
-            (Phase::Closed { .. }, Outcome::Abandoned)
-            | (Phase::Open { .. } | Phase::ForcedOpen | Phase::ForcedClosed, _) => {}
+            (Phase::Open { .. } | Phase::ForcedOpen | Phase::ForcedClosed, _) => {}
         }
     }
 
@@ -272,23 +281,52 @@ impl Breaker {
 
     /// Starts again, closed and with nothing counted.
     pub fn handle_reset(&mut self) {
-        self.enter(Phase::Closed { failures: 0 });
+        self.close();
+    }
+
+    /// Notes what the passing of time has changed: a breaker with a window counts probes that have
+    /// not ended in time as failures.
+    pub fn handle_time(&mut self, now: Nanos) {
+        let failed = self.ended(Outcome::Failure, self.settings.half_open_for);
+        if let Phase::HalfOpen {
+            ended,
+            in_flight,
+            until,
+        } = &mut self.phase
+            && now >= *until
+            && *in_flight > 0
+            && self.window.is_some()
+        {
+            let lapsed = *until;
+            for _ in 0..std::mem::take(in_flight) {
+                ended.add(failed);
+            }
+            // Whoever reports later is not heard.
+            self.generation += 1;
+            self.judge_probes(lapsed);
+        }
     }
 
     /// Whether [`Breaker::handle_admit`] would let a call through.
-    pub fn admits(&self, now: Nanos) -> bool {
+    pub fn admits(&mut self, now: Nanos) -> bool {
+        self.handle_time(now);
         match self.phase {
             Phase::Closed { .. } | Phase::ForcedClosed => true,
             Phase::ForcedOpen => false,
             Phase::Open { until } => now >= until,
+            Phase::HalfOpen {
+                ended, in_flight, ..
+            } if self.window.is_some() => {
+                ended.calls.saturating_add(in_flight) < self.settings.half_open_permits
+            }
             Phase::HalfOpen {
                 in_flight, until, ..
             } => in_flight < self.settings.half_open_permits || now >= until,
         }
     }
 
-    /// When the passing of time alone will make it admit a call that it refuses now.
-    pub fn admits_at(&self) -> Option<Nanos> {
+    /// When the passing of time alone may change what it does with calls.
+    pub fn changes_at(&self) -> Option<Nanos> {
         match self.phase {
             Phase::Open { until } | Phase::HalfOpen { until, .. } => Some(until),
             Phase::Closed { .. } | Phase::ForcedOpen | Phase::ForcedClosed => None,
@@ -310,7 +348,7 @@ impl Breaker {
         matches!(self.phase, Phase::ForcedOpen | Phase::ForcedClosed)
     }
 
-    /// Failures in a row, while closed.
+    /// Failures in a row, while closed; 0 if it has a window.
     pub fn failures(&self) -> u32 {
         if let Phase::Closed { failures } = self.phase {
             failures
@@ -321,11 +359,21 @@ impl Breaker {
 
     /// Successes so far, while half-open.
     pub fn successes(&self) -> u32 {
-        if let Phase::HalfOpen { successes, .. } = self.phase {
-            successes
+        if let Phase::HalfOpen { ended, .. } = self.phase {
+            ended.calls - ended.failures
         } else {
             0
         }
+    }
+
+    /// What a breaker with a window is judged by now: the calls in the window while it is closed,
+    /// the probes that have ended while it is half-open.
+    pub fn tally(&self, now: Nanos) -> Option<Tally> {
+        let window = self.window.as_ref()?;
+        Some(match self.phase {
+            Phase::HalfOpen { ended, .. } => ended,
+            _ => window.tally(now),
+        })
     }
 
     /// Probes in flight, while half-open.
@@ -357,10 +405,38 @@ impl Breaker {
         self.counts
     }
 
-    fn probe(&mut self, now: Nanos, successes: u32) {
-        let until = now.saturating_add(self.settings.half_open_for);
+    fn ended(&self, outcome: Outcome, took: Nanos) -> Ended {
+        let slow = match self.settings.trip {
+            Trip::Window(WindowSettings {
+                slow_call: Some(slow_call),
+                ..
+            }) => took > slow_call,
+            _ => false,
+        };
+        Ended {
+            failed: outcome == Outcome::Failure,
+            slow,
+        }
+    }
+
+    /// Decides by the rates of the probes, once all that are permitted have ended.
+    fn judge_probes(&mut self, now: Nanos) {
+        if let (Phase::HalfOpen { ended, .. }, Trip::Window(settings)) =
+            (self.phase, self.settings.trip)
+            && ended.calls >= self.settings.half_open_permits
+        {
+            if settings.exceeded_by(ended) {
+                self.open(now);
+            } else {
+                self.close();
+            }
+        }
+    }
+
+    /// Lets a first probe through, of a lease until then.
+    fn probe(&mut self, ended: Tally, until: Nanos) {
         self.enter(Phase::HalfOpen {
-            successes,
+            ended,
             in_flight: 1,
             until,
         });
@@ -373,10 +449,17 @@ impl Breaker {
         });
     }
 
+    fn close(&mut self) {
+        self.enter(Phase::Closed { failures: 0 });
+    }
+
     fn enter(&mut self, phase: Phase) {
         let before = self.state();
         self.generation += 1;
         self.phase = phase;
+        if let Some(window) = &mut self.window {
+            window.clear();
+        }
         let state = self.state();
         if state != before {
             let index = match state {
