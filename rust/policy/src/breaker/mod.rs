@@ -225,7 +225,7 @@ impl Breaker {
             *in_flight = in_flight.saturating_sub(1);
         }
         let Some(ended) = ended else { return };
-        match (&mut self.phase, self.settings.trip) {
+        match (&mut self.phase, &self.settings.trip) {
             (
                 Phase::Closed { failures },
                 Trip::InARow {
@@ -233,7 +233,7 @@ impl Breaker {
                 },
             ) => {
                 *failures = if ended.failed { *failures + 1 } else { 0 };
-                if *failures >= failure_threshold {
+                if *failures >= *failure_threshold {
                     self.open(now);
                 }
             }
@@ -256,7 +256,7 @@ impl Breaker {
                 let successes = before.calls;
                 if ended.failed {
                     self.open(now);
-                } else if successes >= success_threshold {
+                } else if successes >= *success_threshold {
                     self.close();
                 }
             }
@@ -287,24 +287,29 @@ impl Breaker {
     /// Notes what the passing of time has changed: a breaker with a window counts probes that have
     /// not ended in time as failures.
     pub fn handle_time(&mut self, now: Nanos) {
-        let failed = self.ended(Outcome::Failure, self.settings.half_open_for);
-        if let Phase::HalfOpen {
-            ended,
+        let Phase::HalfOpen {
+            mut ended,
             in_flight,
             until,
-        } = &mut self.phase
-            && now >= *until
-            && *in_flight > 0
-            && self.window.is_some()
-        {
-            let lapsed = *until;
-            for _ in 0..std::mem::take(in_flight) {
-                ended.add(failed);
-            }
-            // Whoever reports later is not heard.
-            self.generation += 1;
-            self.judge_probes(lapsed);
+        } = self.phase
+        else {
+            return;
+        };
+        if self.window.is_none() || in_flight == 0 || now < until {
+            return;
         }
+        let lost = self.ended(Outcome::Failure, self.settings.half_open_for);
+        for _ in 0..in_flight {
+            ended.add(lost);
+        }
+        self.phase = Phase::HalfOpen {
+            ended,
+            in_flight: 0,
+            until,
+        };
+        // Whoever reports later is not heard.
+        self.generation += 1;
+        self.judge_probes(until);
     }
 
     /// Whether [`Breaker::handle_admit`] would let a call through.
