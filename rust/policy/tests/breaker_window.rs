@@ -262,6 +262,7 @@ fn a_share_is_what_it_says() {
 fn time_forgets_a_bucket_at_a_time() {
     let mut breaker = breaker(LAST_THIRTY);
     calls(&mut breaker, &[OK, OK, FAILED], 5);
+    assert_eq!(tally(&breaker, 15), (3, 1, 0));
     calls(&mut breaker, &[OK, OK], 15);
     assert_eq!(tally(&breaker, 29), (5, 1, 0));
     // Nobody has called since, but what is too old is not shown.
@@ -273,6 +274,34 @@ fn time_forgets_a_bucket_at_a_time() {
     assert_eq!(tally(&breaker, 39), (3, 1, 0));
     call(&mut breaker, FAILED, 40);
     assert_eq!(breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn the_bucket_that_the_next_one_replaces_is_not_shown() {
+    let mut breaker = breaker(LAST_THIRTY);
+    for now in [5, 15, 25] {
+        call(&mut breaker, OK, now);
+    }
+    assert_eq!(tally(&breaker, 29), (3, 0, 0));
+    assert_eq!(tally(&breaker, 30), (2, 0, 0));
+}
+
+#[test]
+fn a_window_that_was_emptied_begins_anew() {
+    let mut counted = breaker(LAST_FOUR);
+    calls(&mut counted, &[OK; 6], 0);
+    counted.handle_reset();
+    // The oldest one is the slow one again.
+    calls(&mut counted, &[SLOW, OK, OK, OK, OK], 0);
+    assert_eq!(tally(&counted, 0), (4, 0, 0));
+    let mut timed = breaker(LAST_THIRTY);
+    calls(&mut timed, &[OK, OK, FAILED], 5);
+    timed.handle_reset();
+    call(&mut timed, OK, 5);
+    call(&mut timed, OK, 15);
+    assert_eq!(tally(&timed, 39), (1, 0, 0));
+    call(&mut timed, OK, 35);
+    assert_eq!(tally(&timed, 39), (2, 0, 0));
 }
 
 #[test]
