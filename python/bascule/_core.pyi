@@ -168,12 +168,15 @@ class CallPolicy:
         ``retry_after_ns`` is -1 if unknown. Only an admitted call takes from the limit.
         """
 
-    def complete(
-        self, endpoint: int, permit: int, outcome: int, now_ns: int, stream: bool = False
-    ) -> None:
+    def complete(self, endpoint: int, permit: int, outcome: int, now_ns: int) -> None:
         """Report how an admitted call ended, once: 0 success, 1 failure, 2 abandoned.
 
-        :param stream: that it may last as long as it likes without being slow to a breaker
+        :raises ValueError: if the outcome is none of these
+        """
+
+    def complete_stream(self, endpoint: int, permit: int, outcome: int, now_ns: int) -> None:
+        """The same of a stream: it may last as long as it likes without being slow to a breaker.
+
         :raises ValueError: if the outcome is none of these
         """
 

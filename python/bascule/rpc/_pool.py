@@ -225,7 +225,8 @@ class Pool:
         :param stream: the call may last as long as it likes without being slow to a breaker
         """
         _, endpoint, permit, policy = slot
-        policy.complete(endpoint, permit, outcome, self._driver.now_ns(), stream)
+        report = policy.complete_stream if stream else policy.complete
+        report(endpoint, permit, outcome, self._driver.now_ns())
         if trailers is not None and self._weighs:
             report = dict(trailers.items()).get(LOAD_REPORT)
             if isinstance(report, bytes):
