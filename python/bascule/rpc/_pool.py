@@ -225,8 +225,10 @@ class Pool:
         :param stream: the call may last as long as it likes without being slow to a breaker
         """
         _, endpoint, permit, policy = slot
-        report = policy.complete_stream if stream else policy.complete
-        report(endpoint, permit, outcome, self._driver.now_ns())
+        if stream:
+            policy.complete_stream(endpoint, permit, outcome, self._driver.now_ns())
+        else:
+            policy.complete(endpoint, permit, outcome, self._driver.now_ns())
         if trailers is not None and self._weighs:
             report = dict(trailers.items()).get(LOAD_REPORT)
             if isinstance(report, bytes):
@@ -262,6 +264,8 @@ class Pool:
 
     def subchannel_snapshots(self) -> tuple[SubchannelSnapshot, ...]:
         """What is known of each endpoint."""
+        # Of a channel that is not open there is no time, nor anything that it would change.
+        now_ns = 0 if self._terms is None else self._driver.now_ns()
         return tuple(
             SubchannelSnapshot(
                 address=row.address,
@@ -277,7 +281,7 @@ class Pool:
                 latency=row.latency,
                 breaker_counts=row.counts,
             )
-            for row in endpoint_snapshots(self._policy, self._driver.now_ns())
+            for row in endpoint_snapshots(self._policy, now_ns)
             if (subchannel := self.subchannels.get(row.address)) is not None
         )
 
