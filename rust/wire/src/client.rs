@@ -7,7 +7,7 @@ mod replies;
 
 use self::call::{Call, Waiting, ended_event, failed};
 use crate::compress::{self, Encoding};
-use crate::grpc::code;
+use crate::grpc::{Framed, code};
 use crate::guard::{Flood, FloodLimits, Guard};
 use crate::keepalive::{Keepalive, KeepaliveSettings, LAST_STREAM};
 use crate::outbound::SEND_BUFFER;
@@ -152,7 +152,7 @@ pub struct Start {
     /// When to give up, as an absolute time.
     pub deadline: Option<Duration>,
     /// The framed request, for methods whose request is one message.
-    pub request: Option<Bytes>,
+    pub request: Option<Framed>,
     /// Whether the reply is one message, to be reported with the end.
     pub unary_reply: bool,
 }
@@ -263,12 +263,21 @@ impl ClientConnection {
 
     /// Bytes came from the peer.
     pub fn handle_input(&mut self, data: &[u8], now: Duration) {
+        self.take_input(data, now, Pipe::feed);
+    }
+
+    /// As [`Self::handle_input`]; what is given away is not copied.
+    pub fn handle_bytes(&mut self, data: Bytes, now: Duration) {
+        self.take_input(data, now, Pipe::feed_bytes);
+    }
+
+    fn take_input<D>(&mut self, data: D, now: Duration, feed: fn(&Pipe, D, Duration, bool)) {
         self.now = now;
         if let Some(keepalive) = &mut self.keepalive {
             keepalive.heard(now);
         }
         if !matches!(self.state, State::Closed) {
-            self.pipe.feed(data, now, true);
+            feed(&self.pipe, data, now, true);
             self.drive();
         }
     }
@@ -392,13 +401,14 @@ impl ClientConnection {
 
     /// Sends a message of a streaming request. False: wait for
     /// [`ClientEvent::Writable`] (or End) before the next one.
-    pub fn send_message(&mut self, call: u32, framed: Bytes) -> bool {
+    pub fn send_message(&mut self, call: u32, framed: impl Into<Framed>) -> bool {
+        let framed = framed.into();
         if let Some(entry) = self.calls.get_mut(&call) {
             entry.ready.rearm();
             let mut context = Context::from_waker(&entry.waker);
             let framed = match entry.encoding {
                 None => framed,
-                Some(encoding) => encoding.compress(framed),
+                Some(encoding) => encoding.compress(framed).into(),
             };
             return match &mut entry.sending {
                 // An error here is the stream's end, which the next poll reports.

@@ -4,7 +4,7 @@ use super::ClientConnection;
 use super::call::{Call, Receiving, Waiting, ended_event, failed, outcome_of};
 use crate::compress::{self, Encoding};
 use crate::credit::Credit;
-use crate::grpc::{self, Deframer, code};
+use crate::grpc::{self, Deframer, Framed, code};
 use crate::outbound::Outbound;
 use crate::pipe::StreamWaker;
 use crate::stats::MethodEntry;
@@ -42,9 +42,9 @@ impl ClientConnection {
             let name = HeaderValue::from_static(encoding.name());
             request.headers_mut().insert(compress::ENCODING, name);
         }
-        let packed = |framed| match encoding {
+        let packed = |framed: Framed| match encoding {
             None => framed,
-            Some(encoding) => encoding.compress(framed),
+            Some(encoding) => encoding.compress(framed).into(),
         };
         let (ready, waker) = StreamWaker::new(call, &self.ready);
         let mut entry = Call {
