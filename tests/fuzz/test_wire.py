@@ -62,11 +62,17 @@ ANSWERS = st.sampled_from(
 )
 
 
-@st.composite
-def conversations(draw: st.DrawFn, right: SearchStrategy[bytes]) -> bytes:
+CHANGES = st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)))
+
+
+def conversations(right: SearchStrategy[bytes]) -> SearchStrategy[bytes]:
     """Right frames and wrong ones, with some bytes of the whole changed."""
-    data = bytearray(b"".join(draw(st.lists(st.one_of(right, FRAMES), max_size=12))))
-    for at, value in draw(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)))):
+    return st.builds(changed, st.lists(st.one_of(right, FRAMES), max_size=12), CHANGES)
+
+
+def changed(frames: list[bytes], changes: list[tuple[int, int]]) -> bytes:
+    data = bytearray(b"".join(frames))
+    for at, value in changes:
         if at < len(data):
             data[at] = value
     return bytes(data)
