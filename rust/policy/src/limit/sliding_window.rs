@@ -136,9 +136,10 @@ impl Algorithm for SlidingWindow {
             limit: self.limit,
             remaining: there - taken,
             reset_after: until(self.spent(counts)),
-            retry_after: match allowed {
-                true => Some(0),
-                false => (cost <= self.limit).then(|| until(self.due(counts, cost))),
+            retry_after: if allowed {
+                Some(0)
+            } else {
+                (cost <= self.limit).then(|| until(self.due(counts, cost)))
             },
         };
         (counts, decision)
