@@ -15,7 +15,8 @@ from tests.integration.limited_gateway import serve
 
 from bascule import _core
 from bascule._redis import RedisScript
-from bascule.errors import ConfigurationError
+from bascule.errors import ConfigurationError, RateLimitedError
+from bascule.observe import Metrics
 from bascule.resilience import (
     Away,
     BreakerSettings,
@@ -150,6 +151,7 @@ async def test_windows_are_shared_and_so_are_their_refusals(redis_url: str) -> N
         refused = await one.check("a")
         assert not refused
         assert (refused.limit, refused.remaining, refused.degraded) == (40, 0, False)
+        assert refused.retry_after is not None
         assert 0 < refused.retry_after <= 3690.0
         assert refused.retry_after < refused.reset_after <= 7200.0
         asked = await calls(redis)
@@ -213,6 +215,26 @@ async def test_windows_that_end_elsewhere_do_not_end_here(redis_url: str) -> Non
         assert await one.check("a", 3)
         assert await redis.call("DEL", "bascule:limit:window:rate limit:a") == 1
         assert await one.check("a", 3)
+
+
+async def test_a_shared_limiter_raises_and_is_counted(redis_url: str) -> None:
+    metrics = Metrics()
+    async with RedisClient(redis_url) as redis:
+        one = SharedRateLimiter(redis, 3, 60.0, name="mails", timeout=5.0)
+        metrics.add_limiter(one)
+        assert (await one.require("a", 2)).remaining == 1
+        await one.check("a", 0)
+        with pytest.raises(RateLimitedError, match="'mails' is used up; try again in ") as caught:
+            await one.require("a", 2)
+        assert caught.value.retry_after is not None
+        text = metrics.render()[0].decode()
+    for line in (
+        'rate_limit_decisions_total{limit="mails",outcome="admitted"} 1.0',
+        'rate_limit_decisions_total{limit="mails",outcome="rejected"} 1.0',
+        'rate_limit_degraded_total{limit="mails"} 0.0',
+        'rate_limit_keys{limit="mails"} 1.0',
+    ):
+        assert line in text
 
 
 async def calls(redis: RedisClient) -> int:

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from bascule.errors import BreakerOpenError, ConfigurationError, StoreUnavailableError
+from bascule.errors import (
+    BreakerOpenError,
+    ConfigurationError,
+    RateLimitedError,
+    StoreUnavailableError,
+)
 from bascule.resilience._breaker import BreakerSettings, CircuitBreaker
 from bascule.resilience._limit_scripts import EXACT, SCRIPTS
 from bascule.resilience._limiter import LimitAlgorithm
@@ -75,6 +80,8 @@ class SharedRateLimiter:
     :param away: what to do while Redis cannot be asked
     :param timeout: seconds that Redis has to answer
     :param breaker: when not to ask any more
+    :ivar admitted: checks that were allowed, of a cost above 0
+    :ivar rejected: checks that were refused
     :ivar degraded: decisions that were made without Redis since it was away
     :raises ConfigurationError: if a number is out of range
     """
@@ -103,6 +110,8 @@ class SharedRateLimiter:
         self.per = per
         self.burst = self._local.burst
         self.max_keys = max_keys
+        self.admitted = 0
+        self.rejected = 0
         self.degraded = 0
         if timeout <= 0:
             raise ConfigurationError(f"timeout is {timeout}: give seconds, more than 0")
@@ -134,11 +143,41 @@ class SharedRateLimiter:
         """Whether Redis is asked: closed if it is."""
         return self._breaker.state
 
+    @property
+    def displaced(self) -> int:
+        """Keys that this process forgot before they had rested, because ``max_keys`` were known."""
+        return self._local.displaced
+
+    def __len__(self) -> int:
+        """Return the number of keys that this process remembers."""
+        return len(self._local)
+
     async def check(self, key: str, cost: int = 1) -> SharedDecision:
         """Take ``cost`` units of the key if they are there, and tell; 0 only looks.
 
         Cancelled, it may have taken them all the same.
         """
+        decision = await self._decide(key, cost)
+        if cost:
+            if decision.allowed:
+                self.admitted += 1
+            else:
+                self.rejected += 1
+        return decision
+
+    async def require(self, key: str, cost: int = 1) -> SharedDecision:
+        """Take ``cost`` units of the key.
+
+        Cancelled, it may have taken them all the same.
+
+        :raises RateLimitedError: if they are not there; nothing was taken
+        """
+        decision = await self.check(key, cost)
+        if not decision.allowed:
+            raise RateLimitedError(self.name, decision.retry_after)
+        return decision
+
+    async def _decide(self, key: str, cost: int) -> SharedDecision:
         refusal = self._surely_over(key, cost) if cost else None
         if refusal is not None:
             return refusal

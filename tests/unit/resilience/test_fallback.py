@@ -43,7 +43,7 @@ async def test_it_gets_the_error_and_the_arguments() -> None:
 
 async def test_what_succeeds_is_left_alone() -> None:
     @fallback(from_cache)
-    async def price(product: str) -> str:
+    async def price(product: str, *, currency: str = "EUR") -> str:
         """What it costs."""
         return f"{product}: 5"
 
@@ -141,7 +141,7 @@ async def test_it_is_outside_of_a_breaker() -> None:
 
     @fallback(from_cache)
     @breaker
-    async def price(product: str) -> str:
+    async def price(product: str, *, currency: str = "EUR") -> str:
         raise TimeoutError
 
     assert await price("tea") == "tea in EUR from the cache: TimeoutError"
