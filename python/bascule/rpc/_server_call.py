@@ -205,9 +205,9 @@ class ServerCall(CallContext):
     def _finish_with(
         self, error: GRPCError, trailing: list[tuple[str, Any]] | None, now_ns: int
     ) -> None:
-        machine, status, message = self.session.machine, error.status, error.message
-        if message is not None and len(message) > MESSAGE_LIMIT // 4:
-            message = message.encode()[:MESSAGE_LIMIT].decode(errors="ignore")
+        # Whatever a handler has put into its error, or forgotten to: no other call may suffer.
+        machine = self.session.machine
+        status, message = self._sendable(error)
         try:
             if error.details:
                 details = encode_details(status, message, error.details)
@@ -215,9 +215,22 @@ class ServerCall(CallContext):
             if trailing:
                 _check_size(trailing)
             machine.finish(self.stream, status.value, message, None, trailing, now_ns)
-        except (TypeError, ValueError):
+        except Exception:
             logger.exception("%s: the status cannot be sent as it is", self.method)
             machine.finish(self.stream, status.value, message, None, None, now_ns)
+
+    def _sendable(self, error: GRPCError) -> tuple[Status, str | None]:
+        """The status and the message of an error as the wire can carry them."""
+        try:
+            status, message = Status(error.status), error.message
+            if message is not None:
+                # Lone surrogates, which JSON and file names may hold, have no encoding.
+                encoded = str(message).encode(errors="replace")
+                message = encoded[:MESSAGE_LIMIT].decode(errors="ignore")
+        except Exception:
+            logger.exception("handler of %s failed with an error that has no status", self.method)
+            return Status.UNKNOWN, "internal error"
+        return status, message
 
     def _status_of(self, error: Exception) -> GRPCError:
         while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from google.protobuf.descriptor_pb2 import UninterpretedOption
 from google.rpc.error_details_pb2 import DebugInfo
 from tests.generated.echo_bascule import EchoBase, EchoStub
 from tests.generated.echo_pb2 import EchoReply, EchoRequest
@@ -123,6 +124,57 @@ async def test_a_long_status_message_is_cut(kind: str, letter: str) -> None:
             await invoke(stub, kind)
     assert raised.value.status is Status.NOT_FOUND
     assert raised.value.message == letter * (2048 // len(letter.encode()))
+
+
+#: Lacks fields that it requires.
+UNFINISHED = UninterpretedOption.NamePart()
+
+
+class NoText:
+    def __str__(self) -> str:
+        message = "no text"
+        raise TypeError(message)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("status", "message", "seen"),
+    [
+        (5, "gone", (Status.NOT_FOUND, "gone")),
+        (99, "gone", (Status.UNKNOWN, "internal error")),
+        ("NOT_FOUND", "gone", (Status.UNKNOWN, "internal error")),
+        (None, None, (Status.UNKNOWN, "internal error")),
+        (Status.NOT_FOUND, ValueError("gone"), (Status.NOT_FOUND, "gone")),
+        (Status.NOT_FOUND, 7, (Status.NOT_FOUND, "7")),
+        (Status.NOT_FOUND, NoText(), (Status.UNKNOWN, "internal error")),
+        # What a JSON document or a file name may bring along.
+        (Status.NOT_FOUND, "\ud800 is gone", (Status.NOT_FOUND, "? is gone")),
+    ],
+)
+async def test_an_error_of_any_content_ends_its_call_only(
+    kind: str, status: Any, message: Any, seen: tuple[Status, str]
+) -> None:
+    async def act() -> None:
+        raise RpcError(status, message)
+
+    async with serve(act) as stub:
+        with pytest.raises(RpcError) as raised:
+            await invoke(stub, kind)
+    assert (raised.value.status, raised.value.message) == seen
+
+
+@pytest.mark.parametrize("details", [5, [object()], [UNFINISHED]])
+async def test_an_error_keeps_its_status_when_its_details_are_bad(
+    details: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act() -> None:
+        raise RpcError(Status.NOT_FOUND, "gone", details)
+
+    async with serve(act) as stub:
+        with pytest.raises(RpcError, match="gone") as raised:
+            await invoke(stub, "unary")
+    assert (raised.value.status, raised.value.details) == (Status.NOT_FOUND, None)
+    assert "the status cannot be sent as it is" in caplog.text
 
 
 async def test_details_that_no_client_would_take_are_left_out(
