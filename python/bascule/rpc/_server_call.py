@@ -16,12 +16,12 @@ from bascule.rpc._compression import ACCEPT_ENCODING
 from bascule.rpc._context import CallContext, _current, pairs
 from bascule.rpc._details import DETAILS_KEY, encode_details
 from bascule.rpc._retry import PUSHBACK_KEY, gave_up
-from bascule.rpc._streams import MessageQueue
+from bascule.rpc._streams import MessageQueue, Room
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from bascule.net._link import Driver, Event, Future, Link, Timer
+    from bascule.net._link import Driver, Event, Link, Timer
     from bascule.rpc._binding import Binding
     from bascule.rpc._context import MetadataLike
     from bascule.rpc._server import Server
@@ -48,7 +48,7 @@ class ServerCall(CallContext):
     queue: MessageQueue
     gone = False
     headers_sent = False
-    writable: Future[None] | None = None
+    _room: Room | None = None
 
     def __init__(self, session: ServerSession, binding: Binding, event: Event) -> None:
         _, stream, _, headers, timeout_ns, request = event
@@ -153,9 +153,14 @@ class ServerCall(CallContext):
 
     def set_writable(self) -> None:
         """There is room to send."""
-        writable = self.writable
-        if writable is not None and not writable.done():
-            writable.set_result(None)
+        if self._room is not None:
+            self._room.wake()
+
+    def room(self) -> Room:
+        """Where to wait for room to send."""
+        if self._room is None:
+            self._room = Room()
+        return self._room
 
     def abort(self) -> None:
         """Reset the call from this side."""

@@ -16,7 +16,7 @@ from tests.generated.echo_pb2 import EchoReply, EchoRequest
 from tests.unit.rpc.services import Echo
 
 from bascule.discovery import MemoryRegistry
-from bascule.errors import BasculeError, RpcError, Status
+from bascule.errors import BasculeError, ConfigurationError, RpcError, Status
 from bascule.resilience import BreakerSettings
 from bascule.rpc import (
     Channel,
@@ -207,12 +207,19 @@ async def test_the_one_error_of_a_handlers_task_group_is_the_calls(kind: str) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("timeout", [0, 0.0, -1.0, 1e-9])
+@pytest.mark.parametrize("timeout", [0, 0.0, -1.0, 1e-9, -1e9, -1e300, -math.inf])
 async def test_a_timeout_that_is_over_ends_the_call(kind: str, timeout: float) -> None:
     async with serve(anyio.lowlevel.checkpoint) as stub:
         with pytest.raises(RpcError) as raised:
             await invoke(stub, kind, timeout=timeout)
     assert raised.value.status is Status.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_timeout_that_is_no_number_is_refused(kind: str) -> None:
+    async with serve(anyio.lowlevel.checkpoint) as stub:
+        with pytest.raises(ConfigurationError, match="timeout nan"):
+            await invoke(stub, kind, timeout=math.nan)
 
 
 @pytest.mark.parametrize("kind", KINDS)
