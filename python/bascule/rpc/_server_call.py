@@ -38,8 +38,15 @@ CANCEL = 8
 #: connection if there are more.
 MESSAGE_LIMIT = 2048
 
-#: Bytes of trailing metadata, details included: what a channel of ours takes.
-TRAILERS_LIMIT = 16 * 1024
+#: Bytes of initial, and of trailing metadata, details included: what a channel of ours takes.
+#: Four times as much would end its connection.
+METADATA_LIMIT = 16 * 1024
+
+#: What of that the protocol's own fields may need, the message not counted.
+OWN_FIELDS = 256
+
+#: Bytes of a message that are sent as they are; any other takes three.
+PLAIN = frozenset(range(0x21, 0x7F)) - {ord("%")}
 
 
 class ServerCall(CallContext):
@@ -80,8 +87,11 @@ class ServerCall(CallContext):
         if self.headers_sent:
             text = "initial metadata was already sent"
             raise ProtocolError(text)
+        initial = pairs(metadata)
+        if initial is not None:
+            _check_size(initial, None)
+        self.session.machine.send_headers(self.stream, initial)
         self.headers_sent = True
-        self.session.machine.send_headers(self.stream, pairs(metadata))
         self.session.link.flush_soon()
 
     def _compress(self, name: str) -> None:
@@ -189,7 +199,8 @@ class ServerCall(CallContext):
             self._finish_with(error, trailing, now_ns)
         elif not returned:
             # Cancelled by nobody but the deadline, or by the end of the loop.
-            late = self.deadline <= anyio.current_time()
+            # By the clock that made it: uvloop's own stands still for a turn.
+            late = self.timeout_ns == 0 or self.deadline * 1e9 <= now_ns
             text = "the deadline has passed" if late else "the handler was cancelled"
             status = Status.DEADLINE_EXCEEDED if late else Status.CANCELLED
             self._finish_with(RpcError(status, text), trailing, now_ns)
@@ -199,7 +210,7 @@ class ServerCall(CallContext):
         else:
             try:
                 if trailing:
-                    _check_size(trailing)
+                    _check_size(trailing, None)
                 if self.reply is None:
                     machine.finish(self.stream, 0, None, None, trailing, now_ns)
                 else:
@@ -218,7 +229,7 @@ class ServerCall(CallContext):
                 details = encode_details(status, message, error.details)
                 trailing = [*(trailing or ()), (DETAILS_KEY, details)]
             if trailing:
-                _check_size(trailing)
+                _check_size(trailing, message)
             machine.finish(self.stream, status.value, message, None, trailing, now_ns)
         except Exception:
             logger.exception("%s: the status cannot be sent as it is", self.method)
@@ -344,12 +355,15 @@ class ServerSession:
             call.cancel()
 
 
-def _check_size(trailing: list[tuple[str, Any]]) -> None:
+def _check_size(metadata: list[tuple[str, Any]], message: str | None) -> None:
     """:raises ValueError: if a client could not take so much"""
-    size = 0
-    for name, value in trailing:
-        encoded = len(value) * 4 // 3 if isinstance(value, bytes) else len(value)
-        size += len(name) + encoded + 32  # RFC 9113, 6.5.2
-    if size > TRAILERS_LIMIT:
-        text = f"trailing metadata of {size} bytes is larger than {TRAILERS_LIMIT} bytes"
+    size = OWN_FIELDS
+    if message is not None:
+        encoded = message.encode()
+        size += len(encoded) + 2 * sum(each not in PLAIN for each in encoded)
+    for name, value in metadata:
+        length = len(value) * 4 // 3 if isinstance(value, bytes) else len(value)
+        size += len(name) + length + 32  # RFC 9113, 6.5.2
+    if size > METADATA_LIMIT:
+        text = f"metadata of {size} bytes is larger than the {METADATA_LIMIT} that clients take"
         raise ValueError(text)

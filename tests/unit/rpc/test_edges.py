@@ -83,6 +83,10 @@ async def serve(act: Callable[[], Any], within: float | None = 10.0) -> AsyncIte
         ("a", 5),
         (":a", "b"),
         ("a", "b" * 20_000),
+        # Of one connection, and so malformed (RFC 9113, 8.2.2).
+        ("Keep-Alive", "timeout=5"),
+        ("upgrade", "h2c"),
+        ("proxy-connection", "close"),
     ],
 )
 async def test_bad_trailing_metadata_fails_its_call_only(
@@ -96,6 +100,100 @@ async def test_bad_trailing_metadata_fails_its_call_only(
             await invoke(stub, kind)
     assert raised.value.status is Status.UNKNOWN
     assert "handler of /echo.Echo/" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"keep-alive": "timeout=5"},
+        {"a": "b" * 16_384},
+        # So much would end the connection, and with it all of its calls.
+        {"a": "b" * 70_000},
+        [("a", "b")] * 10_001,
+        [(f"a{number}", "b") for number in range(40_000)],
+    ],
+)
+async def test_bad_initial_metadata_fails_its_call_only(
+    metadata: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act() -> None:
+        await call_context().send_initial_metadata(metadata)
+
+    async with serve(act) as stub:
+        with pytest.raises(RpcError) as raised:
+            await invoke(stub, "unary")
+    assert raised.value.status is Status.UNKNOWN
+    assert "ValueError: metadata" in caplog.text
+
+
+async def test_a_handler_may_send_other_metadata_after_what_was_bad() -> None:
+    class Second(EchoBase):
+        async def server_stream(self, request: EchoRequest) -> AsyncIterator[EchoReply]:
+            with pytest.raises(ValueError, match="16384"):
+                await call_context().send_initial_metadata({"a": "b" * 20_000})
+            await call_context().send_initial_metadata({"a": "c"})
+            yield EchoReply()
+
+    async with (
+        Server([Second()]) as server,
+        Channel(server.addresses[0]) as channel,
+        EchoStub(channel).server_stream(EchoRequest()) as stream,
+    ):
+        await stream.recv_message()
+    assert dict(stream.initial_metadata or ()) == {"a": "c"}
+
+
+@pytest.mark.parametrize("letter", ["x", "ä", "%"])
+async def test_a_status_arrives_with_the_most_metadata_that_there_is_room_for(letter: str) -> None:
+    """Were there a byte too many, a client of ours would see a violation of the protocol instead."""
+
+    async def act() -> None:
+        call_context().trailing_metadata.add("a", "b" * size)
+        raise RpcError(Status.NOT_FOUND, letter * 500)
+
+    seen = set()
+    async with serve(act) as stub:
+        for size in range(14_000, 16_500, 50):
+            with pytest.raises(RpcError) as raised:
+                await invoke(stub, "server_stream")
+            seen.add(raised.value.status)
+    assert seen == {Status.NOT_FOUND}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("metadata", "why"),
+    [
+        ({"keep-alive": "timeout=5"}, "reserved"),
+        ({"upgrade": "h2c"}, "reserved"),
+        ({"proxy-connection": "close"}, "reserved"),
+        ([(f"a{number}", "b") for number in range(40_000)], "too many values"),
+    ],
+)
+async def test_metadata_that_no_server_would_take_is_refused(
+    kind: str, metadata: Any, why: str
+) -> None:
+    async with serve(anyio.lowlevel.checkpoint) as stub:
+        with pytest.raises(ValueError, match=why):
+            await invoke(stub, kind, metadata=metadata)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("size", [16_384, 70_000])
+async def test_metadata_larger_than_the_server_takes_fails_its_call_only(
+    kind: str, is_new: bool, size: int
+) -> None:
+    """70,000 bytes would end the connection, and with it all of its calls; and before the server
+    has told what it takes, nobody knows that.
+    """
+    async with serve(anyio.lowlevel.checkpoint) as stub:
+        if not is_new:
+            await invoke(stub, kind)
+        with pytest.raises(RpcError, match="the server takes no more than 16384") as raised:
+            await invoke(stub, kind, metadata={"a": "b" * size})
+        assert raised.value.status is Status.RESOURCE_EXHAUSTED
+        await invoke(stub, kind, metadata={"a": "b" * 15_000})
 
 
 @pytest.mark.parametrize("kind", KINDS)
