@@ -1,11 +1,13 @@
 //! The client's side of an HTTP/2 connection that carries gRPC calls.
 
 mod call;
+mod greeting;
 mod lifetime;
 mod opening;
 mod replies;
 
 use self::call::{Call, Waiting, ended_event, failed};
+use self::greeting::{Greeting, OWN_FIELDS, list_size};
 use crate::compress::{self, Encoding};
 use crate::grpc::{Framed, code};
 use crate::guard::{Flood, FloodLimits, Guard};
@@ -173,6 +175,12 @@ pub struct ClientConnection {
     scheme: Scheme,
     authority: Authority,
     base: HeaderMap,
+    /// What a request's header list counts beside its metadata and its path.
+    own_fields: usize,
+    /// The largest header list that the server takes.
+    max_fields: usize,
+    /// Until the server has told its limits.
+    greeting: Option<Greeting>,
     pipe: Pipe,
     state: State,
     sender: Option<SendRequest<Bytes>>,
@@ -233,6 +241,7 @@ impl ClientConnection {
             HeaderValue::from_static(compress::ACCEPTED),
         );
         base.insert(header::USER_AGENT, HeaderValue::from_str(user_agent).ok()?);
+        let own_fields = OWN_FIELDS + authority.len() + list_size(&base);
         let keepalive = limits.keepalive.map(|each| Keepalive::new(each, now));
         let mut this = Self {
             limits,
@@ -240,6 +249,9 @@ impl ClientConnection {
             scheme: if tls { Scheme::HTTPS } else { Scheme::HTTP },
             authority: Authority::try_from(authority).ok()?,
             base,
+            own_fields,
+            max_fields: usize::MAX,
+            greeting: Some(Greeting::default()),
             pipe,
             state: State::Handshaking(handshake),
             sender: None,
@@ -275,6 +287,12 @@ impl ClientConnection {
         self.now = now;
         if let Some(keepalive) = &mut self.keepalive {
             keepalive.heard(now);
+        }
+        if let Some(greeting) = &mut self.greeting
+            && let Some(limit) = greeting.read(data)
+        {
+            self.max_fields = limit;
+            self.greeting = None;
         }
         if !matches!(self.state, State::Closed) {
             feed(&self.pipe, data, now, true);
@@ -391,7 +409,7 @@ impl ClientConnection {
             queued: 0,
             ended: false,
         };
-        if self.waiting.is_empty() && self.has_room() {
+        if self.waiting.is_empty() && !self.is_early(&waiting) && self.has_room() {
             self.open(waiting);
         } else {
             self.waiting.push_back(waiting);
@@ -519,7 +537,11 @@ impl ClientConnection {
                         self.drain();
                     }
                     let mut opened = false;
-                    while !self.waiting.is_empty() && !self.draining && self.has_room() {
+                    while let Some(next) = self.waiting.front()
+                        && !self.is_early(next)
+                        && !self.draining
+                        && self.has_room()
+                    {
                         if let Some(waiting) = self.waiting.pop_front() {
                             opened = true;
                             self.open(waiting);

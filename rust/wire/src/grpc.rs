@@ -363,6 +363,10 @@ pub enum MetadataValue<'a> {
     Binary(Vec<u8>),
 }
 
+/// Values of metadata in one call: no server takes as many, and a map of
+/// headers ends the process when it is full.
+const MOST_VALUES: usize = 10_000;
+
 /// Why an application's metadata cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadMetadata(pub String);
@@ -381,7 +385,16 @@ fn is_reserved(name: &str) -> bool {
         ))
         || matches!(
             name,
-            "content-type" | "te" | "content-length" | "connection" | "transfer-encoding" | "host"
+            "content-type"
+                | "te"
+                | "content-length"
+                | "host"
+                // RFC 9113, 8.2.2: of one connection, and malformed in HTTP/2.
+                | "connection"
+                | "keep-alive"
+                | "proxy-connection"
+                | "transfer-encoding"
+                | "upgrade"
         )
 }
 
@@ -448,6 +461,9 @@ pub fn append_metadata(
     };
     if is_reserved(&lower) {
         return Err(bad("the name is reserved for the protocol"));
+    }
+    if headers.len() >= MOST_VALUES {
+        return Err(bad("there are too many values"));
     }
     let key = HeaderName::from_bytes(lower.as_bytes())
         .map_err(|_| bad("a name has only the characters 0-9 a-z _ - ."))?;
