@@ -283,13 +283,18 @@ impl ClientConnection {
         self.take_input(data, now, Pipe::feed_bytes);
     }
 
-    fn take_input<D>(&mut self, data: D, now: Duration, feed: fn(&Pipe, D, Duration, bool)) {
+    fn take_input<D: AsRef<[u8]>>(
+        &mut self,
+        data: D,
+        now: Duration,
+        feed: fn(&Pipe, D, Duration, bool),
+    ) {
         self.now = now;
         if let Some(keepalive) = &mut self.keepalive {
             keepalive.heard(now);
         }
         if let Some(greeting) = &mut self.greeting
-            && let Some(limit) = greeting.read(data)
+            && let Some(limit) = greeting.read(data.as_ref())
         {
             self.max_fields = limit;
             self.greeting = None;
