@@ -24,8 +24,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: How many of the parts that wait run at a time: two cores bear three.
-AT_ONCE = 3
+#: How many of the parts that wait run at a time. More would gain little beside what computes, and disturb each other.
+AT_ONCE = 2
 
 #: How far what computes steps back, of 19; a test of it may then take as many seconds as follow.
 NICENESS, PATIENCE = 10, 900
@@ -56,7 +56,6 @@ PARTS = (
             "tests/unit/cli/test_top.py",
             "tests/unit/gateway/test_*fuzz.py",
             "tests/unit/gateway/test_transcode_*",
-            "tests/unit/resilience/*",
             "tests/unit/rpc/codec/*",
         ),
         computes=True,

@@ -1,11 +1,13 @@
 """Limiters that remember everything, in exact fractions.
 
-None keeps an arrival time, a token level or a counter, so they share nothing with what they check.
+None keeps an arrival time, a token level or a pair of counters, so they share nothing with what they
+check.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from fractions import Fraction
 from math import ceil, floor
 from typing import TYPE_CHECKING, NamedTuple
@@ -83,13 +85,13 @@ class LeakModel:
 
 
 class SlidingModel:
-    """Weighs each admission anew by the windows of the clock, and finds by trying when more is due."""
+    """Knows what was taken in every window of the clock, and finds by trying when more is due."""
 
     def __init__(self, limit: int, period: int, burst: int) -> None:
         assert burst == limit, "a sliding window has no other"
         self.limit = limit
         self.period = period
-        self.admitted: list[tuple[int, int]] = []
+        self.taken: Counter[int] = Counter()
 
     def check(self, cost: int, now: int) -> Expected:
         """Admit ``cost`` if what is used leaves room for it."""
@@ -98,18 +100,15 @@ class SlidingModel:
         if cost <= self.limit:
             retry_after = self._first(lambda time: self._used(time) + cost <= self.limit, now)
         if allowed:
-            self.admitted.append((now, cost))
+            self.taken[now // self.period] += cost
         reset_after = self._first(lambda time: self._used(time) == 0, now)
         return Expected(allowed, floor(self.limit - self._used(now)), reset_after, retry_after)
 
     def _used(self, now: int) -> Fraction:
         """All of this window, and of the one before what of it is within the last period."""
         window, elapsed = divmod(now, self.period)
-        weights = {window: Fraction(1), window - 1: 1 - Fraction(elapsed, self.period)}
-        return sum(
-            (cost * weights.get(time // self.period, Fraction(0)) for time, cost in self.admitted),
-            Fraction(0),
-        )
+        faded = Fraction(self.taken[window - 1] * elapsed, self.period)
+        return self.taken[window] + self.taken[window - 1] - faded
 
     def _first(self, true: Callable[[int], bool], now: int) -> int:
         """How long until it is true, if it stays so: it is after two periods."""
