@@ -173,7 +173,10 @@ class Attempt:
             return
         self._live = False
         outcome = FAILURE if event[2] in FAILURES else SUCCESS
-        self._stream.channel.complete(self.slot, ABANDONED if event[5] else outcome)
+        stream = self._stream
+        stream.channel.complete(
+            self.slot, ABANDONED if event[5] else outcome, stream=stream.several
+        )
         if not self.over.done():
             self.over.set_result(event)
 

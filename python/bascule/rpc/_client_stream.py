@@ -292,6 +292,12 @@ class Stream(Generic[Sent, Received]):
         self._abandon()
         await anyio.lowlevel.checkpoint()
 
+    @property
+    def several(self) -> bool:
+        """Whether there may be several messages either way, so that it may last."""
+        cardinality = self._method.cardinality
+        return bool(cardinality.client_streaming or cardinality.server_streaming)
+
     def handle_headers(self, headers: Any) -> None:
         """The connection reports the response headers."""
         self._headers_came = True
@@ -313,7 +319,7 @@ class Stream(Generic[Sent, Received]):
         slot, self._slot = self._slot, None
         if slot is not None:
             outcome = ABANDONED if unprocessed else _outcome_of(status)
-            self._channel.complete(slot, outcome, trailers)
+            self._channel.complete(slot, outcome, trailers, stream=self.several)
         if self._may_repeat(unprocessed):
             self._transparent = self._transparent or unprocessed != UNSENT
             self._channel.attempts.transparent += 1
