@@ -261,6 +261,8 @@ class Pool:
 
     def subchannel_snapshots(self) -> tuple[SubchannelSnapshot, ...]:
         """What is known of each endpoint."""
+        # A channel that nobody has entered has no clock yet, and no endpoints.
+        now_ns = 0 if self._terms is None else self._driver.now_ns()
         return tuple(
             SubchannelSnapshot(
                 address=row.address,
@@ -276,7 +278,7 @@ class Pool:
                 latency=row.latency,
                 breaker_counts=row.counts,
             )
-            for row in endpoint_snapshots(self._policy, self._driver.now_ns())
+            for row in endpoint_snapshots(self._policy, now_ns)
             if (subchannel := self.subchannels.get(row.address)) is not None
         )
 
