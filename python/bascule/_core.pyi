@@ -236,7 +236,8 @@ class KeyedLimiter:
     """``limit`` units in each period, ``burst`` of them at once, for each key apart.
 
     Keys that have rested are forgotten. When ``max_keys`` others are known, a new key displaces
-    one that would have rested soon. The algorithm is ``gcra`` or ``token_bucket``.
+    one that has used little. The algorithm is ``gcra``, ``token_bucket`` or ``sliding_window``;
+    the last has no other burst than its limit.
 
     :raises ValueError: if the algorithm is unknown or a setting cannot work
     """

@@ -9,6 +9,7 @@ __all__ = ["FileTable", "Key", "LimitTable", "RouteTable", "UpstreamTable"]
 
 Algorithm = Literal["RS256", "ES256", "EdDSA", "HS256"]
 AwayChoice = Literal["local", "open", "closed"]
+LimitChoice = Literal["gcra", "token_bucket", "sliding_window"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +265,9 @@ class LimitTable:
     requests: Annotated[int, Key("so many requests ...")]
     per: Annotated[float, Key("... in so many seconds")] = 60.0
     burst: Annotated[int | None, Key("so many at once; `requests` if not given")] = None
+    algorithm: Annotated[
+        LimitChoice, Key("how they are counted; `sliding_window` has no `burst`")
+    ] = "gcra"
     max_keys: Annotated[int, Key("keys remembered at the same time")] = 100_000
 
 

@@ -12,9 +12,13 @@ from bascule.resilience._breaker import Permit as Permit
 from bascule.resilience._breaker_settings import BreakerSettings as BreakerSettings
 from bascule.resilience._breaker_settings import CountWindow as CountWindow
 from bascule.resilience._breaker_settings import TimeWindow as TimeWindow
+from bascule.resilience._fallback import failed_there as failed_there
+from bascule.resilience._fallback import fallback as fallback
 from bascule.resilience._limiter import Decision as Decision
 from bascule.resilience._limiter import GcraLimiter as GcraLimiter
+from bascule.resilience._limiter import LimitAlgorithm as LimitAlgorithm
 from bascule.resilience._limiter import RateLimiter as RateLimiter
+from bascule.resilience._limiter import SlidingWindowLimiter as SlidingWindowLimiter
 from bascule.resilience._limiter import TokenBucketLimiter as TokenBucketLimiter
 from bascule.resilience._shared_limiter import Away as Away
 from bascule.resilience._shared_limiter import SharedDecision as SharedDecision

@@ -264,7 +264,7 @@ class Pool:
 
     def subchannel_snapshots(self) -> tuple[SubchannelSnapshot, ...]:
         """What is known of each endpoint."""
-        # Of a channel that is not open there is no time, nor anything that it would change.
+        # A channel that nobody has entered has no clock yet, and no endpoints.
         now_ns = 0 if self._terms is None else self._driver.now_ns()
         return tuple(
             SubchannelSnapshot(

@@ -15,7 +15,7 @@ from bascule.cli._main import app
 from bascule.errors import ConfigurationError, Status
 from bascule.gateway import GatewayFile, LimitConfig, RemoteKeys
 from bascule.gateway._file_reference import reference
-from bascule.resilience import BreakerSettings, TimeWindow
+from bascule.resilience import BreakerSettings, LimitAlgorithm, TimeWindow
 from bascule_shop.gateway import descriptor_set, gateway_file
 
 if TYPE_CHECKING:
@@ -264,6 +264,16 @@ def test_limits_are_there_unless_they_are_refused(tmp_path: Path) -> None:
         tmp_path, f"{PUBLIC}[limits]\naddress = false\nsubject = {{ requests = 5 }}"
     ).config
     assert (config.subject_limit, config.address_limit) == (LimitConfig(5), None)
+
+
+def test_a_limit_names_its_algorithm(tmp_path: Path) -> None:
+    limits = "[limits]\naddress = false\nsubject = { requests = 5, algorithm = "
+    config = read(tmp_path, f"{PUBLIC}{limits}'sliding_window' }}").config
+    assert config.subject_limit == LimitConfig(5, algorithm=LimitAlgorithm.SLIDING_WINDOW)
+    with pytest.raises(ConfigurationError, match=r"limits\.subject\.algorithm: 'log'"):
+        read(tmp_path, f"{PUBLIC}{limits}'log' }}")
+    with pytest.raises(ConfigurationError, match=r"limits\.subject: .*burst is 9"):
+        read(tmp_path, f"{PUBLIC}{limits}'sliding_window', burst = 9 }}")
 
 
 def test_descriptors_come_from_files_and_modules(tmp_path: Path) -> None:
