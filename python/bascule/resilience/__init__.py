@@ -4,12 +4,14 @@ from bascule._redis import RedisClient as RedisClient
 from bascule.resilience._balancing import EndpointSnapshot as EndpointSnapshot
 from bascule.resilience._balancing import endpoint_snapshots as endpoint_snapshots
 from bascule.resilience._balancing import hash_key as hash_key
-from bascule.resilience._breaker import BreakerSettings as BreakerSettings
 from bascule.resilience._breaker import BreakerSnapshot as BreakerSnapshot
 from bascule.resilience._breaker import BreakerState as BreakerState
 from bascule.resilience._breaker import CircuitBreaker as CircuitBreaker
 from bascule.resilience._breaker import Outcome as Outcome
 from bascule.resilience._breaker import Permit as Permit
+from bascule.resilience._breaker_settings import BreakerSettings as BreakerSettings
+from bascule.resilience._breaker_settings import CountWindow as CountWindow
+from bascule.resilience._breaker_settings import TimeWindow as TimeWindow
 from bascule.resilience._fallback import failed_there as failed_there
 from bascule.resilience._fallback import fallback as fallback
 from bascule.resilience._limiter import Decision as Decision

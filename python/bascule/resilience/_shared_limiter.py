@@ -13,7 +13,8 @@ from bascule.errors import (
     RateLimitedError,
     StoreUnavailableError,
 )
-from bascule.resilience._breaker import BreakerSettings, CircuitBreaker
+from bascule.resilience._breaker import CircuitBreaker
+from bascule.resilience._breaker_settings import BreakerSettings
 from bascule.resilience._limit_scripts import EXACT, SCRIPTS
 from bascule.resilience._limiter import LimitAlgorithm
 
