@@ -378,7 +378,7 @@ async def leave_to_scope(deadline_ns: int | None) -> None:
     await anyio.sleep_until(deadline_ns / 1e9)
     await anyio.lowlevel.checkpoint()
     # A loop may be late to cancel: uvloop's timers go by milliseconds.
-    while anyio.current_effective_deadline() * 1e9 < deadline_ns + 1:
+    while anyio.current_effective_deadline() * 1e9 < deadline_ns + 1:  # noqa: ASYNC110 - tells nobody
         await anyio.sleep(0.001)
 
 
