@@ -41,8 +41,8 @@ const PICKS: usize = 4;
 #[derive(Debug, PartialEq, Eq)]
 pub struct CallPermit(u64);
 
-/// The permit in one number: the breaker's generation in the low bits, and above it, if latencies
-/// are learned, when the call began. Both wrap around, after 16 million changes of the breaker and
+/// The permit in one number: the breaker's generation in the low bits, and above it, if it matters
+/// how long calls take, when the call began. Both wrap around, after 16 million changes of the breaker and
 /// after 13 days.
 impl CallPermit {
     const GENERATION_BITS: u32 = 24;
@@ -93,6 +93,8 @@ pub struct CallPolicy {
     outlier: Option<Outlier>,
     /// By how much what is known of latencies loses weight; None if they are not learned.
     decay: Option<Nanos>,
+    /// Whether it matters how long calls take: to latencies, or to breakers.
+    timed: bool,
     endpoints: Vec<Endpoint>,
     /// Where the endpoint of an id is in `endpoints`.
     places: FxHashMap<u64, usize>,
@@ -116,6 +118,7 @@ impl CallPolicy {
     ) -> Self {
         Self {
             balancer,
+            timed: breaker.is_some_and(|settings| settings.timed()),
             breaker,
             limit,
             slow_start: None,
@@ -158,6 +161,7 @@ impl CallPolicy {
     #[must_use]
     pub fn with_latency(mut self, decay: Nanos) -> Self {
         self.decay = Some(decay.max(1));
+        self.timed = true;
         self
     }
 
@@ -312,21 +316,43 @@ impl CallPolicy {
         endpoint.picks += 1;
         CallVerdict::Admit {
             endpoint: endpoint.id,
-            permit: CallPermit::new(&permit, if self.decay.is_some() { now } else { 0 }),
+            permit: CallPermit::new(&permit, if self.timed { now } else { 0 }),
         }
     }
 
     /// Takes the report of a call; that of an endpoint that has left is ignored.
-    #[allow(
-        clippy::needless_pass_by_value,
-        reason = "a permit is used up by its report"
-    )]
     pub fn handle_complete(
         &mut self,
         endpoint: u64,
         permit: CallPermit,
         outcome: Outcome,
         now: Nanos,
+    ) {
+        self.complete(endpoint, permit, outcome, now, true);
+    }
+
+    /// The same of a stream: it may last as long as it likes without being slow to a breaker.
+    pub fn handle_stream_complete(
+        &mut self,
+        endpoint: u64,
+        permit: CallPermit,
+        outcome: Outcome,
+        now: Nanos,
+    ) {
+        self.complete(endpoint, permit, outcome, now, false);
+    }
+
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "a permit is used up by its report"
+    )]
+    fn complete(
+        &mut self,
+        endpoint: u64,
+        permit: CallPermit,
+        outcome: Outcome,
+        now: Nanos,
+        may_be_slow: bool,
     ) {
         self.handle_time(now);
         let Some(&place) = self.places.get(&endpoint) else {
@@ -342,8 +368,8 @@ impl CallPolicy {
         if self.outlier.is_some() {
             endpoint.record.count(outcome);
         }
+        let took = if self.timed { permit.age(now) } else { 0 };
         if let Some(decay) = self.decay {
-            let took = permit.age(now);
             endpoint.latency.handle_end(took, outcome, now, decay);
         }
         if let Some(breaker) = &mut endpoint.breaker {
@@ -352,7 +378,8 @@ impl CallPolicy {
             }
             let before = breaker.state();
             let permit = Permit::from_generation(breaker.generation());
-            breaker.handle_complete(permit, outcome, now);
+            let took = if may_be_slow { took } else { 0 };
+            breaker.handle_complete(permit, outcome, took, now);
             let closed = BreakerState::Closed;
             self.stale |= before != closed || breaker.state() != closed;
         }
@@ -369,10 +396,6 @@ impl CallPolicy {
                 .breaker
                 .as_ref()
                 .map_or(BreakerState::Closed, Breaker::state),
-            breaker_counts: endpoint
-                .breaker
-                .as_ref()
-                .map(|breaker| (breaker.counts(), breaker.rejected())),
             picks: endpoint.picks,
             successes: endpoint.successes,
             failures: endpoint.failures,
@@ -382,6 +405,13 @@ impl CallPolicy {
                 .as_ref()
                 .and_then(|outlier| outlier.until(&endpoint.record)),
         })
+    }
+
+    /// The breaker of every endpoint, if they have some, in the same order.
+    pub fn breakers(&self) -> impl Iterator<Item = Option<&Breaker>> {
+        self.endpoints
+            .iter()
+            .map(|endpoint| endpoint.breaker.as_ref())
     }
 
     /// Who is listed, in what order, with what weight.
@@ -421,16 +451,20 @@ impl CallPolicy {
         self.candidates.clear();
         for (place, endpoint) in self
             .endpoints
-            .iter()
+            .iter_mut()
             .enumerate()
             .filter(|(_, e)| e.usable())
         {
-            match &endpoint.breaker {
-                Some(breaker) if !breaker.admits(now) => {
-                    self.stale_at = self.stale_at.min(breaker.admits_at().unwrap_or(Nanos::MAX));
+            if let Some(breaker) = &mut endpoint.breaker {
+                let admits = breaker.admits(now);
+                if let Some(at) = breaker.changes_at().filter(|at| *at > now) {
+                    self.stale_at = self.stale_at.min(at);
                 }
-                _ => self.candidates.push(place),
+                if !admits {
+                    continue;
+                }
             }
+            self.candidates.push(place);
         }
         let endpoints = &self.endpoints;
         let well = |place: &usize| !endpoints[*place].record.ejected();
@@ -495,7 +529,7 @@ impl CallPolicy {
             .filter_map(|endpoint| endpoint.breaker.as_ref())
             .filter(|breaker| breaker.state() == BreakerState::Open);
         CallVerdict::BreakerOpen {
-            retry_at: open.filter_map(Breaker::admits_at).min(),
+            retry_at: open.filter_map(Breaker::changes_at).min(),
         }
     }
 }

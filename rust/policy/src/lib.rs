@@ -19,7 +19,8 @@ mod random;
 mod slow_start;
 
 pub use breaker::{
-    Breaker, BreakerCounts, BreakerSettings, BreakerState, HALF_OPEN_FOR, Outcome, Permit, Verdict,
+    Breaker, BreakerCounts, BreakerSettings, BreakerState, HALF_OPEN_FOR, MOST_BUCKETS, MOST_CALLS,
+    Outcome, Permit, Span, Tally, Trip, Verdict, WindowSettings,
 };
 pub use call::{CallPermit, CallPolicy, CallVerdict};
 pub use endpoint::EndpointView;

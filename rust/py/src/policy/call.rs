@@ -10,7 +10,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::limiter::refused;
-use super::{UNKNOWN, balance, outcome, span_until};
+use super::{UNKNOWN, balance, breaker, outcome, span_until};
 
 const ADMITTED: u8 = 0;
 const RATE_LIMITED: u8 = 1;
@@ -30,9 +30,6 @@ type Row = (
     Option<f64>,
     Option<u64>,
 );
-
-/// What a breaker has done; `_core.pyi` names the columns.
-type BreakerRow = ([u64; 3], [u64; 3], u64);
 
 /// Limit, breaker and pick for the calls of one channel.
 #[pyclass(module = "bascule._core", frozen)]
@@ -56,6 +53,7 @@ impl CallPolicy {
         slow_start=None,
         outlier=None,
         load_reports=None,
+        breaker_window=None,
     ))]
     #[allow(clippy::too_many_arguments, reason = "all have names in Python")]
     fn new(
@@ -70,6 +68,7 @@ impl CallPolicy {
         slow_start: Option<(u64, f64, f64)>,
         outlier: Option<balance::Outlier>,
         load_reports: Option<(u64, u64, u64, f64)>,
+        breaker_window: Option<breaker::Window>,
     ) -> PyResult<Self> {
         let kind = balance::kind(balancer)?;
         if slow_start.is_some() && kind.hashes() {
@@ -87,8 +86,7 @@ impl CallPolicy {
             .map(
                 |(failure_threshold, success_threshold, open_for, half_open_permits)| {
                     let settings = BreakerSettings {
-                        failure_threshold,
-                        success_threshold,
+                        trip: breaker::trip(failure_threshold, success_threshold, breaker_window),
                         open_for,
                         half_open_permits,
                         half_open_for: half_open_for_ns,
@@ -173,6 +171,22 @@ impl CallPolicy {
         Ok(())
     }
 
+    #[pyo3(signature = (endpoint, permit, outcome, now_ns))]
+    fn complete_stream(
+        &self,
+        endpoint: u64,
+        permit: u64,
+        outcome: u8,
+        now_ns: u64,
+    ) -> PyResult<()> {
+        let outcome = self::outcome(outcome)?;
+        let permit = CallPermit::from_bits(permit);
+        self.core
+            .lock()
+            .handle_stream_complete(endpoint, permit, outcome, now_ns);
+        Ok(())
+    }
+
     fn report(&self, endpoint: u64, report: &[u8], now_ns: u64) -> bool {
         let Some(report) = LoadReport::decode(report) else {
             return false;
@@ -184,13 +198,11 @@ impl CallPolicy {
     }
 
     /// What the breaker of each endpoint has done, in the order of the snapshot.
-    fn breakers(&self) -> Vec<Option<BreakerRow>> {
+    fn breakers(&self, now_ns: u64) -> Vec<Option<breaker::Counts>> {
         let core = self.core.lock();
-        let counts = core.endpoints().map(|view| view.breaker_counts);
-        counts
-            .map(|each| {
-                each.map(|(counts, rejected)| (counts.transitions, counts.outcomes, rejected))
-            })
+        let breakers = core.breakers();
+        breakers
+            .map(|each| each.map(|each| breaker::counts(each, now_ns)))
             .collect()
     }
 
