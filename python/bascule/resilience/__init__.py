@@ -1,4 +1,6 @@
-"""Policies that keep a service standing: circuit breaker and rate limiters, usable alone."""
+"""Policies that keep a service standing, usable alone: circuit breaker, bulkhead, limits of rate and
+concurrency.
+"""
 
 from bascule._redis import RedisClient as RedisClient
 from bascule.resilience._balancing import EndpointSnapshot as EndpointSnapshot
@@ -10,6 +12,15 @@ from bascule.resilience._breaker import BreakerState as BreakerState
 from bascule.resilience._breaker import CircuitBreaker as CircuitBreaker
 from bascule.resilience._breaker import Outcome as Outcome
 from bascule.resilience._breaker import Permit as Permit
+from bascule.resilience._bulkhead import Bulkhead as Bulkhead
+from bascule.resilience._bulkhead import BulkheadPermit as BulkheadPermit
+from bascule.resilience._concurrency import AdaptiveLimiter as AdaptiveLimiter
+from bascule.resilience._concurrency import Aimd as Aimd
+from bascule.resilience._concurrency import ConcurrencyLimit as ConcurrencyLimit
+from bascule.resilience._concurrency import ConcurrencyPermit as ConcurrencyPermit
+from bascule.resilience._concurrency import ConcurrencySnapshot as ConcurrencySnapshot
+from bascule.resilience._concurrency import FixedLimit as FixedLimit
+from bascule.resilience._concurrency import Gradient2 as Gradient2
 from bascule.resilience._limiter import Decision as Decision
 from bascule.resilience._limiter import GcraLimiter as GcraLimiter
 from bascule.resilience._limiter import RateLimiter as RateLimiter

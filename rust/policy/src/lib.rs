@@ -9,6 +9,7 @@
 pub mod balance;
 mod breaker;
 mod call;
+pub mod concurrency;
 mod endpoint;
 mod hash;
 mod latency;
