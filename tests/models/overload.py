@@ -62,7 +62,7 @@ class KneeServer:
         self.workers = workers
         self.service = service
         self.patience = patience
-        self._random = random.Random(seed)  # noqa: S311 - a simulation
+        self._random = random.Random(seed)
         self.limiter = None
         if limit is not None:
             self.limiter = AdaptiveLimiter("knee", limit, clock=lambda: self.now)

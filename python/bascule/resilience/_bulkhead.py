@@ -34,7 +34,7 @@ class BulkheadPermit:
         """Give the place back, to who waits longest; later calls do nothing."""
         if self._held:
             self._held = False
-            self._bulkhead._release()  # noqa: SLF001 - the two are one
+            self._bulkhead._release()
 
 
 class Bulkhead:

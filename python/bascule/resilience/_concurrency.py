@@ -105,9 +105,9 @@ class Gradient2:
     does at once, and a little: calls then take ``tolerance`` times as long as without load.
 
     The latency of the long run is an average, and in an overload that lasts an average comes to
-    think the queue normal. So every ``probe_interval`` a quarter of the limit is let through for
-    two rounds of calls, at most ``samples`` of them, to see how long calls take when few are in
-    progress. Where so few are in progress anyway, nothing is held back for it.
+    think the queue normal. So while half of the limit is in use, every ``probe_interval`` a quarter
+    of it is let through for two rounds of calls, at most ``samples`` of them, to see how long calls
+    take when few are in progress; a crowd teaches it nothing longer.
 
     Source: ``Gradient2Limit`` of Netflix's concurrency-limits; the probe is that of Envoy's
     adaptive concurrency filter.
@@ -123,8 +123,8 @@ class Gradient2:
     :ivar window: seconds after which the limit is looked at
     :ivar samples: calls that a window needs
     :ivar long_window: seconds of the long run
-    :ivar probe_interval: seconds from one probe to the next, give or take 15 per cent; if None,
-        there are none, as in Netflix's
+    :ivar probe_interval: seconds from one probe to the next, give or take 15 per cent; the first one
+        comes after a tenth of it. If None, there are none, as in Netflix's
     :raises ConfigurationError: if one of them is out of range
     """
 
@@ -144,7 +144,9 @@ class Gradient2:
         self._for_core()
 
     def _for_core(self) -> _core.ConcurrencyRule:
-        probe = self.probe_interval
+        probe, queue = self.probe_interval, self.queue
+        if queue is not None:
+            count("queue", queue)
         return _checked(
             _core.ConcurrencyRule.gradient2,
             initial=count("initial_limit", self.initial_limit),
@@ -155,7 +157,7 @@ class Gradient2:
             long_window_ns=span_ns("long_window", self.long_window),
             tolerance=self.tolerance,
             smoothing=self.smoothing,
-            queue=self.queue,
+            queue=queue,
             quick_ns=span_ns("quick_call", self.quick_call, least_ns=0),
             probe_interval_ns=None if probe is None else span_ns("probe_interval", probe),
         )

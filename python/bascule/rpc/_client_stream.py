@@ -331,7 +331,7 @@ class Stream(Generic[Sent, Received]):
         while True:
             try:
                 limit_ns = None if self._of_scope else self._deadline_ns
-                slot = await channel.admit(limit_ns, self.wait_for_ready, metadata)
+                slot = await channel.admit(limit_ns, self.wait_for_ready, metadata, streams=True)
             except Exception as error:
                 # Whoever receives already, or tries to later, must not wait for ever.
                 status = error.status if isinstance(error, RpcError) else Status.UNAVAILABLE

@@ -81,8 +81,9 @@ const PROBE_JITTER: f64 = 0.15;
 ///
 /// Source: `Gradient2Limit` of Netflix's concurrency-limits. There, the latency of the long run is
 /// an average that learns from crowded times as well, so in an overload that lasts it comes to
-/// think the queue normal, and the limit drifts upward. Here it is therefore measured anew from
-/// time to time with few calls in progress, as by Envoy's gradient controller. Calls that are
+/// think the queue normal, and the limit drifts upward. Here a crowd teaches it nothing longer;
+/// while there is one, it is measured from time to time with few calls in progress, as by Envoy's
+/// gradient controller. Without probes, it is as at Netflix. Calls that are
 /// lost have no latency that means anything: the gradient is at most the part that was not, and so
 /// much less may queue.
 #[derive(Clone, Debug)]
@@ -194,17 +195,21 @@ impl Gradient2 {
             },
         );
         let most = f64::from(window.most_in_flight);
-        if most <= self.limit * PROBE_PART && window.lost == 0 {
-            // As good as a probe, for nothing.
+        if window.lost == 0 && most * 2.0 < self.limit {
+            // A limit that nobody comes near is neither too low nor too high, and latency that is
+            // free of it needs no probe to be seen.
             self.plan_probe(1, now);
-            return self.learn_uncrowded(&window);
-        }
-        if let Some(short) = window.mean() {
-            self.learn(short, span);
-        }
-        if most * 2.0 < self.limit && window.lost == 0 {
-            // A limit that nobody comes near is neither too low nor too high.
+            if most <= self.limit * PROBE_PART {
+                self.learn_uncrowded(&window);
+            } else {
+                self.learn(&window, span);
+            }
             return;
+        }
+        let both = self.long.zip(window.mean());
+        let is_longer = both.is_some_and(|(long, short)| short > long);
+        if !is_longer || self.settings.probe_interval.is_none() {
+            self.learn(&window, span);
         }
         let kept = window.kept();
         let gradient = self.gradient(&window).min(kept).clamp(STEEPEST, 1.0);
@@ -231,7 +236,10 @@ impl Gradient2 {
         self.settings.queue.map_or_else(root, f64::from)
     }
 
-    fn learn(&mut self, short: f64, span: Nanos) {
+    fn learn(&mut self, window: &Window, span: Nanos) {
+        let Some(short) = window.mean() else {
+            return;
+        };
         let Some(long) = self.long else {
             self.long = Some(short);
             return;
