@@ -92,11 +92,12 @@ pub(super) struct Gradient2 {
     limit: f64,
     /// How long calls take in the long run, in nanoseconds.
     long: Option<f64>,
+    /// Whether it was ever seen with few calls in progress.
+    is_measured: bool,
     window: Window,
     /// Whether calls have never queued so far.
     is_starting: bool,
-    /// When the probe that is on began.
-    probing: Option<Nanos>,
+    is_probing: bool,
     /// When the next one begins; None if there are none, or the clock is not known yet.
     probe_at: Option<Nanos>,
     random: Random,
@@ -118,18 +119,20 @@ impl Gradient2 {
             settings,
             limit: f64::from(settings.range.initial),
             long: None,
+            is_measured: false,
             window: Window::default(),
             is_starting: true,
-            probing: None,
+            is_probing: false,
             probe_at: None,
             random: Random::new(seed),
         }
     }
 
     pub(super) fn limit(&self) -> u32 {
-        match self.probing {
-            Some(_) => self.probe_limit(),
-            None => whole(self.limit),
+        if self.is_probing {
+            self.probe_limit()
+        } else {
+            whole(self.limit)
         }
     }
 
@@ -139,12 +142,12 @@ impl Gradient2 {
 
     pub(super) fn handle_sample(&mut self, sample: &Sample) {
         self.begin_probe_if_due(sample.now);
-        // What began before a probe has seen the crowd that it is without.
-        if self.probing.is_some_and(|since| sample.began < since) {
+        let window = &mut self.window;
+        let began = *window.began.get_or_insert(sample.began);
+        // What began earlier has seen what the limit was before, or the crowd before a probe.
+        if sample.began < began {
             return;
         }
-        let window = &mut self.window;
-        let began = *window.began.get_or_insert(sample.now);
         window.most_in_flight = window.most_in_flight.max(sample.in_flight);
         if sample.lost {
             window.lost = window.lost.saturating_add(1);
@@ -154,7 +157,7 @@ impl Gradient2 {
         }
         let seen = window.done.saturating_add(window.lost);
         let span = sample.now.saturating_sub(began);
-        if self.probing.is_some() {
+        if self.is_probing {
             // Two rounds of what a probe lets through are enough, however few that is.
             if seen >= self.settings.samples.min(self.probe_limit() * 2) {
                 self.end_probe(sample.now);
@@ -165,14 +168,14 @@ impl Gradient2 {
     }
 
     fn begin_probe_if_due(&mut self, now: Nanos) {
-        if self.probing.is_some() {
+        if self.is_probing {
             return;
         }
         match self.probe_at {
             Some(at) if now >= at => {
                 self.probe_at = None;
-                self.probing = Some(now);
-                self.window = Window::default();
+                self.is_probing = true;
+                self.window = Window::beginning(now);
             }
             Some(_) => {}
             None => self.plan_probe(FIRST_PROBE, now),
@@ -180,20 +183,14 @@ impl Gradient2 {
     }
 
     fn end_probe(&mut self, now: Nanos) {
-        let window = std::mem::take(&mut self.window);
-        self.probing = None;
+        let window = std::mem::replace(&mut self.window, Window::beginning(now));
+        self.is_probing = false;
         self.plan_probe(1, now);
         self.learn_uncrowded(&window);
     }
 
     fn end_window(&mut self, span: Nanos, now: Nanos) {
-        let window = std::mem::replace(
-            &mut self.window,
-            Window {
-                began: Some(now),
-                ..Window::default()
-            },
-        );
+        let window = std::mem::replace(&mut self.window, Window::beginning(now));
         let most = f64::from(window.most_in_flight);
         if window.lost == 0 && most * 2.0 < self.limit {
             // A limit that nobody comes near is neither too low nor too high, and latency that is
@@ -253,11 +250,14 @@ impl Gradient2 {
         self.long = Some(long);
     }
 
-    /// Half of what is believed by now comes from here: a few calls are few.
+    /// A few calls are few, so half of what is known stays, unless it comes from a crowd.
     fn learn_uncrowded(&mut self, window: &Window) {
-        if let Some(short) = window.mean() {
-            self.long = Some(self.long.map_or(short, |long| f64::midpoint(long, short)));
-        }
+        let Some(short) = window.mean() else {
+            return;
+        };
+        let known = self.long.filter(|_| self.is_measured);
+        self.long = Some(known.map_or(short, |long| f64::midpoint(long, short)));
+        self.is_measured = true;
     }
 
     fn probe_limit(&self) -> u32 {
@@ -280,6 +280,13 @@ impl Gradient2 {
 }
 
 impl Window {
+    fn beginning(now: Nanos) -> Self {
+        Self {
+            began: Some(now),
+            ..Self::default()
+        }
+    }
+
     /// How long its calls took, in nanoseconds, if any was done.
     fn mean(&self) -> Option<f64> {
         (self.done > 0).then(|| self.took / f64::from(self.done))
