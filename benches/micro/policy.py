@@ -22,6 +22,8 @@ from bascule.resilience import (
     BreakerSettings,
     CircuitBreaker,
     GcraLimiter,
+    RateLimiter,
+    SlidingWindowLimiter,
     TokenBucketLimiter,
 )
 from benches.report.units import readable
@@ -71,11 +73,13 @@ def _cases() -> Mapping[str, Mapping[str, Sync | Async]]:
         "limiter check, one key": {
             "bascule GCRA": _bascule_check(GcraLimiter(RATE)),
             "bascule token bucket": _bascule_check(TokenBucketLimiter(RATE)),
+            "bascule sliding window": _bascule_check(SlidingWindowLimiter(RATE)),
             "limits fixed window": _limits_hit(limits.strategies.FixedWindowRateLimiter),
             "limits sliding window": _limits_hit(limits.strategies.SlidingWindowCounterRateLimiter),
         },
         f"limiter check, {KEYS:,} keys": {
             "bascule GCRA": _bascule_check(GcraLimiter(RATE), KEYS),
+            "bascule sliding window": _bascule_check(SlidingWindowLimiter(RATE), KEYS),
             "limits fixed window": _limits_hit(limits.strategies.FixedWindowRateLimiter, KEYS),
         },
         "limiter acquire, asyncio": {
@@ -104,7 +108,7 @@ def _cases() -> Mapping[str, Mapping[str, Sync | Async]]:
     }
 
 
-def _bascule_check(limiter: GcraLimiter | TokenBucketLimiter, keys: int = 1) -> Sync:
+def _bascule_check(limiter: RateLimiter, keys: int = 1) -> Sync:
     key = itertools.cycle([f"10.0.{n >> 8}.{n & 255}" for n in range(keys)]).__next__
 
     def subject(repeat: int) -> None:

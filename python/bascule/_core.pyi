@@ -55,11 +55,19 @@ def subset(keys: list[str], client: int, size: int) -> list[int]:
 def xxh64(data: bytes, seed: int = 0) -> int:
     """The XXH64 hash of some bytes, which hashing balancers use."""
 
+#: What a breaker has done: how often it became open, half-open and closed; how many permitted calls
+#: succeeded, failed and were abandoned; how many of them were slow; how many calls were refused; and
+#: the calls, failures and slow calls by which one with a window is judged now.
+_BreakerRow: TypeAlias = tuple[list[int], list[int], int, int, tuple[int, int, int] | None]
+
 @final
 class Breaker:
     """A circuit breaker; times are nanoseconds of one clock that the caller keeps to.
 
-    :raises ValueError: if a threshold or the permits are 0, or ``half_open_for_ns`` is
+    :param window: if not None, it counts instead of the thresholds: ``(size, width_ns,
+        minimum_calls, failure_rate, slow_call_ns, slow_call_rate)``, where a width of 0 makes a
+        window of so many calls, any other one of so many buckets of time
+    :raises ValueError: if a setting cannot work
     """
 
     def __new__(
@@ -70,6 +78,7 @@ class Breaker:
         open_for_ns: int,
         half_open_permits: int,
         half_open_for_ns: int,
+        window: tuple[int, int, int, float, int | None, float] | None = None,
     ) -> Breaker: ...
     def admit(self, now_ns: int) -> tuple[int, int]:
         """Return ``(permit, -1)``, or ``(-1, retry_after_ns)`` if refused; -1 is unknown."""
@@ -77,14 +86,15 @@ class Breaker:
     def admit_if_closed(self) -> int:
         """Return the permit of a closed breaker, which needs no time; -1 in any other state."""
 
-    def complete(self, permit: int, outcome: int, now_ns: int) -> None:
+    def complete(self, permit: int, outcome: int, now_ns: int, began_ns: int | None = None) -> None:
         """Report how an admitted call ended, once: 0 success, 1 failure, 2 abandoned.
 
+        :param began_ns: when it began, by which a window tells whether it was slow
         :raises ValueError: if the outcome is none of these
         """
 
     def succeed(self, permit: int) -> None:
-        """Report that an admitted call succeeded, which needs no time."""
+        """Report that an admitted call succeeded, which needs no time if there is no window."""
 
     def force_open(self) -> None: ...
     def force_closed(self) -> None: ...
@@ -93,10 +103,8 @@ class Breaker:
     def state(self) -> str:
         """``closed``, ``open`` or ``half_open``."""
 
-    def counts(self) -> tuple[list[int], list[int]]:
-        """Return how often it became open, half-open and closed, and how many permitted calls
-        succeeded, failed and were abandoned.
-        """
+    def counts(self, now_ns: int) -> _BreakerRow:
+        """Return what it has done."""
 
     def snapshot(self) -> tuple[str, bool, int, int, int, int, int]:
         """Return ``(state, forced, failures, successes, probes, opened, rejected)``."""
@@ -194,6 +202,7 @@ class CallPolicy:
         enforcement_percentage, minimum_hosts, request_volume)``
     :param load_reports: ``(blackout_ns, expiration_ns, update_ns, error_utilization_penalty)`` of
         gRFC A58, for ``weighted_round_robin`` only; its defaults if None
+    :param breaker_window: as :class:`Breaker` takes it
     :param concurrency: how many calls an endpoint may have at once, each endpoint by itself
     :raises ValueError: if the balancer is unknown or a setting cannot work
     """
@@ -212,6 +221,7 @@ class CallPolicy:
         slow_start: tuple[int, float, float] | None = None,
         outlier: tuple[int, int, int, int, _OutlierRule | None, _OutlierRule | None] | None = None,
         load_reports: tuple[int, int, int, float] | None = None,
+        breaker_window: tuple[int, int, int, float, int | None, float] | None = None,
         concurrency: ConcurrencyRule | None = None,
     ) -> CallPolicy: ...
     def update(self, endpoints: list[tuple[str, int]], now_ns: int) -> list[int]:
@@ -252,10 +262,13 @@ class CallPolicy:
     ) -> tuple[int, int, int, int]:
         """The same for a stream, which is not held to the limit of concurrency."""
 
-    def complete(self, endpoint: int, permit: int, outcome: int, now_ns: int) -> None:
+    def complete(
+        self, endpoint: int, permit: int, outcome: int, now_ns: int, stream: bool = False
+    ) -> None:
         """Report how an admitted call ended, once: 0 success, 1 failure, 2 abandoned, 3 a failure
         that shows overload.
 
+        :param stream: that it may last as long as it likes without being slow to a breaker
         :raises ValueError: if the outcome is none of these
         """
 
@@ -265,9 +278,9 @@ class CallPolicy:
         Ignored by balancers other than ``weighted_round_robin``. False if the bytes are no report.
         """
 
-    def breakers(self) -> list[tuple[list[int], list[int], int] | None]:
-        """Return what :meth:`Breaker.counts` does, and the calls refused, for each endpoint's
-        breaker; None if it has none. In the order of :meth:`snapshot`.
+    def breakers(self, now_ns: int) -> list[_BreakerRow | None]:
+        """Return what :meth:`Breaker.counts` does for each endpoint's breaker; None if it has
+        none. In the order of :meth:`snapshot`.
         """
 
     def concurrency(self) -> list[_ConcurrencyRow | None]:
@@ -320,7 +333,8 @@ class KeyedLimiter:
     """``limit`` units in each period, ``burst`` of them at once, for each key apart.
 
     Keys that have rested are forgotten. When ``max_keys`` others are known, a new key displaces
-    one that would have rested soon. The algorithm is ``gcra`` or ``token_bucket``.
+    one that has used little. The algorithm is ``gcra``, ``token_bucket`` or ``sliding_window``;
+    the last has no other burst than its limit.
 
     :raises ValueError: if the algorithm is unknown or a setting cannot work
     """

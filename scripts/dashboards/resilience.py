@@ -49,6 +49,15 @@ RESILIENCE = Dashboard(
                         )
                     ],
                 ),
+                Panel(
+                    "Rates",
+                    "Shares of failures and of slow calls, of breakers that have a window.",
+                    "percentunit",
+                    [
+                        Query(f"circuit_breaker_failure_rate{{{ON}}}", "{{job}} {{name}} failed"),
+                        Query(f"circuit_breaker_slow_call_rate{{{ON}}}", "{{job}} {{name}} slow"),
+                    ],
+                ),
             ),
         ),
         Row(

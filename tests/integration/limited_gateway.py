@@ -19,17 +19,21 @@ from bascule.net import HttpResponse
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    from bascule.resilience import LimitAlgorithm
+
 __all__ = ["serve"]
 
 
-def serve(backend: str, redis: str, requests: int, ready: Connection) -> None:
+def serve(
+    backend: str, redis: str, requests: int, algorithm: LimitAlgorithm, ready: Connection
+) -> None:
     """Serve ``/hello`` until killed; tell the port once it does."""
     config = GatewayConfig(
         {},
         listen="127.0.0.1:0",
         redis=redis,
         limit_timeout=5.0,
-        subject_limit=LimitConfig(requests=requests, per=3600.0),
+        subject_limit=LimitConfig(requests=requests, per=3600.0, algorithm=algorithm),
         address_limit=None,
     )
 

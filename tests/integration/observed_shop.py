@@ -20,7 +20,7 @@ from bascule.events import Redelivery, RedisEventBus
 from bascule.gateway import DevelopmentKey, LimitConfig, LineLog
 from bascule.net import ServerTLS, development_certificate
 from bascule.observe import Metrics
-from bascule.resilience import BreakerSettings, GcraLimiter
+from bascule.resilience import BreakerSettings, CountWindow, GcraLimiter
 from bascule.rpc import Channel
 from bascule_shop._generated.user import GetUserRequest
 from bascule_shop._generated.user.services import UserServiceStub
@@ -102,7 +102,9 @@ async def observed_shop(folder: Path, redis: str, consul: str) -> AsyncIterator[
                 address_limit=LimitConfig(requests=100_000, per=60.0),
                 redis=redis,
                 limit_timeout=5.0,
-                breaker=BreakerSettings(timeout=2.0),
+                breaker=BreakerSettings(
+                    timeout=2.0, window=CountWindow(calls=10, minimum_calls=5, slow_call=10.0)
+                ),
                 access_log=LineLog(io.BytesIO()),
                 metrics=metrics,
                 grace=1.0,

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from tests.models.breaker import BreakerModel, Outcome
+from tests.models.breaker import BreakerModel
 from tests.models.latency import LatencyModel
-from tests.models.outlier import OutlierModel
+from tests.models.windowed_breaker import WindowedBreakerModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.models.breaker import Outcome
+    from tests.models.outlier import OutlierModel
 
 
 @dataclass
@@ -14,7 +21,7 @@ class EndpointModel:
     """One endpoint from its listing until it leaves."""
 
     key: str
-    breaker: BreakerModel
+    breaker: BreakerModel | WindowedBreakerModel
     latency: LatencyModel
     weight: int = 0
     ready: bool = False
@@ -30,16 +37,12 @@ class CallPolicyModel:
 
     def __init__(
         self,
-        failures: int,
-        successes: int,
-        open_for: int,
-        permits: int,
-        half_open_for: int,
+        breaker: Callable[[], BreakerModel | WindowedBreakerModel],
         *,
         outlier: OutlierModel,
         decay: int,
     ) -> None:
-        self.settings = (failures, successes, open_for, permits, half_open_for)
+        self.breaker = breaker
         self.outlier = outlier
         self.decay = decay
         self.listed: dict[int, EndpointModel] = {}
@@ -55,7 +58,7 @@ class CallPolicyModel:
                 assert number == known[key], "a key that stays keeps its id"
             if number not in self.listed:
                 endpoint = before.get(number) or EndpointModel(
-                    key, BreakerModel(*self.settings), LatencyModel(self.decay)
+                    key, self.breaker(), LatencyModel(self.decay)
                 )
                 endpoint.weight = 0
                 self.listed[number] = endpoint
@@ -104,7 +107,10 @@ class CallPolicyModel:
             self.outlier.report(number, outcome)
             endpoint.successes += outcome == "success"
             endpoint.failures += outcome == "failure"
-            endpoint.breaker.report(now, call, outcome)
+            if isinstance(endpoint.breaker, WindowedBreakerModel):
+                endpoint.breaker.report(now, call, outcome, took)
+            else:
+                endpoint.breaker.report(now, call, outcome)
 
     def _usable(self) -> dict[int, EndpointModel]:
         return {

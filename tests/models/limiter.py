@@ -1,13 +1,19 @@
-"""Two limiters that remember everything, in exact fractions.
+"""Limiters that remember everything, in exact fractions.
 
-Neither keeps an arrival time or a token level, so they share nothing with what they check.
+None keeps an arrival time, a token level or a pair of counters, so they share nothing with what they
+check.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from fractions import Fraction
 from math import ceil, floor
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Expected(NamedTuple):
@@ -76,3 +82,34 @@ class LeakModel:
             level = max(Fraction(0), level - (time - before) * self.rate) + cost
             before = time
         return level
+
+
+class SlidingModel:
+    """Knows what was taken in every window of the clock, and finds by trying when more is due."""
+
+    def __init__(self, limit: int, period: int, burst: int) -> None:
+        assert burst == limit, "a sliding window has no other"
+        self.limit = limit
+        self.period = period
+        self.taken: Counter[int] = Counter()
+
+    def check(self, cost: int, now: int) -> Expected:
+        """Admit ``cost`` if what is used leaves room for it."""
+        allowed = self._used(now) + cost <= self.limit
+        retry_after = None
+        if cost <= self.limit:
+            retry_after = self._first(lambda time: self._used(time) + cost <= self.limit, now)
+        if allowed:
+            self.taken[now // self.period] += cost
+        reset_after = self._first(lambda time: self._used(time) == 0, now)
+        return Expected(allowed, floor(self.limit - self._used(now)), reset_after, retry_after)
+
+    def _used(self, now: int) -> Fraction:
+        """All of this window, and of the one before what of it is within the last period."""
+        window, elapsed = divmod(now, self.period)
+        faded = Fraction(self.taken[window - 1] * elapsed, self.period)
+        return self.taken[window] + self.taken[window - 1] - faded
+
+    def _first(self, true: Callable[[int], bool], now: int) -> int:
+        """How long until it is true, if it stays so: it is after two periods."""
+        return bisect_left(range(2 * self.period), True, key=lambda span: true(now + span))

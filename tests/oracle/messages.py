@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
     max_leaves=6,
 )
+_OBJECT = st.dictionaries(_TEXT, _JSON, max_size=3)
 _PATH = st.from_regex(re.compile(r"[a-z]+(_[a-z]+){0,2}(\.[a-z]+)?", re.ASCII), fullmatch=True)
 
 _SCALARS: dict[int, st.SearchStrategy[Any]] = {
@@ -40,6 +42,7 @@ _SCALARS: dict[int, st.SearchStrategy[Any]] = {
     18: st.integers(-(2**63), 2**63 - 1),
 }
 _ENUM, _MESSAGE = 14, 11
+_NULL = st.just(0)
 
 #: What an ``Any`` may hold.
 _PACKABLE = [
@@ -60,20 +63,34 @@ def messages(full_name: str, depth: int = 2) -> st.SearchStrategy[Message]:
     return _of(pool().FindMessageTypeByName(full_name), depth)
 
 
+@cache  # to make a strategy costs more than to draw from it
+def _of(descriptor: Descriptor, depth: int) -> st.SearchStrategy[Message]:
+    return _filled(descriptor, depth)
+
+
 @st.composite
-def _of(draw: st.DrawFn, descriptor: Descriptor, depth: int) -> Message:
+def _filled(draw: st.DrawFn, descriptor: Descriptor, depth: int) -> Message:
     message: Any = message_class(descriptor.full_name)()
     known = _KNOWN.get(descriptor.full_name)
     if known is not None:
         known(draw, message, depth)
         return message
-    fields = [field for field in descriptor.fields if depth > 0 or field.type != _MESSAGE]
-    if not fields:
-        return message
-    chosen = draw(st.lists(st.sampled_from(fields), max_size=6, unique_by=lambda f: f.number))
-    for field in chosen:
+    for field in draw(_chosen(descriptor, depth > 0)):
         _fill(draw, message, field, depth)
     return message
+
+
+@cache
+def _chosen(descriptor: Descriptor, nested: bool) -> st.SearchStrategy[list[FieldDescriptor]]:
+    fields = [field for field in descriptor.fields if nested or field.type != _MESSAGE]
+    if not fields:
+        return st.just([])
+    return st.lists(st.sampled_from(fields), max_size=6, unique_by=lambda field: field.number)
+
+
+@cache
+def _few(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    return st.lists(strategy, max_size=3)
 
 
 def _fill(draw: st.DrawFn, message: Any, field: FieldDescriptor, depth: int) -> None:
@@ -81,16 +98,16 @@ def _fill(draw: st.DrawFn, message: Any, field: FieldDescriptor, depth: int) -> 
     if entry is not None and entry.GetOptions().map_entry:
         key, value = entry.fields_by_name["key"], entry.fields_by_name["value"]
         target = getattr(message, field.name)
-        for name in draw(st.lists(_scalar(key), max_size=3)):
+        for name in draw(_few(_scalar(key))):
             if value.type == _MESSAGE:
                 target[name].CopyFrom(draw(_of(value.message_type, depth - 1)))
             else:
                 target[name] = draw(_scalar(value))
     elif field.is_repeated and field.type == _MESSAGE:
-        items = draw(st.lists(_of(field.message_type, depth - 1), max_size=3))
+        items = draw(_few(_of(field.message_type, depth - 1)))
         getattr(message, field.name).extend(items)
     elif field.is_repeated:
-        getattr(message, field.name).extend(draw(st.lists(_scalar(field), max_size=3)))
+        getattr(message, field.name).extend(draw(_few(_scalar(field))))
     elif field.type == _MESSAGE:
         inner = getattr(message, field.name)
         inner.SetInParent()
@@ -101,37 +118,36 @@ def _fill(draw: st.DrawFn, message: Any, field: FieldDescriptor, depth: int) -> 
 
 def _scalar(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     if field.type == _ENUM and field.enum_type.full_name == "google.protobuf.NullValue":
-        return st.just(0)
+        return _NULL
     return _SCALARS[field.type]
 
 
 def _timestamp(draw: st.DrawFn, message: Any, _: int) -> None:
     message.seconds = draw(st.integers(-62135596800, 253402300799))
-    message.nanos = draw(_nanos())
+    message.nanos = draw(_NANOS)
 
 
 def _duration(draw: st.DrawFn, message: Any, _: int) -> None:
     sign = draw(st.sampled_from([1, -1]))
     message.seconds = sign * draw(st.integers(0, 315576000000))
-    message.nanos = sign * draw(_nanos())
+    message.nanos = sign * draw(_NANOS)
 
 
-def _nanos() -> st.SearchStrategy[int]:
-    return st.just(0) | st.integers(0, 999).flatmap(
-        lambda part: st.sampled_from([part, part * 1000, part * 1000000])
-    )
+_NANOS = st.just(0) | st.builds(
+    int.__mul__, st.integers(0, 999), st.sampled_from([1, 1000, 1000000])
+)
 
 
 def _mask(draw: st.DrawFn, message: Any, _: int) -> None:
-    message.paths.extend(draw(st.lists(_PATH, max_size=3)))
+    message.paths.extend(draw(_few(_PATH)))
 
 
 def _struct(draw: st.DrawFn, message: Any, _: int) -> None:
-    message.update(draw(st.dictionaries(_TEXT, _JSON, max_size=3)))
+    message.update(draw(_OBJECT))
 
 
 def _list(draw: st.DrawFn, message: Any, _: int) -> None:
-    message.extend(draw(st.lists(_JSON, max_size=3)))
+    message.extend(draw(_few(_JSON)))
 
 
 def _value(draw: st.DrawFn, message: Any, _: int) -> None:

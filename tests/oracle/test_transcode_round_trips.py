@@ -52,21 +52,13 @@ def canonical(message: Message) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(data=st.data())
-def test_prints_what_json_format_prints(name: str, data: st.DataObject) -> None:
-    message = data.draw(messages(name))
-    wire = message.SerializeToString()
-    assert values(PLAIN.to_json(name, wire)) == values(printed(message))
-    expected = printed(message, always_print_fields_with_no_presence=True)
-    assert values(WITH_DEFAULTS.to_json(name, wire)) == values(expected)
-
-
-@pytest.mark.parametrize("name", NAMES)
 @given(data=st.data(), as_declared=st.booleans(), numbers=st.booleans(), ascii_only=st.booleans())
-def test_reads_what_json_format_prints(
+def test_prints_and_reads_as_json_format_does(
     name: str, data: st.DataObject, *, as_declared: bool, numbers: bool, ascii_only: bool
 ) -> None:
+    """Each way by the same messages: to make them takes much longer than to look at them."""
     message = data.draw(messages(name))
+    prints_what_json_format_prints(name, message)
     document = printed(
         message,
         preserving_proto_field_name=as_declared,
@@ -75,12 +67,17 @@ def test_reads_what_json_format_prints(
     )
     wire = PLAIN.from_json(name, document.encode())
     assert canonical(read(name, wire)) == canonical(message)
+    json_format_reads_what_it_prints(name, message)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@given(data=st.data())
-def test_json_format_reads_what_it_prints(name: str, data: st.DataObject) -> None:
-    message = data.draw(messages(name))
+def prints_what_json_format_prints(name: str, message: Message) -> None:
+    wire = message.SerializeToString()
+    assert values(PLAIN.to_json(name, wire)) == values(printed(message))
+    expected = printed(message, always_print_fields_with_no_presence=True)
+    assert values(WITH_DEFAULTS.to_json(name, wire)) == values(expected)
+
+
+def json_format_reads_what_it_prints(name: str, message: Message) -> None:
     document = WITH_DEFAULTS.to_json(name, message.SerializeToString())
     again = json_format.Parse(document, type(message)(), descriptor_pool=pool())
     assert canonical(again) == canonical(message)

@@ -19,13 +19,17 @@ from hypothesis.stateful import (
     rule,
 )
 from tests.models import hashing
+from tests.models.breaker import BreakerModel
 from tests.models.call_policy import CallPolicyModel
 from tests.models.outlier import OutlierModel
+from tests.models.windowed_breaker import WindowedBreakerModel
+from tests.stateful.windows import rules
 
 from bascule import _core
 
 if TYPE_CHECKING:
     from tests.models.breaker import Outcome
+    from tests.models.windowed_breaker import WindowRules
 
 #: Nanoseconds that these tests count in: the grain of latencies.
 UNIT = 1_024
@@ -70,6 +74,7 @@ class _CallPolicyMachine(RuleBasedStateMachine):
         open_for=st.integers(0, 20),
         permits=st.integers(1, 2),
         half_open_for=st.integers(1, 20),
+        window=st.none() | rules(UNIT),
         outlier=outliers,
         decay=st.integers(1, 100),
         listing=several,
@@ -82,6 +87,7 @@ class _CallPolicyMachine(RuleBasedStateMachine):
         open_for: int,
         permits: int,
         half_open_for: int,
+        window: WindowRules | None,
         outlier: tuple[int, int, int, int, Any, Any],
         decay: int,
         listing: list[tuple[str, int]],
@@ -92,20 +98,20 @@ class _CallPolicyMachine(RuleBasedStateMachine):
         open_for, half_open_for, decay = open_for * UNIT, half_open_for * UNIT, decay * UNIT
         interval, base, longest, *rules = outlier
         outlier = (interval * UNIT, base * UNIT, longest * UNIT, *rules)
-        self.model = CallPolicyModel(
-            failures,
-            successes,
-            open_for,
-            permits,
-            half_open_for,
-            outlier=OutlierModel(*outlier),
-            decay=decay,
-        )
+        times = (open_for, permits, half_open_for)
+
+        def breaker() -> BreakerModel | WindowedBreakerModel:
+            if window is None:
+                return BreakerModel(failures, successes, *times)
+            return WindowedBreakerModel(window, *times)
+
+        self.model = CallPolicyModel(breaker, outlier=OutlierModel(*outlier), decay=decay)
         self.real = _core.CallPolicy(
             balancer=self.balancer,
             seed=seed,
             breaker=(failures, successes, open_for, permits),
             half_open_for_ns=half_open_for,
+            breaker_window=None if window is None else window.for_core(),
             latency_decay_ns=decay,
             outlier=outlier,
             **self.settings,
@@ -163,6 +169,13 @@ class _CallPolicyMachine(RuleBasedStateMachine):
                     self.model.outlier.ejected_until(number),
                 )
                 for number, each in self.model.listed.items()
+            ]
+            judged_by = [None if row is None else row[4] for row in self.real.breakers(self.now)]
+            assert judged_by == [
+                each.breaker.judged_by(self.now)
+                if isinstance(each.breaker, WindowedBreakerModel)
+                else None
+                for each in self.model.listed.values()
             ]
 
     def admitted(self, hash_: int | None = None) -> tuple[int, int, int] | None:

@@ -1,11 +1,13 @@
-"""Both limiters of the core against models that remember everything, in virtual time."""
+"""The limiters of the core against models that remember everything, in virtual time."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.models.limiter import Expected, LeakModel, WindowModel
+from tests.models.limiter import Expected, LeakModel, SlidingModel, WindowModel
 
 from bascule import _core
 
@@ -30,12 +32,14 @@ class _LimiterMachine(RuleBasedStateMachine):
     """Three keys come and go; time passes in fractions of the period."""
 
     algorithm: str
-    model: type[WindowModel | LeakModel]
+    model: type[WindowModel | LeakModel | SlidingModel]
+    has_burst = True
 
     @initialize(limit=rates, period=periods, burst=bursts)
     def build(self, limit: int, period: int, burst: int) -> None:
         self.now = 0
         self.period = period
+        burst = burst if self.has_burst else limit
         self.models = {key: self.model(limit, period, burst) for key in "abc"}
         self.real = _core.KeyedLimiter(
             algorithm=self.algorithm,
@@ -83,12 +87,19 @@ class TokenBucketMachine(_LimiterMachine):
     model = LeakModel
 
 
+class SlidingWindowMachine(_LimiterMachine):
+    algorithm = "sliding_window"
+    model = SlidingModel
+    has_burst = False
+
+
 TestGcra = GcraMachine.TestCase
 TestTokenBucket = TokenBucketMachine.TestCase
+TestSlidingWindow = SlidingWindowMachine.TestCase
 
 
 @given(
-    algorithm=st.sampled_from(["gcra", "token_bucket"]),
+    algorithm=st.sampled_from(["gcra", "token_bucket", "sliding_window"]),
     limit=rates,
     period=periods,
     burst=bursts,
@@ -97,6 +108,7 @@ TestTokenBucket = TokenBucketMachine.TestCase
 def test_no_window_exceeds_the_rate(
     algorithm: str, limit: int, period: int, burst: int, gaps: list[tuple[int, int]]
 ) -> None:
+    burst = limit if algorithm == "sliding_window" else burst
     real = _core.KeyedLimiter(
         algorithm=algorithm, limit=limit, period_ns=period, burst=burst, max_keys=8
     )
@@ -109,3 +121,22 @@ def test_no_window_exceeds_the_rate(
     for first, begin in enumerate(admitted):
         for last, end in enumerate(admitted[first:], start=first):
             assert last - first + 1 <= burst + (end - begin) * limit // period
+
+
+@given(
+    limit=rates,
+    period=periods,
+    gaps=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 2)), min_size=1, max_size=60),
+)
+def test_no_window_of_the_clock_exceeds_the_limit(
+    limit: int, period: int, gaps: list[tuple[int, int]]
+) -> None:
+    real = _core.KeyedLimiter(
+        algorithm="sliding_window", limit=limit, period_ns=period, burst=limit, max_keys=8
+    )
+    now = 0
+    windows: Counter[int] = Counter()
+    for twentieths, more in gaps:
+        now += period * twentieths // 20 + more
+        windows[now // period] += bool(real.check("key", 1, now))
+    assert max(windows.values()) <= limit

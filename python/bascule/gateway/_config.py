@@ -8,7 +8,7 @@ from string import Formatter
 from typing import TYPE_CHECKING
 
 from bascule.errors import ConfigurationError
-from bascule.resilience import Away
+from bascule.resilience import Away, LimitAlgorithm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,13 +68,16 @@ class LimitConfig:
     :ivar requests: so many requests ...
     :ivar per: ... in so many seconds
     :ivar burst: so many at once; None for ``requests``
+    :ivar algorithm: how they are counted
     :ivar max_keys: keys remembered at the same time; idle ones are forgotten first
-    :raises ConfigurationError: if a value is not positive
+    :raises ConfigurationError: if a value is not positive, the algorithm is unknown, or a sliding window
+        has a ``burst``
     """
 
     requests: int = 1000
     per: float = 60.0
     burst: int | None = None
+    algorithm: LimitAlgorithm | str = LimitAlgorithm.GCRA
     max_keys: int = 100_000
 
     def __post_init__(self) -> None:
@@ -82,6 +85,14 @@ class LimitConfig:
             _require_positive(f"LimitConfig.{name}", getattr(self, name))
         if self.burst is not None:
             _require_positive("LimitConfig.burst", self.burst)
+        _require(
+            self.algorithm in set(LimitAlgorithm),
+            f"LimitConfig.algorithm is {self.algorithm!r}: use 'gcra', 'token_bucket' or 'sliding_window'",
+        )
+        _require(
+            self.algorithm != LimitAlgorithm.SLIDING_WINDOW or self.burst in {None, self.requests},
+            f"LimitConfig.burst is {self.burst!r}: a sliding window has none, leave it out",
+        )
 
 
 @dataclass(frozen=True, slots=True)

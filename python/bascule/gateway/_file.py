@@ -32,7 +32,7 @@ from bascule.gateway._gateway import Gateway
 from bascule.gateway._keys import StaticKeys
 from bascule.gateway._remote_keys import RemoteKeys
 from bascule.net import ClientTLS, HttpLimits, ServerTLS, parse_address
-from bascule.resilience import BreakerSettings
+from bascule.resilience import BreakerSettings, CountWindow, TimeWindow
 from bascule.rpc import HedgingPolicy, MethodConfig, RetryPolicy, RetryThrottling, ServiceConfig
 from bascule.rpc._descriptors import descriptor_set
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from bascule.gateway._access import AccessEntry, AccessLog
     from bascule.gateway._file_schema import (
         AuthTable,
+        BreakerTable,
         CorsTable,
         HedgeTable,
         HttpTable,
@@ -351,12 +352,8 @@ class _Reader:
                 tls.context(("h2",))
         elif read.tls:
             tls = ClientTLS()
-        breaker: BreakerSettings | None = None
-        if not isinstance(read.breaker, bool):
-            with _at(f"{at}.breaker"):
-                breaker = BreakerSettings(**asdict(read.breaker))
-        elif read.breaker:
-            breaker = BreakerSettings()
+        with _at(f"{at}.breaker"):
+            breaker = _breaker(read.breaker)
         with _at(f"{at}.retry_throttling"):
             throttling = RetryThrottling(**asdict(read.retry_throttling))
         return UpstreamConfig(
@@ -458,6 +455,28 @@ def _route(key: str, said: RouteTable) -> RouteConfig:
             timeout=said.timeout,
             created=created if said.created else None,
         )
+
+
+def _breaker(said: BreakerTable | bool) -> BreakerSettings | None:
+    if isinstance(said, bool):
+        return BreakerSettings() if said else None
+    if said.count_window is not None and said.time_window is not None:
+        raise ConfigurationError("give either count_window or time_window")
+    window: CountWindow | TimeWindow | None = None
+    if said.count_window is not None:
+        with _at("count_window"):
+            window = CountWindow(**asdict(said.count_window))
+    elif said.time_window is not None:
+        with _at("time_window"):
+            window = TimeWindow(**asdict(said.time_window))
+    return BreakerSettings(
+        failure_threshold=said.failure_threshold,
+        success_threshold=said.success_threshold,
+        timeout=said.timeout,
+        half_open_permits=said.half_open_permits,
+        half_open_timeout=said.half_open_timeout,
+        window=window,
+    )
 
 
 def _methods(

@@ -9,6 +9,7 @@ __all__ = ["FileTable", "Key", "LimitTable", "RouteTable", "UpstreamTable"]
 
 Algorithm = Literal["RS256", "ES256", "EdDSA", "HS256"]
 AwayChoice = Literal["local", "open", "closed"]
+LimitChoice = Literal["gcra", "token_bucket", "sliding_window"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +83,48 @@ class OperationsTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CountWindowTable:
+    """Judges the last calls by rates."""
+
+    calls: Annotated[int, Key("how many of the last calls count")] = 100
+    minimum_calls: Annotated[int, Key("calls below which the rates say nothing yet")] = 20
+    failure_rate: Annotated[float, Key("share of failures that opens it")] = 0.5
+    slow_call: Annotated[float | None, Key("seconds after which a call is slow")] = None
+    slow_call_rate: Annotated[float, Key("share of slow calls that opens it")] = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeWindowTable:
+    """Judges the calls of the last time by rates."""
+
+    seconds: Annotated[float, Key("how long a call counts")] = 60.0
+    buckets: Annotated[int, Key("parts of that time; each is forgotten as a whole")] = 10
+    minimum_calls: Annotated[int, Key("calls below which the rates say nothing yet")] = 20
+    failure_rate: Annotated[float, Key("share of failures that opens it")] = 0.5
+    slow_call: Annotated[float | None, Key("seconds after which a call is slow")] = None
+    slow_call_rate: Annotated[float, Key("share of slow calls that opens it")] = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerTable:
-    """A circuit breaker for each endpoint."""
+    """A circuit breaker for each endpoint: by failures in a row, or by one of the windows."""
 
     failure_threshold: Annotated[int, Key("failures in a row that open it")] = 5
     success_threshold: Annotated[int, Key("successes that close it")] = 3
     timeout: Annotated[float, Key("seconds until a probe is let through")] = 30.0
-    half_open_permits: Annotated[int, Key("probes in flight together")] = 1
+    half_open_permits: Annotated[
+        int | None,
+        Key(
+            "probes in flight together, 1 if not given; with a window, probes in all, 3 if not given"
+        ),
+    ] = None
     half_open_timeout: Annotated[float, Key("seconds until a probe is taken for lost")] = 30.0
+    count_window: Annotated[
+        CountWindowTable | None, Key("judges by rates of the last calls instead")
+    ] = None
+    time_window: Annotated[
+        TimeWindowTable | None, Key("judges by rates of the calls of the last time instead")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +265,9 @@ class LimitTable:
     requests: Annotated[int, Key("so many requests ...")]
     per: Annotated[float, Key("... in so many seconds")] = 60.0
     burst: Annotated[int | None, Key("so many at once; `requests` if not given")] = None
+    algorithm: Annotated[
+        LimitChoice, Key("how they are counted; `sliding_window` has no `burst`")
+    ] = "gcra"
     max_keys: Annotated[int, Key("keys remembered at the same time")] = 100_000
 
 

@@ -285,6 +285,7 @@ def _shared_limit(
         limit.requests,
         limit.per,
         burst=limit.burst,
+        algorithm=limit.algorithm,
         max_keys=limit.max_keys,
         name="gateway-subject",
         away=config.limit_away,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bascule.errors import Status
 from bascule.gateway._problems import problem, retry_after
-from bascule.resilience import Away, GcraLimiter, SharedDecision
+from bascule.resilience import Away, LimitAlgorithm, RateLimiter, SharedDecision
 
 if TYPE_CHECKING:
     from bascule.gateway._config import LimitConfig
@@ -46,7 +46,7 @@ class RateLimit:
         self.admitted = 0
         self.rejected = 0
         if admission is None:
-            admission = GcraLimiter(
+            admission = LimitAlgorithm(config.algorithm).limiter(
                 config.requests, config.per, burst=config.burst, max_keys=config.max_keys
             )
         #: of this process; not to be asked if there is a shared one
@@ -62,7 +62,7 @@ class RateLimit:
     @property
     def keys(self) -> int | None:
         """Keys that this process remembers; None if that is not known."""
-        return len(self._admission) if isinstance(self._admission, GcraLimiter) else None
+        return len(self._admission) if isinstance(self._admission, RateLimiter) else None
 
     @property
     def degraded(self) -> int:

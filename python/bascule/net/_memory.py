@@ -34,6 +34,7 @@ class MemoryListener:
         self.addresses: tuple[str, ...] = (self.address,)
         self.driver = driver
         self.accept = accept
+        self.loop = anyio.lowlevel.current_token()
 
     async def close(self) -> None:
         if _listeners.get(self.address) is self:
@@ -65,6 +66,12 @@ async def connect_memory(driver: Driver, where: Address, attach: Attach) -> Link
     listener = _listeners.get(str(where))
     if listener is None:
         message = f"cannot connect to {where}: nothing in this process listens there"
+        raise TransportError(message)
+    if listener.loop != anyio.lowlevel.current_token():
+        message = (
+            f"cannot connect to {where}: its server belongs to another event loop: serve it in this "
+            "one, or on a unix: or TCP address"
+        )
         raise TransportError(message)
     to_server = anyio.create_memory_object_stream[bytes](CHUNKS)
     to_client = anyio.create_memory_object_stream[bytes](CHUNKS)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from bascule.observe._breaker_metrics import BreakerCounts as BreakerCounts
+from bascule.observe._breaker_metrics import BreakerWindow as BreakerWindow
 from bascule.observe._call_metrics import CallStats as CallStats
 from bascule.observe._discovery_metrics import DiscoveryRow as DiscoveryRow
 from bascule.observe._discovery_metrics import DiscoveryStats as DiscoveryStats

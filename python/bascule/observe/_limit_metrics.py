@@ -52,9 +52,12 @@ LIMITS: Families = {
 
 
 def limiter_rows(limiter: Limiter) -> Iterable[Row]:
-    """Give what a limiter in this process has decided."""
+    """Give what a limiter has decided for this process."""
     name = limiter.name
     yield Row("rate_limit_decisions", (name, "admitted"), limiter.admitted)
     yield Row("rate_limit_decisions", (name, "rejected"), limiter.rejected)
     yield Row("rate_limit_keys", (name,), len(limiter))
     yield Row("rate_limit_keys_displaced", (name,), limiter.displaced)
+    degraded = getattr(limiter, "degraded", None)  # a shared one has it
+    if degraded is not None:
+        yield Row("rate_limit_degraded", (name,), degraded)

@@ -136,7 +136,7 @@ class MetricSources:
         self.rows.append(lambda: attempt_rows(target, attempts))
 
     def add_limiter(self, limiter: Limiter) -> None:
-        """Render ``rate_limit_*`` of a :class:`bascule.resilience.RateLimiter`."""
+        """Render ``rate_limit_*`` of a :class:`bascule.resilience.RateLimiter`, or of one that is shared."""
         self.rows.append(lambda: limiter_rows(limiter))
 
     def add_http(self, stats: HttpStats) -> None:

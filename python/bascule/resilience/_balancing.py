@@ -45,8 +45,12 @@ class EndpointSnapshot(NamedTuple):
     concurrency: ConcurrencySnapshot | None
 
 
-def endpoint_snapshots(policy: CallPolicy) -> list[EndpointSnapshot]:
-    """Every endpoint of a policy, in the order of its last update."""
+def endpoint_snapshots(policy: CallPolicy, now_ns: int = 0) -> list[EndpointSnapshot]:
+    """Every endpoint of a policy, in the order of its last update.
+
+    :param now_ns: the time by the policy's clock, for breakers with a window of time; if 0, they
+        are shown as of their last calls
+    """
     return [
         EndpointSnapshot(
             address,
@@ -77,7 +81,7 @@ def endpoint_snapshots(policy: CallPolicy) -> list[EndpointSnapshot]:
             ),
             counts,
             limit,
-        ) in zip(policy.snapshot(), policy.breakers(), policy.concurrency(), strict=True)
+        ) in zip(policy.snapshot(), policy.breakers(now_ns), policy.concurrency(), strict=True)
     ]
 
 

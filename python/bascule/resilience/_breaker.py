@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from bascule import _core
 from bascule.errors import BreakerOpenError, RejectedError
-from bascule.observe import BreakerCounts
-from bascule.resilience._time import Clock, count, span_ns
+from bascule.observe import BreakerCounts, BreakerWindow
+from bascule.resilience._breaker_settings import BreakerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from types import TracebackType
+
+    from bascule.resilience._time import Clock
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -45,43 +47,6 @@ class Outcome(IntEnum):
     ABANDONED = 2  #: it says nothing of the dependency: cancelled, or refused further in
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerSettings:
-    """When a breaker opens and closes.
-
-    :ivar failure_threshold: failures in a row that open a closed breaker
-    :ivar success_threshold: successes, without a failure between them, that close a half-open one
-    :ivar timeout: seconds for which an open breaker refuses before it lets a probe through
-    :ivar half_open_permits: probes that may be in flight together while half-open
-    :ivar half_open_timeout: seconds after which the probes still in flight are taken for lost and
-        others may start; choose it longer than a call may take
-    :raises ConfigurationError: if one of them is out of range
-    """
-
-    failure_threshold: int = 5
-    success_threshold: int = 3
-    timeout: float = 30.0
-    half_open_permits: int = 1
-    half_open_timeout: float = 30.0
-
-    def __post_init__(self) -> None:
-        count("failure_threshold", self.failure_threshold)
-        count("success_threshold", self.success_threshold)
-        count("half_open_permits", self.half_open_permits)
-        span_ns("timeout", self.timeout, least_ns=0)
-        span_ns("half_open_timeout", self.half_open_timeout)
-
-    @property
-    def timeout_ns(self) -> int:
-        """``timeout`` in nanoseconds."""
-        return span_ns("timeout", self.timeout, least_ns=0)
-
-    @property
-    def half_open_timeout_ns(self) -> int:
-        """``half_open_timeout`` in nanoseconds."""
-        return span_ns("half_open_timeout", self.half_open_timeout)
-
-
 @dataclass(frozen=True, slots=True)
 class BreakerSnapshot:
     """A breaker at one moment.
@@ -89,7 +54,7 @@ class BreakerSnapshot:
     :ivar name: the breaker's name
     :ivar state: what it does with calls
     :ivar forced: whether it is held open or closed by hand
-    :ivar failures: failures in a row, while closed
+    :ivar failures: failures in a row, while closed; 0 if it has a window
     :ivar successes: successes so far, while half-open
     :ivar probes: probes in flight, while half-open
     :ivar opened: how often it has opened
@@ -107,25 +72,36 @@ class BreakerSnapshot:
     rejected: int
     counts: BreakerCounts
 
+    @property
+    def window(self) -> BreakerWindow | None:
+        """What a breaker with a window is judged by now."""
+        return self.counts.window
+
 
 def breaker_counts(
-    transitions: Iterable[int], outcomes: Iterable[int], rejected: int
+    transitions: Sequence[int],
+    outcomes: Sequence[int],
+    slow: int,
+    rejected: int,
+    window: tuple[int, int, int] | None,
 ) -> BreakerCounts:
     """Name the numbers of the core."""
     began = dict(zip(("open", "half_open", "closed"), transitions, strict=True))
     calls = dict(zip(("success", "failure", "abandoned"), outcomes, strict=True))
-    return BreakerCounts(began, {**calls, "rejected": rejected})
+    judged = None if window is None else BreakerWindow(*window)
+    return BreakerCounts(began, {**calls, "rejected": rejected}, slow, judged)
 
 
 class Permit:
     """The right to make one call, given by :meth:`CircuitBreaker.admit`."""
 
-    __slots__ = ("_clock", "_core", "_generation", "_reported")
+    __slots__ = ("_began_ns", "_clock", "_core", "_generation", "_reported")
 
-    def __init__(self, core: _core.Breaker, clock: Clock, generation: int) -> None:
+    def __init__(self, core: _core.Breaker, clock: Clock, generation: int, began_ns: int) -> None:
         self._core = core
         self._clock = clock
         self._generation = generation
+        self._began_ns = began_ns
         self._reported = False
 
     def report(self, outcome: Outcome) -> None:
@@ -136,11 +112,12 @@ class Permit:
         """
         if not self._reported:
             self._reported = True
-            self._core.complete(self._generation, outcome, self._clock())
+            self._core.complete(self._generation, outcome, self._clock(), self._began_ns)
 
 
-#: What this task is inside of, the innermost first: breaker, permit, the rest.
-_Entered: TypeAlias = "tuple[CircuitBreaker, int, _Entered] | None"
+#: What this task is inside of, the innermost first: breaker, permit, when it was given if that
+#: matters, the rest.
+_Entered: TypeAlias = "tuple[CircuitBreaker, int, int, _Entered] | None"
 _entered: ContextVar[_Entered] = ContextVar("bascule_breakers_entered", default=None)
 
 
@@ -160,7 +137,8 @@ class CircuitBreaker:
     An exception that leaves the block is a failure if ``failure_on`` says so, else the dependency
     has answered and it is a success. Cancellation, and a :class:`~bascule.errors.RejectedError`
     from a policy further in, are neither: they give the permit back. So put a deadline inside the
-    block, where it shows as :class:`TimeoutError`, if being slow shall count as failing.
+    block, where it shows as :class:`TimeoutError`, if being slow shall count as failing; a window
+    with ``slow_call`` counts how long the block took, without ending it.
 
     One breaker may be used by many tasks and threads at once.
 
@@ -185,12 +163,15 @@ class CircuitBreaker:
         self.settings = settings
         self._failure_on = failure_on
         self._clock = clock
+        #: Whether every report needs the time: only counting in a row can do without.
+        self._timed = settings.window is not None
         self._core = _core.Breaker(
             failure_threshold=settings.failure_threshold,
             success_threshold=settings.success_threshold,
             open_for_ns=settings.timeout_ns,
-            half_open_permits=settings.half_open_permits,
+            half_open_permits=settings.permits,
             half_open_for_ns=settings.half_open_timeout_ns,
+            window=settings.core_window,
         )
 
     @property
@@ -210,7 +191,7 @@ class CircuitBreaker:
             probes,
             opened,
             rejected,
-            breaker_counts(*self._core.counts(), rejected),
+            breaker_counts(*self._core.counts(self._clock())),
         )
 
     def force_open(self) -> None:
@@ -233,14 +214,15 @@ class CircuitBreaker:
 
         :raises BreakerOpenError: if refused
         """
-        return Permit(self._core, self._clock, self._admit())
+        return Permit(self._core, self._clock, self._admit(), self._clock())
 
     async def __aenter__(self) -> None:
         """Ask to make a call; the block runs only if it may. No checkpoint.
 
         :raises BreakerOpenError: if refused
         """
-        _entered.set((self, self._admit(), _entered.get()))
+        permit = self._admit()
+        _entered.set((self, permit, self._clock() if self._timed else 0, _entered.get()))
 
     async def __aexit__(
         self,
@@ -252,9 +234,9 @@ class CircuitBreaker:
 
         :raises RuntimeError: if another task entered the block
         """
-        permit, rest = self._leave(_entered.get())
+        permit, began_ns, rest = self._leave(_entered.get())
         _entered.set(rest)
-        self._report(permit, exc)
+        self._report(permit, began_ns, exc)
 
     def __call__(
         self, function: Callable[_P, Coroutine[Any, Any, _T]]
@@ -270,12 +252,16 @@ class CircuitBreaker:
         @functools.wraps(function)
         async def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
             permit = self._admit()
+            began_ns = self._clock() if self._timed else 0
             try:
                 result = await function(*args, **kwargs)
             except BaseException as exc:
-                self._report(permit, exc)
+                self._report(permit, began_ns, exc)
                 raise
-            self._core.succeed(permit)
+            if self._timed:
+                self._complete(permit, began_ns, Outcome.SUCCESS)
+            else:
+                self._core.succeed(permit)
             return result
 
         return guarded
@@ -293,17 +279,20 @@ class CircuitBreaker:
             raise BreakerOpenError(self.name, retry_after)
         return permit
 
-    def _report(self, permit: int, exc: BaseException | None) -> None:
-        if exc is None:
+    def _report(self, permit: int, began_ns: int, exc: BaseException | None) -> None:
+        if exc is None and not self._timed:
             self._core.succeed(permit)
             return
         outcome = Outcome.ABANDONED
         try:
-            outcome = self._outcome(exc)
+            outcome = Outcome.SUCCESS if exc is None else self._outcome(exc)
         finally:  # The user's function may raise; the permit comes back all the same.
-            self._core.complete(permit, outcome, self._clock())
+            self._complete(permit, began_ns, outcome)
 
-    def _leave(self, entered: _Entered) -> tuple[int, _Entered]:
+    def _complete(self, permit: int, began_ns: int, outcome: Outcome) -> None:
+        self._core.complete(permit, outcome, self._clock(), began_ns)
+
+    def _leave(self, entered: _Entered) -> tuple[int, int, _Entered]:
         """Take this breaker's innermost permit out; blocks of generators need not nest."""
         if entered is None:
             msg = (
@@ -311,11 +300,11 @@ class CircuitBreaker:
                 " use admit() where a call spans tasks"
             )
             raise RuntimeError(msg)
-        breaker, permit, rest = entered
+        breaker, permit, began_ns, rest = entered
         if breaker is self:
-            return permit, rest
-        mine, rest = self._leave(rest)
-        return mine, (breaker, permit, rest)
+            return permit, began_ns, rest
+        mine, mine_began_ns, rest = self._leave(rest)
+        return mine, mine_began_ns, (breaker, permit, began_ns, rest)
 
     def _outcome(self, exc: BaseException) -> Outcome:
         if isinstance(exc, BaseExceptionGroup):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 import anyio
@@ -15,7 +16,43 @@ from bascule.resilience._time import Clock, count, span_ns
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Decision", "GcraLimiter", "RateLimiter", "TokenBucketLimiter"]
+__all__ = [
+    "Decision",
+    "GcraLimiter",
+    "LimitAlgorithm",
+    "RateLimiter",
+    "SlidingWindowLimiter",
+    "TokenBucketLimiter",
+]
+
+
+class LimitAlgorithm(StrEnum):
+    """How a rate limit counts."""
+
+    GCRA = "gcra"
+    """As :class:`GcraLimiter`."""
+    TOKEN_BUCKET = "token_bucket"  # noqa: S105 (no secret)
+    """As :class:`TokenBucketLimiter`."""
+    SLIDING_WINDOW = "sliding_window"
+    """As :class:`SlidingWindowLimiter`."""
+
+    @classmethod
+    def named(cls, name: str) -> LimitAlgorithm:
+        """Return the algorithm of that name.
+
+        :raises ConfigurationError: if there is none
+        """
+        try:
+            return cls(name)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"algorithm is {name!r}: choose from {[one.value for one in cls]}"
+            ) from error
+
+    @property
+    def limiter(self) -> type[RateLimiter]:
+        """The limiter that counts so in this process."""
+        return _LIMITERS[self]
 
 
 class RateLimiter:
@@ -25,8 +62,8 @@ class RateLimiter:
     in any window of ``w`` seconds at most ``burst + rate * w / per``.
 
     A key that has rested, so that its whole burst is there again, is forgotten. When ``max_keys``
-    others are known, a new key displaces, of ten, the one that would have rested first; it gets
-    its whole burst again, and :attr:`displaced` counts it. A known key takes about 80 bytes.
+    others are known, a new key displaces, of ten, the one that has used least; it gets its whole
+    burst again, and :attr:`displaced` counts it. A known key takes about 80 bytes.
 
     :meth:`check` and :meth:`require` may be called from any thread; those who wait in
     :meth:`acquire` share one event loop.
@@ -41,7 +78,7 @@ class RateLimiter:
     :raises ConfigurationError: if a number is out of range
     """
 
-    _algorithm: ClassVar[str]
+    algorithm: ClassVar[LimitAlgorithm]  #: how it counts
 
     def __init__(
         self,
@@ -64,7 +101,7 @@ class RateLimiter:
         self._queues: dict[str, _Queue] = {}
         try:
             self._core = _core.KeyedLimiter(
-                algorithm=self._algorithm,
+                algorithm=self.algorithm,
                 limit=rate,
                 period_ns=span_ns("per", per),
                 burst=self.burst,
@@ -146,7 +183,7 @@ class RateLimiter:
 class GcraLimiter(RateLimiter):
     """A limiter by the generic cell rate algorithm (ITU-T I.371), the leanest there is."""
 
-    _algorithm = "gcra"
+    algorithm = LimitAlgorithm.GCRA
 
 
 class TokenBucketLimiter(RateLimiter):
@@ -155,7 +192,36 @@ class TokenBucketLimiter(RateLimiter):
     :raises ConfigurationError: if ``per`` times ``burst`` is above 584 years
     """
 
-    _algorithm = "token_bucket"
+    algorithm = LimitAlgorithm.TOKEN_BUCKET
+
+
+class SlidingWindowLimiter(RateLimiter):
+    """A limiter by sliding windows: never more than ``rate`` in a window of the clock.
+
+    Windows are ``per`` seconds long and begin at multiples of it on the clock. Used is what was taken
+    in this window, and of what was taken in the one before as large a part as of that window is still
+    within the last ``per`` seconds. So a key that took all of its rate at once gets none of it back
+    before its window ends, and then as much in each moment as leaves the last ``per`` seconds; with
+    :class:`GcraLimiter` it gets it back evenly from the first moment.
+
+    That holds exactly if what was taken before was spread evenly over its window; else the last
+    ``per`` seconds may hold more, or allow less. However that is, no window of the clock holds more
+    than ``rate``, and no other of ``w`` seconds more than ``rate + rate * w / per``.
+
+    A key that asks all the time gets ``rate - 1`` in each window, since the last unit of one fades only
+    as the next one ends, and of a rate of 1 half: for small rates take :class:`GcraLimiter`.
+
+    :param burst: as many as ``rate``, or not given: a window has no other
+
+    Source: Cloudflare, "How we built rate limiting capable of scaling to millions of domains" (2017).
+    """
+
+    algorithm = LimitAlgorithm.SLIDING_WINDOW
+
+
+_LIMITERS: dict[LimitAlgorithm, type[RateLimiter]] = {
+    each.algorithm: each for each in (GcraLimiter, TokenBucketLimiter, SlidingWindowLimiter)
+}
 
 
 class _Queue:

@@ -7,59 +7,27 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from bascule._redis import RedisClient, RedisScript
-from bascule.errors import BreakerOpenError, ConfigurationError, StoreUnavailableError
-from bascule.resilience._breaker import BreakerSettings, CircuitBreaker
-from bascule.resilience._limiter import GcraLimiter
+from bascule.errors import (
+    BreakerOpenError,
+    ConfigurationError,
+    RateLimitedError,
+    StoreUnavailableError,
+)
+from bascule.resilience._breaker import CircuitBreaker
+from bascule.resilience._breaker_settings import BreakerSettings
+from bascule.resilience._limit_scripts import EXACT, SCRIPTS
+from bascule.resilience._limiter import LimitAlgorithm
 
 if TYPE_CHECKING:
     from bascule._core import Decision
+    from bascule._redis import RedisClient
     from bascule.resilience._breaker import BreakerState
     from bascule.resilience._time import Clock
 
-__all__ = ["GCRA", "Away", "SharedDecision", "SharedRateLimiter"]
+__all__ = ["Away", "SharedDecision", "SharedRateLimiter"]
 
-# Lua counts in doubles, which are exact below this.
-_EXACT = 2**52
 # Three late answers are enough; one call in a second finds out that Redis is back.
 _BREAKER = BreakerSettings(failure_threshold=3, success_threshold=1, timeout=1.0)
-
-# The generic cell rate algorithm (ITU-T I.371), with the server's clock, exactly: the theoretical
-# arrival time is kept as whole microseconds and a numerator over ``limit``, so that a rate that does
-# not divide the period loses nothing.
-#
-# KEYS: one; ARGV: limit, period in us, burst, cost. Returns whether it is allowed, what is left, and
-# the microseconds until all of it is there again and until the cost would be.
-_BODY = """
-local limit, period, burst = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local cost = tonumber(ARGV[4])
-local function over(a, b) return (a - a % b) / b end
-local function ceil(a, b) return over(a + b - 1, b) end
--- What is used, in limit-ths of a microsecond: a unit is worth one period of them.
-local used, full = 0, burst * period
-local kept = redis.call('GET', KEYS[1])
-if kept then
-  local whole, part = string.match(kept, '^(%d+) (%d+)$')
-  used = math.min(full, math.max(0, (tonumber(whole) - now) * limit + tonumber(part)))
-end
-local excess = used + cost * period - full
-local allowed = 0
-if excess <= 0 then
-  allowed = 1
-  used = used + cost * period
-  if cost > 0 then
-    local kept = string.format('%.0f %.0f', now + over(used, limit), used % limit)
-    redis.call('SET', KEYS[1], kept, 'PX', ceil(used, limit * 1000))
-  end
-end
-local retry = -1
-if cost <= burst then retry = ceil(math.max(0, excess), limit) end
-return {allowed, over(full - used, period), ceil(used, limit), retry}
-"""
-
-GCRA = RedisScript(
-    "local time = redis.call('TIME')\nlocal now = time[1] * 1000000 + time[2]\n" + _BODY
-)
 
 
 class Away(StrEnum):
@@ -94,10 +62,11 @@ class SharedDecision:
 class SharedRateLimiter:
     """How often something may happen, for each key apart, in all processes together.
 
-    It decides as :class:`GcraLimiter` does, but in Redis, by Redis's clock, in one step: in any window
-    of ``w`` seconds at most ``burst + rate * w / per`` in all processes. What is surely over is refused
-    here: a key that this process alone has used up, and one that Redis has refused, until the moment
-    that it named. So a flood of one key asks Redis a few times in a second.
+    It decides as the limiter of its algorithm does, but in Redis, by Redis's clock, in one step: in any
+    window of ``w`` seconds at most ``burst + rate * w / per`` in all processes. What is surely over is
+    refused here: one that Redis has refused, until the moment that it named, and, where that does not
+    depend on when a window begins, a key that this process alone has used up. So a flood of one key
+    asks Redis a few times in a second.
 
     When Redis does not answer within ``timeout`` it does what ``away`` says; after some failures it does
     so without asking, and one call in a second looks whether Redis is back.
@@ -106,11 +75,14 @@ class SharedRateLimiter:
     :param rate: units in each ``per``
     :param per: seconds
     :param burst: units at once; as many as ``rate`` if not given
+    :param algorithm: how it counts, the same in all processes; a sliding window has no ``burst``
     :param max_keys: keys remembered at once in this process; Redis forgets keys that have rested
     :param name: under which processes share the limit, and what errors call it
     :param away: what to do while Redis cannot be asked
     :param timeout: seconds that Redis has to answer
     :param breaker: when not to ask any more
+    :ivar admitted: checks that were allowed, of a cost above 0
+    :ivar rejected: checks that were refused
     :ivar degraded: decisions that were made without Redis since it was away
     :raises ConfigurationError: if a number is out of range
     """
@@ -122,6 +94,7 @@ class SharedRateLimiter:
         per: float = 1.0,
         *,
         burst: int | None = None,
+        algorithm: LimitAlgorithm | str = LimitAlgorithm.GCRA,
         max_keys: int = 100_000,
         name: str = "rate limit",
         away: Away | str = Away.LOCAL,
@@ -129,12 +102,17 @@ class SharedRateLimiter:
         breaker: BreakerSettings = _BREAKER,
         clock: Clock = time.monotonic_ns,
     ) -> None:
-        self._local = GcraLimiter(rate, per, burst=burst, max_keys=max_keys, name=name, clock=clock)
+        self.algorithm = LimitAlgorithm.named(algorithm)
+        self._local = self.algorithm.limiter(
+            rate, per, burst=burst, max_keys=max_keys, name=name, clock=clock
+        )
         self.name = name
         self.rate = rate
         self.per = per
         self.burst = self._local.burst
         self.max_keys = max_keys
+        self.admitted = 0
+        self.rejected = 0
         self.degraded = 0
         if timeout <= 0:
             raise ConfigurationError(f"timeout is {timeout}: give seconds, more than 0")
@@ -145,12 +123,16 @@ class SharedRateLimiter:
                 f"away is {away!r}: choose from {[one.value for one in Away]}"
             ) from error
         period = round(per * 1e6)
-        if period < 1 or self.burst * period + rate >= _EXACT or rate * 1_000 >= _EXACT:
+        if period < 1 or (self.burst + 1) * period + rate >= EXACT or rate * 1_000 >= EXACT:
             raise ConfigurationError(
                 f"a burst of {self.burst} at {rate} in {per} s is more than Redis counts exactly"
             )
         self._redis = redis
+        self._script = SCRIPTS[self.algorithm]
         self._arguments = (rate, period, self.burst)
+        # What one algorithm keeps, another cannot read.
+        self._windowed = self.algorithm is LimitAlgorithm.SLIDING_WINDOW
+        self._prefix = f"bascule:limit:{'window:' if self._windowed else ''}{name}:"
         self._timeout = timeout
         self._clock = clock
         self._breaker = CircuitBreaker(f"redis for {name}", breaker)
@@ -162,19 +144,49 @@ class SharedRateLimiter:
         """Whether Redis is asked: closed if it is."""
         return self._breaker.state
 
+    @property
+    def displaced(self) -> int:
+        """Keys that this process forgot before they had rested, because ``max_keys`` were known."""
+        return self._local.displaced
+
+    def __len__(self) -> int:
+        """Return the number of keys that this process remembers."""
+        return len(self._local)
+
     async def check(self, key: str, cost: int = 1) -> SharedDecision:
         """Take ``cost`` units of the key if they are there, and tell; 0 only looks.
 
         Cancelled, it may have taken them all the same.
         """
+        decision = await self._decide(key, cost)
+        if cost:
+            if decision.allowed:
+                self.admitted += 1
+            else:
+                self.rejected += 1
+        return decision
+
+    async def require(self, key: str, cost: int = 1) -> SharedDecision:
+        """Take ``cost`` units of the key.
+
+        Cancelled, it may have taken them all the same.
+
+        :raises RateLimitedError: if they are not there; nothing was taken
+        """
+        decision = await self.check(key, cost)
+        if not decision.allowed:
+            raise RateLimitedError(self.name, decision.retry_after)
+        return decision
+
+    async def _decide(self, key: str, cost: int) -> SharedDecision:
         refusal = self._surely_over(key, cost) if cost else None
         if refusal is not None:
             return refusal
         try:
             async with self._breaker:
                 answer = await self._redis.run(
-                    GCRA,
-                    [f"bascule:limit:{self.name}:{key}"],
+                    self._script,
+                    [self._prefix + key],
                     [*self._arguments, cost],
                     timeout=self._timeout,
                 )
@@ -202,7 +214,9 @@ class SharedRateLimiter:
                 wait, reset = (retry_at - now) / 1e9, (reset_at - now) / 1e9
                 return SharedDecision(False, self.burst, 0, reset, wait)
             del self._refused[key]
-        if self._local.check(key, 0).remaining >= cost:
+        # Windows of this process's clock begin at other moments than those of Redis's: what is over here
+        # may be due there.
+        if self._windowed or self._local.check(key, 0).remaining >= cost:
             return None
         decision = self._local.check(key, cost)
         return None if decision.allowed else _shared(decision)

@@ -86,6 +86,7 @@ class ConfiguredStream(Stream[Sent, Received]):
             self._outcome = (Status.RESOURCE_EXHAUSTED.value, text, None)
             self._abandon()
             self._queue.end()
+            self.handle_writable()
 
 
 class Nursery(ClientInterceptor):
@@ -172,7 +173,10 @@ class Attempt:
             return
         self._live = False
         outcome = FAILURE if event[2] in FAILURES else SUCCESS
-        self._stream.channel.complete(self.slot, ABANDONED if event[5] else outcome)
+        stream = self._stream
+        stream.channel.complete(
+            self.slot, ABANDONED if event[5] else outcome, stream=stream.several
+        )
         if not self.over.done():
             self.over.set_result(event)
 
@@ -233,8 +237,7 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
         self._keep(len(data))
         self._pump()
         while self._last and self.kept is not None and self._outcome is None:
-            self._writable = self.channel.driver.future()
-            await self._writable
+            await self._room.expect(self.channel.driver.future())
         self._turn = (self._turn + 1) % TURN
         if self._turn == 0:
             await anyio.lowlevel.checkpoint()
@@ -279,6 +282,7 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
         self._release()
 
     async def _start(self, request: bytes | None) -> None:
+        self._require_entered()
         if not self._started:
             self._started = True
             self._request = request

@@ -390,9 +390,13 @@ async def leave_to_scope(deadline_ns: int | None) -> None:
     """The server was faster to see the deadline of a cancel scope around the
     call: what ends the call is still that scope.
     """
-    if deadline_ns is not None:
-        await anyio.sleep_until(deadline_ns / 1e9)
-        await anyio.lowlevel.checkpoint()
+    if deadline_ns is None:
+        return
+    await anyio.sleep_until(deadline_ns / 1e9)
+    await anyio.lowlevel.checkpoint()
+    # A loop may be late to cancel: uvloop's timers go by milliseconds.
+    while anyio.current_effective_deadline() * 1e9 < deadline_ns + 1:
+        await anyio.sleep(0.001)
 
 
 def error_of(status: int, message: str | None, trailers: Headers | None) -> RpcError:

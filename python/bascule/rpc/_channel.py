@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -371,7 +372,10 @@ class Channel:
         for a moment may be missed.
 
         :raises ClosedError: if the channel ends meanwhile, unless SHUTDOWN is one of them
+        :raises WrongLoopError: if another thread has entered the channel
         """
+        if self._thread:
+            self._require_here()
         await anyio.lowlevel.checkpoint()
         while (state := self._pool.state) not in states:
             await self._pool.wait_change()
@@ -387,7 +391,12 @@ class Channel:
         await self.wait_for_state(ConnectivityState.READY)
 
     def reset_backoff(self) -> None:
-        """Let endpoints that failed try again now, as if for the first time."""
+        """Let endpoints that failed try again now, as if for the first time.
+
+        :raises WrongLoopError: if another thread has entered the channel
+        """
+        if self._thread:
+            self._require_here()
         self._pool.reset_backoff()
 
     def prepare(self, method: Method[Any, Any]) -> Prepared:
@@ -412,8 +421,8 @@ class Channel:
             self._require_here()
         driver = self.driver
         scope_deadline, now_ns = driver.scope_deadline(), driver.now_ns()
-        if timeout is not None and timeout < _FOREVER:
-            own = now_ns + int(timeout * 1e9)
+        if timeout is not None and not timeout >= _FOREVER:
+            own = now_ns + int(timeout * 1e9) if timeout > 0 else _over(timeout, now_ns)
             if scope_deadline * 1e9 >= own:
                 return own, False, now_ns
         elif scope_deadline >= _FOREVER:
@@ -466,6 +475,17 @@ _WRONG = (
 
 #: Seconds that are no limit: 31 years. No clock of a loop has run for as long either.
 _FOREVER = 1e9
+
+
+def _over(timeout: float, now_ns: int) -> int:
+    """The deadline of a timeout that is over; one of no number is a mistake of whoever made it up.
+
+    :raises ConfigurationError: if it is ``nan``
+    """
+    if math.isnan(timeout):
+        message = "timeout nan: give seconds, or None for no limit"
+        raise ConfigurationError(message)
+    return now_ns
 
 
 def _with_compression(

@@ -9,7 +9,7 @@ import anyio
 from grpclib.exceptions import ProtocolError
 from multidict import MultiDict
 
-from bascule.errors import DecodeError, RpcError, Status
+from bascule.errors import BasculeError, DecodeError, RpcError, Status
 from bascule.rpc._call import (
     ABANDONED,
     FAILURE,
@@ -20,13 +20,13 @@ from bascule.rpc._call import (
     leave_to_scope,
     refused,
 )
-from bascule.rpc._streams import PREFIX, TURN, MessageQueue
+from bascule.rpc._streams import PREFIX, TURN, MessageQueue, Room
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from bascule.net._link import Event, Future
+    from bascule.net._link import Event
     from bascule.rpc._call import Slot
     from bascule.rpc._channel import Channel
     from bascule.rpc._context import ClientCallContext, ClientInterceptor, MetadataValue
@@ -43,7 +43,7 @@ class Stream(Generic[Sent, Received]):
 
     Use as ``async with``. Leaving it before the call has ended resets it;
     leaving it by an exception or a cancellation does so at once. One task may
-    receive while another sends.
+    receive while others send. A stream is entered once.
 
     A call that the server says it has not processed is sent again by whoever uses the stream next,
     once, and one that was never sent as often as needed, as long as its headers have not come and
@@ -65,6 +65,7 @@ class Stream(Generic[Sent, Received]):
         #: Whether to wait while no endpoint can be reached; None: as the channel does.
         self.wait_for_ready: bool | None = None
         self._queue = MessageQueue()
+        self._entered = False
         self._slot: Slot | None = None
         self._call = 0
         self._started = False
@@ -72,7 +73,7 @@ class Stream(Generic[Sent, Received]):
         self._first: tuple[Any] | None = None
         self._headers_came = False
         self._outcome: tuple[int, str | None, Any] | None = None
-        self._writable: Future[None] | None = None
+        self._room = Room()
         self._turn = 0
         #: What was sent, as long as it may have to be sent again; None once it need not.
         self._replay: list[bytes] | None = []
@@ -99,6 +100,10 @@ class Stream(Generic[Sent, Received]):
         self._first = (request,)
 
     async def __aenter__(self) -> Stream[Sent, Received]:
+        if self._entered:
+            text = f"a stream of {self._method.path} is one call: open another one for the next"
+            raise ProtocolError(text)
+        self._entered = True
         self._stack = AsyncExitStack()
         await self._stack.__aenter__()
         try:
@@ -201,10 +206,11 @@ class Stream(Generic[Sent, Received]):
             writable = connection.machine.send_message(self._call, data)
             connection.link.flush_soon()
         if not writable:
-            self._writable = self._channel.driver.future()
-            await self._writable
+            await self._room.expect(self._channel.driver.future())
             if self._again:
                 await self._restart()
+            elif not self._started:
+                await self._start(None)
         elif (turn := self._turn + 1) == TURN:
             self._turn = 0
             await anyio.lowlevel.checkpoint()
@@ -286,6 +292,12 @@ class Stream(Generic[Sent, Received]):
         self._abandon()
         await anyio.lowlevel.checkpoint()
 
+    @property
+    def several(self) -> bool:
+        """Whether there may be several messages either way, so that it may last."""
+        cardinality = self._method.cardinality
+        return bool(cardinality.client_streaming or cardinality.server_streaming)
+
     def handle_headers(self, headers: Any) -> None:
         """The connection reports the response headers."""
         self._headers_came = True
@@ -299,8 +311,7 @@ class Stream(Generic[Sent, Received]):
 
     def handle_writable(self) -> None:
         """The connection has room for another message."""
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+        self._room.wake()
 
     def handle_end(self, event: Event) -> None:
         """The connection reports the status."""
@@ -308,7 +319,7 @@ class Stream(Generic[Sent, Received]):
         slot, self._slot = self._slot, None
         if slot is not None:
             outcome = ABANDONED if unprocessed else _outcome_of(status)
-            self._channel.complete(slot, outcome, trailers)
+            self._channel.complete(slot, outcome, trailers, stream=self.several)
         if self._may_repeat(unprocessed):
             self._transparent = self._transparent or unprocessed != UNSENT
             self._channel.attempts.transparent += 1
@@ -324,6 +335,7 @@ class Stream(Generic[Sent, Received]):
         self.handle_writable()
 
     async def _start(self, request: bytes | None) -> None:
+        self._require_entered()
         self._started = True
         channel = self._channel
         index, _, _, _ = channel.prepare(self._method)
@@ -332,33 +344,29 @@ class Stream(Generic[Sent, Received]):
             try:
                 limit_ns = None if self._of_scope else self._deadline_ns
                 slot = await channel.admit(limit_ns, self.wait_for_ready, metadata, streams=True)
+                if self._outcome is not None:  # cancelled by another task meanwhile
+                    channel.complete(slot, ABANDONED)
+                    return
+                connection = slot.connection
+                call = self._begin(slot, index, request, metadata)
+                if call is not None:
+                    break
+                await refused(channel, slot)
             except Exception as error:
                 # Whoever receives already, or tries to later, must not wait for ever.
-                status = error.status if isinstance(error, RpcError) else Status.UNAVAILABLE
+                status = _status_of(error)
                 self._outcome = (status.value, str(error), None)
                 self._told = True
                 self._queue.end()
-                raise
-            except BaseException:
-                # Cancelled before anything was sent: another message may start the call.
-                self._started = False
-                raise
-            connection = slot.connection
-            if self._outcome is not None:  # cancelled by another task meanwhile
-                channel.complete(slot, ABANDONED)
-                return
-            try:
-                now_ns = channel.driver.now_ns()
-                call = connection.machine.start(
-                    index, request, metadata, self._deadline_ns, False, now_ns
-                )
-            except BaseException:
-                channel.complete(slot, ABANDONED)
+                self.handle_writable()
                 await anyio.lowlevel.checkpoint()
                 raise
-            if call is not None:
-                break
-            await refused(channel, slot)
+            except BaseException:
+                # Cancelled before anything was sent: another message may start the call, or one
+                # that waits for it already.
+                self._started = False
+                self.handle_writable()
+                raise
         self._slot = slot
         self._call = call
         self._context.peer = connection.link.peer
@@ -373,6 +381,23 @@ class Stream(Generic[Sent, Received]):
         connection.link.flush_soon()
         if self._deadline_ns is not None and not self._of_scope:
             connection.arm(self._deadline_ns)
+
+    def _begin(
+        self,
+        slot: Slot,
+        index: int,
+        request: bytes | None,
+        metadata: list[tuple[str, MetadataValue]] | None,
+    ) -> int | None:
+        """Start the call on a connection; None if that takes none."""
+        now_ns = self._channel.driver.now_ns()
+        try:
+            return slot.connection.machine.start(
+                index, request, metadata, self._deadline_ns, False, now_ns
+            )
+        except BaseException:
+            self._channel.complete(slot, ABANDONED)
+            raise
 
     def _may_repeat(self, unprocessed: int) -> bool:
         if self._replay is None or self._outcome is not None:
@@ -454,6 +479,12 @@ class Stream(Generic[Sent, Received]):
         unary_reply = not self._method.cardinality.server_streaming
         return self._send_ended and unary_reply
 
+    def _require_entered(self) -> None:
+        """Its deadline, its interceptors and its end are those of the block."""
+        if not self._entered:
+            text = f"enter the stream first: `async with` the stream of {self._method.path}"
+            raise ProtocolError(text)
+
     def _require_started(self) -> None:
         if not self._started:
             text = "the request was not sent yet"
@@ -466,6 +497,13 @@ class Stream(Generic[Sent, Received]):
         if self._of_scope and self._outcome[0] == Status.DEADLINE_EXCEEDED.value:
             await leave_to_scope(self._deadline_ns)
         raise error_of(*self._outcome)
+
+
+def _status_of(error: Exception) -> Status:
+    """What a call ended with that could not start."""
+    if isinstance(error, RpcError):
+        return error.status
+    return Status.UNAVAILABLE if isinstance(error, BasculeError) else Status.INTERNAL
 
 
 def _outcome_of(status: int) -> int:

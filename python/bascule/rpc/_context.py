@@ -100,6 +100,7 @@ class CallContext:
         """Send the headers now; otherwise they go with the first reply, and carry no metadata.
 
         :raises ProtocolError: if they were sent already
+        :raises ValueError: if it cannot be sent: a name or a value that is none, or more than 16 KiB
         """
         raise NotImplementedError
 

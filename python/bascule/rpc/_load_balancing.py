@@ -302,6 +302,7 @@ class LoadBalancing:
             slow_start=None if slow_start is None else slow_start._for_core(),
             outlier=None if outlier is None else outlier._for_core(),
             load_reports=None if reports is None else reports._for_core(),
+            breaker_window=settings.core_window,
             concurrency=None if concurrency is None else rule_of(concurrency),
         )
 
@@ -311,7 +312,7 @@ def _breaker_for_core(breaker: BreakerSettings) -> tuple[int, int, int, int]:
         breaker.failure_threshold,
         breaker.success_threshold,
         breaker.timeout_ns,
-        breaker.half_open_permits,
+        breaker.permits,
     )
 
 

@@ -230,10 +230,20 @@ class Pool:
             wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
             await self._wait_ready_once(deadline_ns, wait)
 
-    def complete(self, slot: Picked, outcome: int, trailers: Headers | None = None) -> None:
-        """Give a permit back; the trailers may report the server's load."""
+    def complete(
+        self,
+        slot: Picked,
+        outcome: int,
+        trailers: Headers | None = None,
+        *,
+        stream: bool = False,
+    ) -> None:
+        """Give a permit back; the trailers may report the server's load.
+
+        :param stream: the call may last as long as it likes without being slow to a breaker
+        """
         _, endpoint, permit, policy = slot
-        policy.complete(endpoint, permit, outcome, self._driver.now_ns())
+        policy.complete(endpoint, permit, outcome, self._driver.now_ns(), stream)
         if trailers is not None and self._weighs:
             report = dict(trailers.items()).get(LOAD_REPORT)
             if isinstance(report, bytes):
@@ -269,6 +279,8 @@ class Pool:
 
     def subchannel_snapshots(self) -> tuple[SubchannelSnapshot, ...]:
         """What is known of each endpoint."""
+        # A channel that nobody has entered has no clock yet, and no endpoints.
+        now_ns = 0 if self._terms is None else self._driver.now_ns()
         return tuple(
             SubchannelSnapshot(
                 address=row.address,
@@ -285,7 +297,7 @@ class Pool:
                 breaker_counts=row.counts,
                 concurrency=row.concurrency,
             )
-            for row in endpoint_snapshots(self._policy)
+            for row in endpoint_snapshots(self._policy, now_ns)
             if (subchannel := self.subchannels.get(row.address)) is not None
         )
 

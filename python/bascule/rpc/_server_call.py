@@ -16,12 +16,12 @@ from bascule.rpc._compression import ACCEPT_ENCODING
 from bascule.rpc._context import CallContext, _current, pairs
 from bascule.rpc._details import DETAILS_KEY, encode_details
 from bascule.rpc._retry import PUSHBACK_KEY, gave_up
-from bascule.rpc._streams import MessageQueue
+from bascule.rpc._streams import MessageQueue, Room
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from bascule.net._link import Driver, Event, Future, Link, Timer
+    from bascule.net._link import Driver, Event, Link, Timer
     from bascule.rpc._binding import Binding
     from bascule.rpc._context import MetadataLike
     from bascule.rpc._server import Server
@@ -38,8 +38,15 @@ CANCEL = 8
 #: connection if there are more.
 MESSAGE_LIMIT = 2048
 
-#: Bytes of trailing metadata, details included: what a channel of ours takes.
-TRAILERS_LIMIT = 16 * 1024
+#: Bytes of initial, and of trailing metadata, details included: what a channel of ours takes.
+#: Four times as much would end its connection.
+METADATA_LIMIT = 16 * 1024
+
+#: What of that the protocol's own fields may need, the message not counted.
+OWN_FIELDS = 256
+
+#: Bytes of a message that are sent as they are; any other takes three.
+PLAIN = frozenset(range(0x21, 0x7F)) - {ord("%")}
 
 
 class ServerCall(CallContext):
@@ -48,7 +55,7 @@ class ServerCall(CallContext):
     queue: MessageQueue
     gone = False
     headers_sent = False
-    writable: Future[None] | None = None
+    _room: Room | None = None
     #: What the server's :class:`Admission` has given, if it was asked.
     admitted: tuple[int, int] | None = None
 
@@ -82,8 +89,11 @@ class ServerCall(CallContext):
         if self.headers_sent:
             text = "initial metadata was already sent"
             raise ProtocolError(text)
+        initial = pairs(metadata)
+        if initial is not None:
+            _check_size(initial, None)
+        self.session.machine.send_headers(self.stream, initial)
         self.headers_sent = True
-        self.session.machine.send_headers(self.stream, pairs(metadata))
         self.session.link.flush_soon()
 
     def _compress(self, name: str) -> None:
@@ -157,9 +167,14 @@ class ServerCall(CallContext):
 
     def set_writable(self) -> None:
         """There is room to send."""
-        writable = self.writable
-        if writable is not None and not writable.done():
-            writable.set_result(None)
+        if self._room is not None:
+            self._room.wake()
+
+    def room(self) -> Room:
+        """Where to wait for room to send."""
+        if self._room is None:
+            self._room = Room()
+        return self._room
 
     def abort(self) -> None:
         """Reset the call from this side."""
@@ -188,7 +203,8 @@ class ServerCall(CallContext):
             self._finish_with(error, trailing, now_ns)
         elif not returned:
             # Cancelled by nobody but the deadline, or by the end of the loop.
-            late = self.deadline <= anyio.current_time()
+            # By the clock that made it: uvloop's own stands still for a turn.
+            late = self.timeout_ns == 0 or self.deadline * 1e9 <= now_ns
             text = "the deadline has passed" if late else "the handler was cancelled"
             status = Status.DEADLINE_EXCEEDED if late else Status.CANCELLED
             self._finish_with(RpcError(status, text), trailing, now_ns)
@@ -198,7 +214,7 @@ class ServerCall(CallContext):
         else:
             try:
                 if trailing:
-                    _check_size(trailing)
+                    _check_size(trailing, None)
                 if self.reply is None:
                     machine.finish(self.stream, 0, None, None, trailing, now_ns)
                 else:
@@ -209,19 +225,32 @@ class ServerCall(CallContext):
     def _finish_with(
         self, error: GRPCError, trailing: list[tuple[str, Any]] | None, now_ns: int
     ) -> None:
-        machine, status, message = self.session.machine, error.status, error.message
-        if message is not None and len(message) > MESSAGE_LIMIT // 4:
-            message = message.encode()[:MESSAGE_LIMIT].decode(errors="ignore")
+        # Whatever a handler has put into its error, or forgotten to: no other call may suffer.
+        machine = self.session.machine
+        status, message = self._sendable(error)
         try:
             if error.details:
                 details = encode_details(status, message, error.details)
                 trailing = [*(trailing or ()), (DETAILS_KEY, details)]
             if trailing:
-                _check_size(trailing)
+                _check_size(trailing, message)
             machine.finish(self.stream, status.value, message, None, trailing, now_ns)
-        except (TypeError, ValueError):
+        except Exception:
             logger.exception("%s: the status cannot be sent as it is", self.method)
             machine.finish(self.stream, status.value, message, None, None, now_ns)
+
+    def _sendable(self, error: GRPCError) -> tuple[Status, str | None]:
+        """The status and the message of an error as the wire can carry them."""
+        try:
+            status, message = Status(error.status), error.message
+            if message is not None:
+                # Lone surrogates, which JSON and file names may hold, have no encoding.
+                encoded = str(message).encode(errors="replace")
+                message = encoded[:MESSAGE_LIMIT].decode(errors="ignore")
+        except Exception:
+            logger.exception("handler of %s failed with an error that has no status", self.method)
+            return Status.UNKNOWN, "internal error"
+        return status, message
 
     def _status_of(self, error: Exception) -> GRPCError:
         while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
@@ -335,12 +364,15 @@ class ServerSession:
             call.cancel()
 
 
-def _check_size(trailing: list[tuple[str, Any]]) -> None:
+def _check_size(metadata: list[tuple[str, Any]], message: str | None) -> None:
     """:raises ValueError: if a client could not take so much"""
-    size = 0
-    for name, value in trailing:
-        encoded = len(value) * 4 // 3 if isinstance(value, bytes) else len(value)
-        size += len(name) + encoded + 32  # RFC 9113, 6.5.2
-    if size > TRAILERS_LIMIT:
-        text = f"trailing metadata of {size} bytes is larger than {TRAILERS_LIMIT} bytes"
+    size = OWN_FIELDS
+    if message is not None:
+        encoded = message.encode()
+        size += len(encoded) + 2 * sum(each not in PLAIN for each in encoded)
+    for name, value in metadata:
+        length = len(value) * 4 // 3 if isinstance(value, bytes) else len(value)
+        size += len(name) + length + 32  # RFC 9113, 6.5.2
+    if size > METADATA_LIMIT:
+        text = f"metadata of {size} bytes is larger than the {METADATA_LIMIT} that clients take"
         raise ValueError(text)

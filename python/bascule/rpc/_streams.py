@@ -76,10 +76,32 @@ class MessageQueue:
             self._waiting = None
 
 
+class Room:
+    """Where tasks wait until their peer takes more of what they send."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[Future[None]] = []
+
+    def expect(self, future: Future[None]) -> Future[None]:
+        """What to await until there is room."""
+        self._waiting.append(future)
+        return future
+
+    def wake(self) -> None:
+        """There is room, or no reason to wait any more."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                if not each.done():  # or its task was cancelled
+                    each.set_result(None)
+
+
 class ServerStream(Generic[Received, Sent]):
     """The methods of ``grpclib.server.Stream``, on both loops.
 
-    One task may receive while another sends; cancelling either ends the call.
+    One task may receive while others send. What a task sends is whole, whatever others send.
     """
 
     def __init__(self, call: ServerCall) -> None:
@@ -173,8 +195,7 @@ class ServerStream(Generic[Received, Sent]):
         writable = session.machine.send_message(call.stream, data)
         session.link.flush_soon()
         if not writable:
-            call.writable = session.driver.future()
-            await call.writable
+            await call.room().expect(session.driver.future())
         elif (turn := self._turn + 1) == TURN:
             self._turn = 0
             await anyio.lowlevel.checkpoint()

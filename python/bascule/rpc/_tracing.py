@@ -214,7 +214,7 @@ def _end_handled(span: Span, call: CallContext, error: BaseException) -> None:
 def _status_of(error: BaseException, call: CallContext) -> Status:
     """What the client is told; see :meth:`ServerCall.end`."""
     if isinstance(error, GRPCError):
-        return Status(error.status.value)
+        return _known(error)
     if isinstance(error, RejectedError):
         return Status.UNAVAILABLE
     if isinstance(error, DecodeError):
@@ -223,9 +223,16 @@ def _status_of(error: BaseException, call: CallContext) -> Status:
         return Status.UNKNOWN
     said = getattr(call, "error", None)
     if isinstance(said, GRPCError):
-        return Status(said.status.value)
+        return _known(said)
     late = call.deadline <= anyio.current_time()
     return Status.DEADLINE_EXCEEDED if late else Status.CANCELLED
+
+
+def _known(error: GRPCError) -> Status:
+    try:
+        return Status(error.status)
+    except ValueError:  # a handler may raise anything
+        return Status.UNKNOWN
 
 
 def _said(error: GRPCError) -> str:

@@ -9,7 +9,7 @@ use crate::limit::{Gcra, Keyed};
 use crate::load_report::{self, LoadReport, LoadReportSettings};
 use crate::outlier::{Outlier, OutlierSettings};
 use crate::slow_start::SlowStart;
-use crate::{Breaker, BreakerSettings, BreakerState, Nanos, Outcome, Permit, Verdict};
+use crate::{Breaker, BreakerSettings, BreakerState, CallPermit, Nanos, Outcome, Permit, Verdict};
 
 /// What a call may do.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,60 +40,6 @@ pub enum CallVerdict {
 /// How often a balancer is asked for an endpoint that a call was not sent to.
 const PICKS: usize = 4;
 
-/// The right to make one call; reported once with [`CallPolicy::handle_complete`].
-#[derive(Debug, PartialEq, Eq)]
-pub struct CallPermit(u64);
-
-/// The permit in one number: the breaker's generation in the low bits, whether the call counts
-/// against a limit of concurrency, and above that, if latencies are learned, when the call began.
-/// Both wrap around, after 8 million changes of the breaker and after 13 days.
-impl CallPermit {
-    const GENERATION_BITS: u32 = 23;
-    const GENERATION: u64 = (1 << Self::GENERATION_BITS) - 1;
-    const COUNTED: u64 = 1 << Self::GENERATION_BITS;
-    const BEGIN_BITS: u32 = Self::GENERATION_BITS + 1;
-    /// 1,024 ns: the grain of what is learned of a latency.
-    const GRAIN_BITS: u32 = 10;
-    const GRAINS: u64 = u64::MAX >> Self::BEGIN_BITS;
-
-    /// A permit that has been across the language boundary.
-    pub fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-
-    /// The number that it is across the language boundary.
-    pub fn bits(&self) -> u64 {
-        self.0
-    }
-
-    fn new(permit: &Permit, begin: Nanos) -> Self {
-        let grains = begin >> Self::GRAIN_BITS;
-        Self(grains << Self::BEGIN_BITS | permit.generation() & Self::GENERATION)
-    }
-
-    fn counted(self) -> Self {
-        Self(self.0 | Self::COUNTED)
-    }
-
-    fn is_counted(&self) -> bool {
-        self.0 & Self::COUNTED != 0
-    }
-
-    /// How long ago the call began, by a clock that may have gone backwards a little.
-    fn age(&self, now: Nanos) -> Nanos {
-        let begin = self.0 >> Self::BEGIN_BITS;
-        let age = (now >> Self::GRAIN_BITS).wrapping_sub(begin) & Self::GRAINS;
-        if age > Self::GRAINS / 2 {
-            return 0;
-        }
-        age << Self::GRAIN_BITS
-    }
-
-    fn is_of(&self, generation: u64) -> bool {
-        (self.0 ^ generation) & Self::GENERATION == 0
-    }
-}
-
 /// The policies of one channel: a breaker for each endpoint, and a balancer over those that can
 /// take a call.
 #[derive(Debug)]
@@ -108,6 +54,8 @@ pub struct CallPolicy {
     outlier: Option<Outlier>,
     /// By how much what is known of latencies loses weight; None if they are not learned.
     decay: Option<Nanos>,
+    /// Whether it matters how long calls take: to latencies, or to breakers.
+    timed: bool,
     endpoints: Vec<Endpoint>,
     /// Where the endpoint of an id is in `endpoints`.
     places: FxHashMap<u64, usize>,
@@ -131,6 +79,7 @@ impl CallPolicy {
     ) -> Self {
         Self {
             balancer,
+            timed: breaker.is_some_and(|settings| settings.timed()),
             breaker,
             limit,
             concurrency: None,
@@ -181,6 +130,7 @@ impl CallPolicy {
     #[must_use]
     pub fn with_latency(mut self, decay: Nanos) -> Self {
         self.decay = Some(decay.max(1));
+        self.timed = true;
         self
     }
 
@@ -366,7 +316,7 @@ impl CallPolicy {
         };
         endpoint.in_flight += 1;
         endpoint.picks += 1;
-        let is_timed = self.decay.is_some() || counts;
+        let is_timed = self.timed || counts;
         let mut permit = CallPermit::new(&permit, if is_timed { now } else { 0 });
         if counts
             && let Some(limiter) = &mut endpoint.limiter
@@ -388,16 +338,23 @@ impl CallPolicy {
         outcome: Outcome,
         now: Nanos,
     ) {
-        let ending = match outcome {
-            Outcome::Success => Ending::Done,
-            Outcome::Failure | Outcome::Abandoned => Ending::Untold,
-        };
-        self.complete(endpoint, permit, outcome, ending, now);
+        self.complete(endpoint, permit, outcome, ending_of(outcome), now, true);
+    }
+
+    /// The same of a stream: it may last as long as it likes without being slow to a breaker.
+    pub fn handle_stream_complete(
+        &mut self,
+        endpoint: u64,
+        permit: CallPermit,
+        outcome: Outcome,
+        now: Nanos,
+    ) {
+        self.complete(endpoint, permit, outcome, ending_of(outcome), now, false);
     }
 
     /// Takes the report of a call that failed because there were too many.
     pub fn handle_overload(&mut self, endpoint: u64, permit: CallPermit, now: Nanos) {
-        self.complete(endpoint, permit, Outcome::Failure, Ending::Lost, now);
+        self.complete(endpoint, permit, Outcome::Failure, Ending::Lost, now, true);
     }
 
     #[allow(
@@ -411,6 +368,7 @@ impl CallPolicy {
         outcome: Outcome,
         ending: Ending,
         now: Nanos,
+        may_be_slow: bool,
     ) {
         self.handle_time(now);
         let Some(&place) = self.places.get(&endpoint) else {
@@ -432,8 +390,8 @@ impl CallPolicy {
         if self.outlier.is_some() {
             endpoint.record.count(outcome);
         }
+        let took = if self.timed { permit.age(now) } else { 0 };
         if let Some(decay) = self.decay {
-            let took = permit.age(now);
             endpoint.latency.handle_end(took, outcome, now, decay);
         }
         if let Some(breaker) = &mut endpoint.breaker {
@@ -442,7 +400,8 @@ impl CallPolicy {
             }
             let before = breaker.state();
             let permit = Permit::from_generation(breaker.generation());
-            breaker.handle_complete(permit, outcome, now);
+            let took = if may_be_slow { took } else { 0 };
+            breaker.handle_complete(permit, outcome, took, now);
             let closed = BreakerState::Closed;
             self.stale |= before != closed || breaker.state() != closed;
         }
@@ -459,10 +418,6 @@ impl CallPolicy {
                 .breaker
                 .as_ref()
                 .map_or(BreakerState::Closed, Breaker::state),
-            breaker_counts: endpoint
-                .breaker
-                .as_ref()
-                .map(|breaker| (breaker.counts(), breaker.rejected())),
             picks: endpoint.picks,
             successes: endpoint.successes,
             failures: endpoint.failures,
@@ -476,6 +431,13 @@ impl CallPolicy {
                 .as_ref()
                 .and_then(|outlier| outlier.until(&endpoint.record)),
         })
+    }
+
+    /// The breaker of every endpoint, if they have some, in the same order.
+    pub fn breakers(&self) -> impl Iterator<Item = Option<&Breaker>> {
+        self.endpoints
+            .iter()
+            .map(|endpoint| endpoint.breaker.as_ref())
     }
 
     /// Who is listed, in what order, with what weight.
@@ -519,16 +481,20 @@ impl CallPolicy {
         self.candidates.clear();
         for (place, endpoint) in self
             .endpoints
-            .iter()
+            .iter_mut()
             .enumerate()
             .filter(|(_, e)| e.usable())
         {
-            match &endpoint.breaker {
-                Some(breaker) if !breaker.admits(now) => {
-                    self.stale_at = self.stale_at.min(breaker.admits_at().unwrap_or(Nanos::MAX));
+            if let Some(breaker) = &mut endpoint.breaker {
+                let admits = breaker.admits(now);
+                if let Some(at) = breaker.changes_at().filter(|at| *at > now) {
+                    self.stale_at = self.stale_at.min(at);
                 }
-                _ => self.candidates.push(place),
+                if !admits {
+                    continue;
+                }
             }
+            self.candidates.push(place);
         }
         let endpoints = &self.endpoints;
         let well = |place: &usize| !endpoints[*place].record.ejected();
@@ -608,8 +574,16 @@ impl CallPolicy {
             .filter_map(|endpoint| endpoint.breaker.as_ref())
             .filter(|breaker| breaker.state() == BreakerState::Open);
         CallVerdict::BreakerOpen {
-            retry_at: open.filter_map(Breaker::admits_at).min(),
+            retry_at: open.filter_map(Breaker::changes_at).min(),
         }
+    }
+}
+
+/// What a limit of concurrency learns from an outcome: a failure may be of any kind.
+fn ending_of(outcome: Outcome) -> Ending {
+    match outcome {
+        Outcome::Success => Ending::Done,
+        Outcome::Failure | Outcome::Abandoned => Ending::Untold,
     }
 }
 

@@ -5,7 +5,7 @@ use crate::concurrency::{Limiter, LimiterCounts};
 use crate::latency::Latency;
 use crate::load_report::Reported;
 use crate::outlier::Record;
-use crate::{Breaker, BreakerCounts, BreakerState, Nanos};
+use crate::{Breaker, BreakerState, Nanos};
 
 /// An endpoint as a snapshot shows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,8 +20,6 @@ pub struct EndpointView<'a> {
     pub in_flight: u32,
     /// What its breaker does; closed if it has none.
     pub breaker: BreakerState,
-    /// What its breaker has done, if it has one, and how many calls it has refused.
-    pub breaker_counts: Option<(BreakerCounts, u64)>,
     /// Calls admitted so far.
     pub picks: u64,
     /// Calls that ended well.

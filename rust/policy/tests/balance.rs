@@ -12,7 +12,7 @@ use bascule_policy::balance::{
 };
 use bascule_policy::limit::{Gcra, Keyed, Quota};
 use bascule_policy::{
-    BreakerSettings, BreakerState, CallPermit, CallPolicy, CallVerdict, Nanos, Outcome,
+    BreakerSettings, BreakerState, CallPermit, CallPolicy, CallVerdict, Nanos, Outcome, Trip,
 };
 use common::{list, pick, pick_among, tally};
 use proptest::prelude::*;
@@ -137,8 +137,10 @@ proptest! {
 }
 
 const BREAKER: BreakerSettings = BreakerSettings {
-    failure_threshold: 1,
-    success_threshold: 1,
+    trip: Trip::InARow {
+        failure_threshold: 1,
+        success_threshold: 1,
+    },
     open_for: 10,
     half_open_permits: 1,
     half_open_for: 20,

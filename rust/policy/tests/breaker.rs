@@ -1,13 +1,15 @@
 //! The breaker, transition by transition, then whatever may happen to it.
 
 use bascule_policy::{
-    Breaker, BreakerSettings, BreakerState, Nanos, Outcome, Permit, SettingError, Verdict,
+    Breaker, BreakerSettings, BreakerState, Nanos, Outcome, Permit, SettingError, Trip, Verdict,
 };
 use proptest::prelude::*;
 
 const SETTINGS: BreakerSettings = BreakerSettings {
-    failure_threshold: 2,
-    success_threshold: 2,
+    trip: Trip::InARow {
+        failure_threshold: 2,
+        success_threshold: 2,
+    },
     open_for: 10,
     half_open_permits: 2,
     half_open_for: 20,
@@ -26,7 +28,7 @@ fn admit(breaker: &mut Breaker, now: Nanos) -> Permit {
 
 fn call(breaker: &mut Breaker, outcome: Outcome, now: Nanos) {
     let permit = admit(breaker, now);
-    breaker.handle_complete(permit, outcome, now);
+    breaker.handle_complete(permit, outcome, 0, now);
 }
 
 fn opened_at_0() -> Breaker {
@@ -40,8 +42,11 @@ fn opened_at_0() -> Breaker {
 fn defaults_are_the_guides() {
     let settings = BreakerSettings::default();
     assert_eq!(
-        (settings.failure_threshold, settings.success_threshold),
-        (5, 3)
+        settings.trip,
+        Trip::InARow {
+            failure_threshold: 5,
+            success_threshold: 3
+        }
     );
     assert_eq!(settings.open_for, 30_000_000_000);
     assert_eq!(settings.checked(), Ok(settings));
@@ -51,11 +56,17 @@ fn defaults_are_the_guides() {
 fn settings_that_cannot_work_are_refused() {
     for broken in [
         BreakerSettings {
-            failure_threshold: 0,
+            trip: Trip::InARow {
+                failure_threshold: 0,
+                success_threshold: 1,
+            },
             ..SETTINGS
         },
         BreakerSettings {
-            success_threshold: 0,
+            trip: Trip::InARow {
+                failure_threshold: 1,
+                success_threshold: 0,
+            },
             ..SETTINGS
         },
         BreakerSettings {
@@ -104,7 +115,7 @@ fn abandoned_calls_neither_count_nor_break_the_row() {
 fn probes_after_its_time_and_closes_after_successes() {
     let mut breaker = opened_at_0();
     assert!(!breaker.admits(9));
-    assert_eq!(breaker.admits_at(), Some(10));
+    assert_eq!(breaker.changes_at(), Some(10));
     call(&mut breaker, Outcome::Success, 10);
     assert_eq!(
         (breaker.state(), breaker.successes()),
@@ -145,7 +156,7 @@ fn limits_the_probes_in_flight() {
     let _second = admit(&mut breaker, 10);
     assert_eq!(breaker.probes(), 2);
     assert_eq!(breaker.handle_admit(10), Verdict::Reject { retry_at: None });
-    breaker.handle_complete(first, Outcome::Abandoned, 11);
+    breaker.handle_complete(first, Outcome::Abandoned, 0, 11);
     assert_eq!((breaker.probes(), breaker.successes()), (1, 0));
     let _third = admit(&mut breaker, 11);
 }
@@ -156,7 +167,7 @@ fn a_failed_probe_opens_it_again() {
     call(&mut breaker, Outcome::Success, 10);
     call(&mut breaker, Outcome::Failure, 12);
     assert_eq!((breaker.state(), breaker.opened()), (BreakerState::Open, 2));
-    assert_eq!(breaker.admits_at(), Some(22));
+    assert_eq!(breaker.changes_at(), Some(22));
 }
 
 #[test]
@@ -167,13 +178,13 @@ fn lost_probes_are_replaced_and_lose_their_say() {
     assert!(!breaker.admits(29));
     let fresh = admit(&mut breaker, 30);
     for permit in lost {
-        breaker.handle_complete(permit, Outcome::Failure, 30);
+        breaker.handle_complete(permit, Outcome::Failure, 0, 30);
     }
     assert_eq!(
         (breaker.state(), breaker.probes()),
         (BreakerState::HalfOpen, 1)
     );
-    breaker.handle_complete(fresh, Outcome::Success, 31);
+    breaker.handle_complete(fresh, Outcome::Success, 0, 31);
     assert_eq!(breaker.state(), BreakerState::Closed);
 }
 
@@ -183,18 +194,18 @@ fn late_results_change_nothing() {
     let late: Vec<_> = (0..5).map(|_| admit(&mut breaker, 0)).collect();
     let mut late = late.into_iter();
     for permit in late.by_ref().take(2) {
-        breaker.handle_complete(permit, Outcome::Failure, 0);
+        breaker.handle_complete(permit, Outcome::Failure, 0, 0);
     }
-    breaker.handle_complete(late.next().unwrap(), Outcome::Success, 1);
+    breaker.handle_complete(late.next().unwrap(), Outcome::Success, 0, 1);
     assert_eq!(breaker.state(), BreakerState::Open);
     let _probe = admit(&mut breaker, 10);
-    breaker.handle_complete(late.next().unwrap(), Outcome::Failure, 10);
+    breaker.handle_complete(late.next().unwrap(), Outcome::Failure, 0, 10);
     assert_eq!(
         (breaker.state(), breaker.probes()),
         (BreakerState::HalfOpen, 1)
     );
     breaker.handle_reset();
-    breaker.handle_complete(late.next().unwrap(), Outcome::Failure, 10);
+    breaker.handle_complete(late.next().unwrap(), Outcome::Failure, 0, 10);
     assert_eq!(breaker.failures(), 0);
 }
 
@@ -210,7 +221,7 @@ fn a_hand_may_hold_it() {
         breaker.handle_admit(Nanos::MAX),
         Verdict::Reject { retry_at: None }
     );
-    assert_eq!(breaker.admits_at(), None);
+    assert_eq!(breaker.changes_at(), None);
     breaker.handle_force_closed();
     for _ in 0..10 {
         call(&mut breaker, Outcome::Failure, 0);
@@ -286,14 +297,14 @@ proptest! {
                 }
                 Step::Report(which, outcome) if !out.is_empty() => {
                     let permit = out.swap_remove(which.index(out.len()));
-                    breaker.handle_complete(permit, outcome, now);
+                    breaker.handle_complete(permit, outcome, 0, now);
                 }
                 Step::Lose(which) if !out.is_empty() => drop(out.swap_remove(which.index(out.len()))),
                 Step::Report(..) | Step::Lose(_) => {}
             }
             prop_assert!(breaker.probes() <= SETTINGS.half_open_permits);
             prop_assert!(breaker.admits(now + SETTINGS.open_for.max(SETTINGS.half_open_for)));
-            prop_assert!(breaker.admits(now) || breaker.admits_at().is_some_and(|at| at > now));
+            prop_assert!(breaker.admits(now) || breaker.changes_at().is_some_and(|at| at > now));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use bascule_policy::balance::{Kind, Sizes};
 use bascule_policy::{
     BreakerSettings, CallPermit, CallPolicy, CallVerdict, FailurePercentage, Outcome,
-    OutlierSettings, SlowStart,
+    OutlierSettings, SlowStart, Trip,
 };
 
 const CLIENTS: u64 = 100;
@@ -159,8 +159,10 @@ impl Churn {
 #[test]
 fn churn_leaves_nothing_behind() {
     let breaker = BreakerSettings {
-        failure_threshold: 3,
-        success_threshold: 1,
+        trip: Trip::InARow {
+            failure_threshold: 3,
+            success_threshold: 1,
+        },
         open_for: 50,
         half_open_permits: 1,
         half_open_for: 50,

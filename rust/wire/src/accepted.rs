@@ -1,6 +1,7 @@
 //! A connection that was accepted: HTTP/2, or HTTP/1.1 where plain requests or browsers are served.
 
 use crate::compress::Encoding;
+use crate::grpc::Framed;
 use crate::http1::Http1Connection;
 use crate::message::HttpEvent;
 use crate::server::{ServerConfig, ServerConnection, ServerEvent};
@@ -93,6 +94,14 @@ impl AcceptedConnection {
                 self.machine = decided;
                 self.handle_input(&start, now);
             }
+        }
+    }
+
+    /// As [`Self::handle_input`]; what is given away is not copied where it is much.
+    pub fn handle_bytes(&mut self, data: Bytes, now: Duration) {
+        match &mut self.machine {
+            Machine::Http2(machine) => machine.handle_bytes(data, now),
+            _ => self.handle_input(&data, now),
         }
     }
 
@@ -196,14 +205,16 @@ impl AcceptedConnection {
     pub fn respond(
         &mut self,
         stream: u32,
-        framed: Bytes,
+        framed: impl Into<Framed>,
         initial: HeaderMap,
         trailing: HeaderMap,
         now: Duration,
     ) {
         match &mut self.machine {
             Machine::Http2(machine) => machine.respond(stream, framed, initial, trailing, now),
-            Machine::Web(machine) => machine.respond(stream, framed, initial, trailing, now),
+            Machine::Web(machine) => {
+                machine.respond(stream, framed.into().joined(), initial, trailing, now);
+            }
             _ => {}
         }
     }
@@ -229,10 +240,10 @@ impl AcceptedConnection {
 
     /// Sends a message of a streaming call. False: wait for
     /// [`ServerEvent::Writable`] (or Reset) before the next one.
-    pub fn send_message(&mut self, stream: u32, framed: Bytes) -> bool {
+    pub fn send_message(&mut self, stream: u32, framed: impl Into<Framed>) -> bool {
         match &mut self.machine {
             Machine::Http2(machine) => machine.send_message(stream, framed),
-            Machine::Web(machine) => machine.send_message(stream, framed),
+            Machine::Web(machine) => machine.send_message(stream, framed.into().joined()),
             _ => true,
         }
     }

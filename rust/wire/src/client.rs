@@ -1,13 +1,15 @@
 //! The client's side of an HTTP/2 connection that carries gRPC calls.
 
 mod call;
+mod greeting;
 mod lifetime;
 mod opening;
 mod replies;
 
 use self::call::{Call, Waiting, ended_event, failed};
+use self::greeting::{Greeting, OWN_FIELDS, list_size};
 use crate::compress::{self, Encoding};
-use crate::grpc::code;
+use crate::grpc::{Framed, code};
 use crate::guard::{Flood, FloodLimits, Guard};
 use crate::keepalive::{Keepalive, KeepaliveSettings, LAST_STREAM};
 use crate::outbound::SEND_BUFFER;
@@ -152,7 +154,7 @@ pub struct Start {
     /// When to give up, as an absolute time.
     pub deadline: Option<Duration>,
     /// The framed request, for methods whose request is one message.
-    pub request: Option<Bytes>,
+    pub request: Option<Framed>,
     /// Whether the reply is one message, to be reported with the end.
     pub unary_reply: bool,
 }
@@ -173,6 +175,12 @@ pub struct ClientConnection {
     scheme: Scheme,
     authority: Authority,
     base: HeaderMap,
+    /// What a request's header list counts beside its metadata and its path.
+    own_fields: usize,
+    /// The largest header list that the server takes.
+    max_fields: usize,
+    /// Until the server has told its limits.
+    greeting: Option<Greeting>,
     pipe: Pipe,
     state: State,
     sender: Option<SendRequest<Bytes>>,
@@ -233,6 +241,7 @@ impl ClientConnection {
             HeaderValue::from_static(compress::ACCEPTED),
         );
         base.insert(header::USER_AGENT, HeaderValue::from_str(user_agent).ok()?);
+        let own_fields = OWN_FIELDS + authority.len() + list_size(&base);
         let keepalive = limits.keepalive.map(|each| Keepalive::new(each, now));
         let mut this = Self {
             limits,
@@ -240,6 +249,9 @@ impl ClientConnection {
             scheme: if tls { Scheme::HTTPS } else { Scheme::HTTP },
             authority: Authority::try_from(authority).ok()?,
             base,
+            own_fields,
+            max_fields: usize::MAX,
+            greeting: Some(Greeting::default()),
             pipe,
             state: State::Handshaking(handshake),
             sender: None,
@@ -263,12 +275,32 @@ impl ClientConnection {
 
     /// Bytes came from the peer.
     pub fn handle_input(&mut self, data: &[u8], now: Duration) {
+        self.take_input(data, now, Pipe::feed);
+    }
+
+    /// As [`Self::handle_input`]; what is given away is not copied.
+    pub fn handle_bytes(&mut self, data: Bytes, now: Duration) {
+        self.take_input(data, now, Pipe::feed_bytes);
+    }
+
+    fn take_input<D: AsRef<[u8]>>(
+        &mut self,
+        data: D,
+        now: Duration,
+        feed: fn(&Pipe, D, Duration, bool),
+    ) {
         self.now = now;
         if let Some(keepalive) = &mut self.keepalive {
             keepalive.heard(now);
         }
+        if let Some(greeting) = &mut self.greeting
+            && let Some(limit) = greeting.read(data.as_ref())
+        {
+            self.max_fields = limit;
+            self.greeting = None;
+        }
         if !matches!(self.state, State::Closed) {
-            self.pipe.feed(data, now, true);
+            feed(&self.pipe, data, now, true);
             self.drive();
         }
     }
@@ -382,7 +414,7 @@ impl ClientConnection {
             queued: 0,
             ended: false,
         };
-        if self.waiting.is_empty() && self.has_room() {
+        if self.waiting.is_empty() && !self.is_early(&waiting) && self.has_room() {
             self.open(waiting);
         } else {
             self.waiting.push_back(waiting);
@@ -392,13 +424,14 @@ impl ClientConnection {
 
     /// Sends a message of a streaming request. False: wait for
     /// [`ClientEvent::Writable`] (or End) before the next one.
-    pub fn send_message(&mut self, call: u32, framed: Bytes) -> bool {
+    pub fn send_message(&mut self, call: u32, framed: impl Into<Framed>) -> bool {
+        let framed = framed.into();
         if let Some(entry) = self.calls.get_mut(&call) {
             entry.ready.rearm();
             let mut context = Context::from_waker(&entry.waker);
             let framed = match entry.encoding {
                 None => framed,
-                Some(encoding) => encoding.compress(framed),
+                Some(encoding) => encoding.compress(framed).into(),
             };
             return match &mut entry.sending {
                 // An error here is the stream's end, which the next poll reports.
@@ -509,7 +542,11 @@ impl ClientConnection {
                         self.drain();
                     }
                     let mut opened = false;
-                    while !self.waiting.is_empty() && !self.draining && self.has_room() {
+                    while let Some(next) = self.waiting.front()
+                        && !self.is_early(next)
+                        && !self.draining
+                        && self.has_room()
+                    {
                         if let Some(waiting) = self.waiting.pop_front() {
                             opened = true;
                             self.open(waiting);

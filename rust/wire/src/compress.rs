@@ -3,7 +3,7 @@
 //! Source: the gRPC project's "gRPC Compression" document. Its `deflate` is the
 //! zlib format (RFC 1950), as HTTP's is and as every implementation sends it.
 
-use crate::grpc::{self, PREFIX, Violation, code};
+use crate::grpc::{self, Framed, PREFIX, Violation, code};
 use bytes::{BufMut, Bytes};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use http::HeaderMap;
@@ -95,8 +95,9 @@ impl Encoding {
         }
     }
 
-    /// Compresses a message that [`grpc::frame`] has framed, if that makes it smaller.
-    pub fn compress(self, framed: Bytes) -> Bytes {
+    /// Compresses a framed message if that makes it smaller.
+    pub fn compress(self, framed: impl Into<Framed>) -> Bytes {
+        let framed = framed.into().joined();
         if framed.len() < PREFIX + SMALLEST {
             return framed;
         }

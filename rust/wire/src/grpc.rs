@@ -74,6 +74,50 @@ pub fn frame(message: &[u8]) -> Bytes {
     framed.freeze()
 }
 
+/// A message behind its flag and length, which stand apart from a large one: it need not be copied.
+#[derive(Clone, Debug)]
+pub struct Framed {
+    pub(crate) first: Bytes,
+    /// Empty if `first` is all.
+    pub(crate) rest: Bytes,
+}
+
+impl Framed {
+    /// Frames a message as it is.
+    pub fn apart(message: Bytes) -> Self {
+        let mut prefix = [0; PREFIX];
+        let size = u32::try_from(message.len()).unwrap_or(u32::MAX);
+        prefix[1..].copy_from_slice(&size.to_be_bytes());
+        Self {
+            first: Bytes::copy_from_slice(&prefix),
+            rest: message,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.first.len() + self.rest.len()
+    }
+
+    /// In one piece.
+    pub(crate) fn joined(self) -> Bytes {
+        if self.rest.is_empty() {
+            return self.first;
+        }
+        let mut joined = BytesMut::with_capacity(self.len());
+        joined.put_slice(&self.first);
+        joined.put_slice(&self.rest);
+        joined.freeze()
+    }
+}
+
+/// What was framed before, or needs no frame.
+impl From<Bytes> for Framed {
+    fn from(first: Bytes) -> Self {
+        let rest = Bytes::new();
+        Self { first, rest }
+    }
+}
+
 /// Cuts DATA into messages; holds at most one incomplete message, unless its
 /// user leaves others in it.
 #[derive(Debug, Default)]
@@ -319,6 +363,10 @@ pub enum MetadataValue<'a> {
     Binary(Vec<u8>),
 }
 
+/// Values of metadata in one call: no server takes as many, and a map of
+/// headers ends the process when it is full.
+const MOST_VALUES: usize = 10_000;
+
 /// Why an application's metadata cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadMetadata(pub String);
@@ -337,7 +385,16 @@ fn is_reserved(name: &str) -> bool {
         ))
         || matches!(
             name,
-            "content-type" | "te" | "content-length" | "connection" | "transfer-encoding" | "host"
+            "content-type"
+                | "te"
+                | "content-length"
+                | "host"
+                // RFC 9113, 8.2.2: of one connection, and malformed in HTTP/2.
+                | "connection"
+                | "keep-alive"
+                | "proxy-connection"
+                | "transfer-encoding"
+                | "upgrade"
         )
 }
 
@@ -404,6 +461,9 @@ pub fn append_metadata(
     };
     if is_reserved(&lower) {
         return Err(bad("the name is reserved for the protocol"));
+    }
+    if headers.len() >= MOST_VALUES {
+        return Err(bad("there are too many values"));
     }
     let key = HeaderName::from_bytes(lower.as_bytes())
         .map_err(|_| bad("a name has only the characters 0-9 a-z _ - ."))?;

@@ -1,5 +1,6 @@
 //! The sending half of one stream: what the application gave, until h2 takes it.
 
+use crate::grpc::Framed;
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http::HeaderMap;
@@ -47,12 +48,15 @@ impl Outbound {
     /// Queues DATA; false if the sender should wait for [`Self::take_writable`].
     pub(crate) fn push(
         &mut self,
-        data: Bytes,
+        data: impl Into<Framed>,
         context: &mut Context<'_>,
     ) -> Result<bool, h2::Error> {
-        if !data.is_empty() {
-            self.queued += data.len();
-            self.queue.push_back(data);
+        let Framed { first, rest } = data.into();
+        for piece in [first, rest] {
+            if !piece.is_empty() {
+                self.queued += piece.len();
+                self.queue.push_back(piece);
+            }
         }
         self.flush(context)?;
         self.blocked = self.queued > SEND_BUFFER;
@@ -72,15 +76,17 @@ impl Outbound {
     /// A whole short answer at once: h2 buffers it, which one message bounds.
     pub(crate) fn send_whole(
         &mut self,
-        data: Bytes,
+        data: impl Into<Framed>,
         trailers: Option<HeaderMap>,
         context: &mut Context<'_>,
     ) -> Result<(), h2::Error> {
+        let data = data.into();
         if data.len() > SEND_BUFFER || !self.queue.is_empty() {
             self.push(data, context)?;
             return self.end(trailers, context);
         }
         self.done = true;
+        let data = data.joined();
         match trailers {
             None => self.stream.send_data(data, true),
             Some(trailers) => {
@@ -94,10 +100,11 @@ impl Outbound {
     /// where [`Self::stalled`] sees it, and not in h2 for as long as the peer likes.
     pub(crate) fn answer(
         &mut self,
-        data: Bytes,
+        data: impl Into<Framed>,
         trailers: Option<HeaderMap>,
         context: &mut Context<'_>,
     ) -> Result<(), h2::Error> {
+        let data = data.into();
         let size = data.len();
         self.stream.reserve_capacity(size);
         if self.stream.capacity() >= size {

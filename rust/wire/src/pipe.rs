@@ -2,7 +2,7 @@
 //! on which its wakers leave the streams that can make progress.
 
 use crate::guard::{Flood, Guard};
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -30,9 +30,19 @@ const KEEP: usize = 4 * 1024;
 
 struct Buffers {
     guard: Guard,
+    /// Input that was given away, before `input`.
+    given: Bytes,
     input: BytesMut,
     output: BytesMut,
+    /// How much there was to send the last time.
+    drained: usize,
     eof: bool,
+}
+
+impl Buffers {
+    fn backlog(&self) -> usize {
+        self.given.len() + self.input.len()
+    }
 }
 
 /// One end is given to h2, the other is kept; both are this type.
@@ -43,8 +53,10 @@ impl Pipe {
     pub(crate) fn new(guard: Guard) -> Self {
         Self(Arc::new(Mutex::new(Buffers {
             guard,
+            given: Bytes::new(),
             input: BytesMut::new(),
             output: BytesMut::new(),
+            drained: 0,
             eof: false,
         })))
     }
@@ -53,6 +65,17 @@ impl Pipe {
         let mut buffers = self.0.lock();
         buffers.guard.set_now(now, has_calls);
         buffers.input.extend_from_slice(data);
+    }
+
+    /// As [`Self::feed`], without copying if nothing waits.
+    pub(crate) fn feed_bytes(&self, data: Bytes, now: Duration, has_calls: bool) {
+        let mut buffers = self.0.lock();
+        buffers.guard.set_now(now, has_calls);
+        if buffers.backlog() == 0 {
+            buffers.given = data;
+        } else {
+            buffers.input.extend_from_slice(&data);
+        }
     }
 
     pub(crate) fn feed_eof(&self) {
@@ -64,7 +87,7 @@ impl Pipe {
     }
 
     pub(crate) fn backlog(&self) -> usize {
-        self.0.lock().input.len()
+        self.0.lock().backlog()
     }
 
     pub(crate) fn has_output(&self) -> bool {
@@ -112,6 +135,7 @@ impl Pipe {
             return None;
         }
         let result = take(&buffers.output);
+        buffers.drained = buffers.output.len();
         if buffers.output.capacity() > KEEP {
             buffers.output = BytesMut::new();
         } else {
@@ -121,11 +145,12 @@ impl Pipe {
     }
 }
 
-/// Where large frames are written, more of them follow: fewer bytes are moved
-/// than by doubling.
-fn make_room(output: &mut BytesMut, size: usize) {
+/// Where large frames are written, more of them follow, as many as the last time: fewer bytes are
+/// moved than by doubling.
+fn make_room(output: &mut BytesMut, size: usize, last: usize) {
     if size > KEEP && output.capacity() - output.len() < size {
-        output.reserve(size.max((8 * (output.len() + size)).min(OUTPUT_LIMIT)));
+        let likely = (8 * (output.len() + size)).min(OUTPUT_LIMIT);
+        output.reserve(size.max(likely).max(last.saturating_sub(output.len())));
     }
 }
 
@@ -136,20 +161,34 @@ impl AsyncRead for Pipe {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut buffers = self.0.lock();
-        let size = buffers.input.len().min(into.remaining());
-        let Buffers { guard, input, .. } = &mut *buffers;
-        let size = guard.admit(&input[..size]);
+        let Buffers {
+            guard,
+            given,
+            input,
+            eof,
+            ..
+        } = &mut *buffers;
+        let next: &[u8] = if given.is_empty() { input } else { given };
+        let size = next.len().min(into.remaining());
+        let size = guard.admit(&next[..size]);
         if size == 0 {
-            return if buffers.eof && buffers.input.is_empty() {
+            return if *eof && next.is_empty() {
                 Poll::Ready(Ok(()))
             } else {
                 Poll::Pending
             };
         }
-        into.put_slice(&input[..size]);
-        input.advance(size);
-        if input.is_empty() {
-            *input = BytesMut::new();
+        into.put_slice(&next[..size]);
+        if given.is_empty() {
+            input.advance(size);
+            if input.is_empty() {
+                *input = BytesMut::new();
+            }
+        } else {
+            given.advance(size);
+            if given.is_empty() {
+                *given = Bytes::new();
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -179,7 +218,8 @@ impl AsyncWrite for Pipe {
             return Poll::Pending;
         }
         let size = slices.iter().map(|slice| slice.len()).sum();
-        make_room(&mut buffers.output, size);
+        let last = buffers.drained;
+        make_room(&mut buffers.output, size, last);
         for slice in slices {
             buffers.output.extend_from_slice(slice);
         }

@@ -13,7 +13,7 @@ pub use self::config::{ServerConfig, ServerLimits};
 use self::lifetime::Lifetime;
 use self::stream::{Kind, Phase, Sending, Stream, grpc_headers};
 use crate::compress::Encoding;
-use crate::grpc::{self, code};
+use crate::grpc::{self, Framed, code};
 use crate::guard::{Bucket, Flood, Guard};
 use crate::message::HttpRequest;
 use crate::pipe::{DATA_FRAME_BUDGET, INPUT_LIMIT, Pipe, ReadyList};
@@ -181,10 +181,19 @@ impl ServerConnection {
 
     /// Bytes came from the peer.
     pub fn handle_input(&mut self, data: &[u8], now: Duration) {
+        self.take_input(data, now, Pipe::feed);
+    }
+
+    /// As [`Self::handle_input`]; what is given away is not copied.
+    pub fn handle_bytes(&mut self, data: Bytes, now: Duration) {
+        self.take_input(data, now, Pipe::feed_bytes);
+    }
+
+    fn take_input<D>(&mut self, data: D, now: Duration, feed: fn(&Pipe, D, Duration, bool)) {
         self.now = now;
         self.lifetime.heard(now);
         if !matches!(self.state, State::Closed) {
-            self.pipe.feed(data, now, self.in_flight() > 0);
+            feed(&self.pipe, data, now, self.in_flight() > 0);
             self.drive();
         }
     }
@@ -290,18 +299,20 @@ impl ServerConnection {
     pub fn respond(
         &mut self,
         stream: u32,
-        framed: Bytes,
+        framed: impl Into<Framed>,
         initial: HeaderMap,
         trailing: HeaderMap,
         now: Duration,
     ) {
         self.now = now;
+        let framed = framed.into();
         let Some(mut entry) = self.take_handled(stream) else {
             return self.handler_ended(stream);
         };
         entry.ready.rearm();
         if entry.dialect.is_some() {
-            return self.end_web(stream, entry, Some(framed), initial, web::ok(trailing));
+            let reply = Some(framed.joined());
+            return self.end_web(stream, entry, reply, initial, web::ok(trailing));
         }
         let mut trailers = trailing;
         trailers.insert(&grpc::STATUS, HeaderValue::from_static("0"));
@@ -336,7 +347,8 @@ impl ServerConnection {
 
     /// Sends a message of a streaming call. False: wait for
     /// [`ServerEvent::Writable`] (or Reset) before the next one.
-    pub fn send_message(&mut self, stream: u32, framed: Bytes) -> bool {
+    pub fn send_message(&mut self, stream: u32, framed: impl Into<Framed>) -> bool {
+        let framed = framed.into();
         let now = self.now;
         let Some(entry) = self.handled(stream) else {
             return true;
@@ -346,7 +358,7 @@ impl ServerConnection {
         }
         let framed = match &entry.dialect {
             None => entry.packed(framed),
-            Some(dialect) => dialect.message(framed),
+            Some(dialect) => dialect.message(framed.joined()).into(),
         };
         entry.active_at = now;
         entry.ready.rearm();

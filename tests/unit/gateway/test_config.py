@@ -26,6 +26,8 @@ KEYS = StaticKeys.from_secret(b"x" * 32)
         (LimitConfig, {"requests": 0}, "requests"),
         (LimitConfig, {"per": float("inf")}, "per"),
         (LimitConfig, {"burst": -1}, "burst"),
+        (LimitConfig, {"algorithm": "log"}, "algorithm is 'log'"),
+        (LimitConfig, {"algorithm": "sliding_window", "burst": 5}, "leave it out"),
         (RouteConfig, {"timeout": 0.0}, "timeout"),
         (RouteConfig, {"public": True, "scopes": frozenset({"a"})}, "scopes"),
         (Created, {"location": "/orders/{id.__class__}"}, "braces"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from bascule.cli._main import app
 from bascule.errors import ConfigurationError, Status
 from bascule.gateway import GatewayFile, LimitConfig, RemoteKeys
 from bascule.gateway._file_reference import reference
+from bascule.resilience import BreakerSettings, LimitAlgorithm, TimeWindow
 from bascule_shop.gateway import descriptor_set, gateway_file
 
 if TYPE_CHECKING:
@@ -68,6 +70,16 @@ def read(folder: Path, text: str, environment: Mapping[str, str] | None = None) 
         (f"{PUBLIC}retry = {{ statuses = ['AWAY'] }}", "route", "'AWAY' is none of OK, "),
         (f"{PUBLIC}retry = true\nhedge = true", "route", "both a retry and a hedging policy"),
         (f"{PUBLIC}[upstream.breaker]\ntimeout = -1", "", "timeout"),
+        (
+            f"{PUBLIC}[upstream.breaker]\ncount_window = {{ calls = 5 }}",
+            'upstreams."user.UserService".breaker',
+            "count_window: minimum_calls is 20",
+        ),
+        (
+            f"{PUBLIC}[upstream.breaker]\ncount_window = {{}}\ntime_window = {{}}",
+            'upstreams."user.UserService".breaker',
+            "give either count_window or time_window",
+        ),
         (f"{PUBLIC}[upstream]\ntarget = '${{X}}'", "upstream.target", "the environment has no X"),
         (f"{PUBLIC}[log]\nlevel = '${{X}}'", "log.level", "the environment cannot stand here"),
         (f"listen = '${{X'\n{PUBLIC}", "listen", "write ${NAME} or ${NAME:-default}"),
@@ -183,6 +195,34 @@ breaker = false
     assert (users.tls is None, products.tls is None) == (True, False)
 
 
+def test_breakers_may_have_windows(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        f"""{PUBLIC}
+[upstream.breaker.time_window]
+seconds = 30
+slow_call = 2
+slow_call_rate = 0.8
+[upstreams."product.ProductService"]
+target = "dns:///products:50051"
+breaker = {{ half_open_permits = 5, time_window = {{ failure_rate = 0.25 }} }}
+[upstreams."order.OrderService"]
+target = "dns:///orders:50051"
+breaker = true
+""",
+    )
+    users, products, orders = (
+        file.config.upstream(f"{name}.{name.title()}Service").breaker
+        for name in ("user", "product", "order")
+    )
+    window = TimeWindow(seconds=30, slow_call=2, slow_call_rate=0.8)
+    assert users == BreakerSettings(window=window)
+    assert products == BreakerSettings(
+        half_open_permits=5, window=replace(window, failure_rate=0.25)
+    )
+    assert orders == BreakerSettings()
+
+
 def test_the_environment_stands_where_it_may(tmp_path: Path) -> None:
     text = f"""
 listen = "${{HOST:-127.0.0.1}}:${{PORT}}"
@@ -224,6 +264,16 @@ def test_limits_are_there_unless_they_are_refused(tmp_path: Path) -> None:
         tmp_path, f"{PUBLIC}[limits]\naddress = false\nsubject = {{ requests = 5 }}"
     ).config
     assert (config.subject_limit, config.address_limit) == (LimitConfig(5), None)
+
+
+def test_a_limit_names_its_algorithm(tmp_path: Path) -> None:
+    limits = "[limits]\naddress = false\nsubject = { requests = 5, algorithm = "
+    config = read(tmp_path, f"{PUBLIC}{limits}'sliding_window' }}").config
+    assert config.subject_limit == LimitConfig(5, algorithm=LimitAlgorithm.SLIDING_WINDOW)
+    with pytest.raises(ConfigurationError, match=r"limits\.subject\.algorithm: 'log'"):
+        read(tmp_path, f"{PUBLIC}{limits}'log' }}")
+    with pytest.raises(ConfigurationError, match=r"limits\.subject: .*burst is 9"):
+        read(tmp_path, f"{PUBLIC}{limits}'sliding_window', burst = 9 }}")
 
 
 def test_descriptors_come_from_files_and_modules(tmp_path: Path) -> None:

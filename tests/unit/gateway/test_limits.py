@@ -33,6 +33,21 @@ def test_headers_have_the_form_of_the_draft() -> None:
     assert limit.header(decision) == ("ratelimit", '"subject";r=1;t=30')
 
 
+def test_a_limit_counts_by_the_algorithm_of_its_settings() -> None:
+    """A window that was used up at once has nothing back before it ends: GCRA has, after 18 s."""
+    hour = LimitConfig(requests=200, per=3600.0, algorithm="sliding_window")
+    limit = RateLimit("subject", hour)
+    for _ in range(200):
+        assert limit.check("a").allowed
+    assert limit.keys == 1
+    refused = limit.check("a")
+    assert (refused.allowed, refused.remaining) == (False, 0)
+    assert refused.retry_after is not None
+    assert 18.0 < refused.retry_after <= 3618.0
+    assert refused.reset_after > 3600.0
+    assert limit.policy == ("ratelimit-policy", '"subject";q=200;w=3600')
+
+
 def test_a_refusal_says_when_to_come_back() -> None:
     limit = RateLimit("subject", LimitConfig(requests=1, per=60.0))
     limit.check("a")

@@ -176,3 +176,25 @@ async def test_a_handler_that_shields_itself_counts_until_it_ends() -> None:
             await EchoStub(channel).unary(EchoRequest(hang=True))
         assert (await EchoStub(channel).unary(EchoRequest(text="next"))).text == "next"
         release.set()
+
+
+@pytest.mark.parametrize(
+    "anyio_backend",
+    ["asyncio", ("asyncio", {"use_uvloop": True}), "trio"],
+    ids=["asyncio", "uvloop", "trio"],
+)
+async def test_whoever_sees_a_scopes_deadline_first_the_scope_ends_the_call() -> None:
+    """uvloop's clock stands still for a turn and its timers go by milliseconds: the server is
+    often first.
+    """
+    async with Server([Echo()]) as server, Channel(server.addresses[0]) as channel:
+        stub = EchoStub(channel)
+        await stub.unary(EchoRequest())
+        for number in range(1_000):
+            with anyio.move_on_after(0.0002 * (number % 8)):
+                for _ in range(8):
+                    await stub.unary(EchoRequest())
+            with anyio.move_on_after(0.0002 * (number % 8)):
+                async with stub.server_stream(EchoRequest(replies=3)) as stream:
+                    async for _ in stream:
+                        pass

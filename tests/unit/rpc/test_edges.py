@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from google.protobuf.descriptor_pb2 import UninterpretedOption
 from google.rpc.error_details_pb2 import DebugInfo
 from tests.generated.echo_bascule import EchoBase, EchoStub
 from tests.generated.echo_pb2 import EchoReply, EchoRequest
 from tests.unit.rpc.services import Echo
 
 from bascule.discovery import MemoryRegistry
-from bascule.errors import BasculeError, RpcError, Status
+from bascule.errors import BasculeError, ConfigurationError, RpcError, Status
 from bascule.resilience import BreakerSettings
 from bascule.rpc import (
     Channel,
@@ -82,6 +83,10 @@ async def serve(act: Callable[[], Any], within: float | None = 10.0) -> AsyncIte
         ("a", 5),
         (":a", "b"),
         ("a", "b" * 20_000),
+        # Of one connection, and so malformed (RFC 9113, 8.2.2).
+        ("Keep-Alive", "timeout=5"),
+        ("upgrade", "h2c"),
+        ("proxy-connection", "close"),
     ],
 )
 async def test_bad_trailing_metadata_fails_its_call_only(
@@ -95,6 +100,100 @@ async def test_bad_trailing_metadata_fails_its_call_only(
             await invoke(stub, kind)
     assert raised.value.status is Status.UNKNOWN
     assert "handler of /echo.Echo/" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"keep-alive": "timeout=5"},
+        {"a": "b" * 16_384},
+        # So much would end the connection, and with it all of its calls.
+        {"a": "b" * 70_000},
+        [("a", "b")] * 10_001,
+        [(f"a{number}", "b") for number in range(40_000)],
+    ],
+)
+async def test_bad_initial_metadata_fails_its_call_only(
+    metadata: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act() -> None:
+        await call_context().send_initial_metadata(metadata)
+
+    async with serve(act) as stub:
+        with pytest.raises(RpcError) as raised:
+            await invoke(stub, "unary")
+    assert raised.value.status is Status.UNKNOWN
+    assert "ValueError: metadata" in caplog.text
+
+
+async def test_a_handler_may_send_other_metadata_after_what_was_bad() -> None:
+    class Second(EchoBase):
+        async def server_stream(self, request: EchoRequest) -> AsyncIterator[EchoReply]:
+            with pytest.raises(ValueError, match="16384"):
+                await call_context().send_initial_metadata({"a": "b" * 20_000})
+            await call_context().send_initial_metadata({"a": "c"})
+            yield EchoReply()
+
+    async with (
+        Server([Second()]) as server,
+        Channel(server.addresses[0]) as channel,
+        EchoStub(channel).server_stream(EchoRequest()) as stream,
+    ):
+        await stream.recv_message()
+    assert dict(stream.initial_metadata or ()) == {"a": "c"}
+
+
+@pytest.mark.parametrize("letter", ["x", "ä", "%"])
+async def test_a_status_arrives_with_the_most_metadata_that_there_is_room_for(letter: str) -> None:
+    """Were there a byte too many, a client of ours would see a violation of the protocol instead."""
+
+    async def act() -> None:
+        call_context().trailing_metadata.add("a", "b" * size)
+        raise RpcError(Status.NOT_FOUND, letter * 500)
+
+    seen = set()
+    async with serve(act) as stub:
+        for size in range(14_000, 16_500, 50):
+            with pytest.raises(RpcError) as raised:
+                await invoke(stub, "server_stream")
+            seen.add(raised.value.status)
+    assert seen == {Status.NOT_FOUND}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("metadata", "why"),
+    [
+        ({"keep-alive": "timeout=5"}, "reserved"),
+        ({"upgrade": "h2c"}, "reserved"),
+        ({"proxy-connection": "close"}, "reserved"),
+        ([(f"a{number}", "b") for number in range(40_000)], "too many values"),
+    ],
+)
+async def test_metadata_that_no_server_would_take_is_refused(
+    kind: str, metadata: Any, why: str
+) -> None:
+    async with serve(anyio.lowlevel.checkpoint) as stub:
+        with pytest.raises(ValueError, match=why):
+            await invoke(stub, kind, metadata=metadata)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("size", [16_384, 70_000])
+async def test_metadata_larger_than_the_server_takes_fails_its_call_only(
+    kind: str, is_new: bool, size: int
+) -> None:
+    """70,000 bytes would end the connection, and with it all of its calls; and before the server
+    has told what it takes, nobody knows that.
+    """
+    async with serve(anyio.lowlevel.checkpoint) as stub:
+        if not is_new:
+            await invoke(stub, kind)
+        with pytest.raises(RpcError, match="the server takes no more than 16384") as raised:
+            await invoke(stub, kind, metadata={"a": "b" * size})
+        assert raised.value.status is Status.RESOURCE_EXHAUSTED
+        await invoke(stub, kind, metadata={"a": "b" * 15_000})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -123,6 +222,57 @@ async def test_a_long_status_message_is_cut(kind: str, letter: str) -> None:
             await invoke(stub, kind)
     assert raised.value.status is Status.NOT_FOUND
     assert raised.value.message == letter * (2048 // len(letter.encode()))
+
+
+#: Lacks fields that it requires.
+UNFINISHED = UninterpretedOption.NamePart()
+
+
+class NoText:
+    def __str__(self) -> str:
+        message = "no text"
+        raise TypeError(message)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("status", "message", "seen"),
+    [
+        (5, "gone", (Status.NOT_FOUND, "gone")),
+        (99, "gone", (Status.UNKNOWN, "internal error")),
+        ("NOT_FOUND", "gone", (Status.UNKNOWN, "internal error")),
+        (None, None, (Status.UNKNOWN, "internal error")),
+        (Status.NOT_FOUND, ValueError("gone"), (Status.NOT_FOUND, "gone")),
+        (Status.NOT_FOUND, 7, (Status.NOT_FOUND, "7")),
+        (Status.NOT_FOUND, NoText(), (Status.UNKNOWN, "internal error")),
+        # What a JSON document or a file name may bring along.
+        (Status.NOT_FOUND, "\ud800 is gone", (Status.NOT_FOUND, "? is gone")),
+    ],
+)
+async def test_an_error_of_any_content_ends_its_call_only(
+    kind: str, status: Any, message: Any, seen: tuple[Status, str]
+) -> None:
+    async def act() -> None:
+        raise RpcError(status, message)
+
+    async with serve(act) as stub:
+        with pytest.raises(RpcError) as raised:
+            await invoke(stub, kind)
+    assert (raised.value.status, raised.value.message) == seen
+
+
+@pytest.mark.parametrize("details", [5, [object()], [UNFINISHED]])
+async def test_an_error_keeps_its_status_when_its_details_are_bad(
+    details: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act() -> None:
+        raise RpcError(Status.NOT_FOUND, "gone", details)
+
+    async with serve(act) as stub:
+        with pytest.raises(RpcError, match="gone") as raised:
+            await invoke(stub, "unary")
+    assert (raised.value.status, raised.value.details) == (Status.NOT_FOUND, None)
+    assert "the status cannot be sent as it is" in caplog.text
 
 
 async def test_details_that_no_client_would_take_are_left_out(
@@ -155,12 +305,19 @@ async def test_the_one_error_of_a_handlers_task_group_is_the_calls(kind: str) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("timeout", [0, 0.0, -1.0, 1e-9])
+@pytest.mark.parametrize("timeout", [0, 0.0, -1.0, 1e-9, -1e9, -1e300, -math.inf])
 async def test_a_timeout_that_is_over_ends_the_call(kind: str, timeout: float) -> None:
     async with serve(anyio.lowlevel.checkpoint) as stub:
         with pytest.raises(RpcError) as raised:
             await invoke(stub, kind, timeout=timeout)
     assert raised.value.status is Status.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_timeout_that_is_no_number_is_refused(kind: str) -> None:
+    async with serve(anyio.lowlevel.checkpoint) as stub:
+        with pytest.raises(ConfigurationError, match="timeout nan"):
+            await invoke(stub, kind, timeout=math.nan)
 
 
 @pytest.mark.parametrize("kind", KINDS)

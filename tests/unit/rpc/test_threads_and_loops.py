@@ -11,8 +11,8 @@ import pytest
 from tests.generated.echo_pb2 import EchoReply, EchoRequest
 from tests.unit.rpc.services import Echo
 
-from bascule.errors import BasculeError, WrongLoopError
-from bascule.rpc import Cardinality, Channel, Method, Server
+from bascule.errors import BasculeError, RpcError, WrongLoopError
+from bascule.rpc import Cardinality, Channel, ConnectivityState, Method, Server
 
 UNARY = Method("/echo.Echo/Unary", Cardinality.UNARY_UNARY, EchoRequest, EchoReply)
 BOTH = ["asyncio", "trio"]
@@ -30,10 +30,13 @@ async def test_another_threads_loop_is_told_what_to_do(other) -> None:
                 channel.unary(UNARY, EchoRequest()),
                 channel.stream(UNARY).__aenter__(),
                 channel.wait_ready(),
+                channel.wait_for_state(ConnectivityState.IDLE),
             ):
                 with pytest.raises(WrongLoopError, match="another thread") as raised:
                     await call
                 told.append(str(raised.value))
+            with pytest.raises(WrongLoopError, match="another thread"):
+                channel.reset_backoff()
             return told
 
         told = await anyio.to_thread.run_sync(lambda: anyio.run(use, backend=other))
@@ -41,6 +44,21 @@ async def test_another_threads_loop_is_told_what_to_do(other) -> None:
         assert isinstance(WrongLoopError(), BasculeError)
         # It still works where it belongs.
         assert (await channel.unary(UNARY, EchoRequest(text="x"))).text == "x"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("other", BOTH)
+async def test_a_server_in_memory_is_for_its_own_loop(other) -> None:
+    """Two loops that shared a connection would change each other's tasks."""
+
+    async def call() -> EchoReply:
+        async with Channel("memory:one loop") as channel:
+            return await channel.unary(UNARY, EchoRequest(text="x"), timeout=30.0)
+
+    async with Server([Echo()], listen="memory:one loop"):
+        with pytest.raises(RpcError, match="its server belongs to another event loop"):
+            await anyio.to_thread.run_sync(lambda: anyio.run(call, backend=other))
+        assert (await call()).text == "x"
 
 
 @pytest.mark.anyio

@@ -21,8 +21,8 @@ const SMALL: usize = 1024;
 /// A limiter for many keys.
 ///
 /// A key that has rested is the same as one that was never seen, so it is forgotten. When
-/// `max_keys` others are known, a new key displaces, of ten, the one that would have rested first
-/// and so loses least: a flood of new keys displaces itself before it displaces a heavy user.
+/// `max_keys` others are known, a new key displaces, of ten, the one that has used least: a flood
+/// of new keys displaces itself before it displaces a heavy user.
 #[derive(Debug)]
 pub struct Keyed<A: Algorithm> {
     algorithm: A,
@@ -128,11 +128,11 @@ impl<A: Algorithm> Keyed<A> {
     fn displace(&mut self, now: Nanos) {
         let known = self.entries.len();
         let sample = (0..SAMPLED.min(known)).map(|step| (self.cursor + step) % known);
-        let first = sample
-            .map(|place| (self.algorithm.rested_at(self.entries[place].state), place))
+        let least = sample
+            .map(|place| (self.algorithm.used(self.entries[place].state, now), place))
             .min();
-        if let Some((rested_at, place)) = first {
-            self.displaced += u64::from(rested_at > now);
+        if let Some((used, place)) = least {
+            self.displaced += u64::from(used > 0);
             self.remove(place);
         }
         self.cursor += SAMPLED;

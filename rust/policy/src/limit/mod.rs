@@ -8,10 +8,12 @@
 
 mod gcra;
 mod keyed;
+mod sliding_window;
 mod token_bucket;
 
 pub use gcra::Gcra;
 pub use keyed::Keyed;
+pub use sliding_window::SlidingWindow;
 pub use token_bucket::TokenBucket;
 
 use crate::{Nanos, SettingError};
@@ -117,6 +119,13 @@ pub trait Algorithm {
 
     /// When a key of that state will have rested, so that it can be forgotten without a trace.
     fn rested_at(&self, state: Self::State) -> Nanos;
+
+    /// How much a key of that state would get back if it were forgotten now: 0 if it has rested.
+    ///
+    /// Measured so that keys of one quota can be compared, in whatever unit.
+    fn used(&self, state: Self::State, now: Nanos) -> u128 {
+        u128::from(self.rested_at(state).saturating_sub(now))
+    }
 }
 
 fn greatest_common_divisor(mut larger: u64, mut smaller: u64) -> u64 {

@@ -1,6 +1,8 @@
 //! The circuit breaker.
 
-use bascule_policy::{Breaker as Core, BreakerSettings, Permit, Verdict};
+use bascule_policy::{
+    Breaker as Core, BreakerSettings, Permit, Span, Trip, Verdict, WindowSettings,
+};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
@@ -9,6 +11,50 @@ use super::{UNKNOWN, outcome, span_until};
 
 /// State, forced, failures, successes, probes, opened, rejected.
 type Snapshot = (&'static str, bool, u32, u32, u32, u64, u64);
+
+/// Size, width of a bucket or 0, minimum of calls, rate of failures, slow call, rate of those.
+pub(super) type Window = (u32, u64, u32, f64, Option<u64>, f64);
+
+/// Transitions, outcomes, slow calls, refused calls, and calls, failures and slow calls by which it
+/// is judged now.
+pub(super) type Counts = ([u64; 3], [u64; 3], u64, u64, Option<(u32, u32, u32)>);
+
+/// In a row by the two thresholds, or by a window if there is one.
+pub(super) fn trip(failure_threshold: u32, success_threshold: u32, window: Option<Window>) -> Trip {
+    let Some((size, width, minimum_calls, failure_rate, slow_call, slow_call_rate)) = window else {
+        return Trip::InARow {
+            failure_threshold,
+            success_threshold,
+        };
+    };
+    let span = if width == 0 {
+        Span::Calls(size)
+    } else {
+        Span::Time {
+            buckets: size,
+            width,
+        }
+    };
+    Trip::Window(WindowSettings {
+        span,
+        minimum_calls,
+        failure_rate,
+        slow_call,
+        slow_call_rate,
+    })
+}
+
+pub(super) fn counts(core: &Core, now: u64) -> Counts {
+    let counts = core.counts();
+    let tally = core.tally(now);
+    (
+        counts.transitions,
+        counts.outcomes,
+        counts.slow,
+        core.rejected(),
+        tally.map(|tally| (tally.calls, tally.failures, tally.slow)),
+    )
+}
 
 /// A circuit breaker.
 #[pyclass(module = "bascule._core", frozen)]
@@ -19,17 +65,25 @@ pub(crate) struct Breaker {
 #[pymethods]
 impl Breaker {
     #[new]
-    #[pyo3(signature = (*, failure_threshold, success_threshold, open_for_ns, half_open_permits, half_open_for_ns))]
+    #[pyo3(signature = (
+        *,
+        failure_threshold,
+        success_threshold,
+        open_for_ns,
+        half_open_permits,
+        half_open_for_ns,
+        window=None,
+    ))]
     fn new(
         failure_threshold: u32,
         success_threshold: u32,
         open_for_ns: u64,
         half_open_permits: u32,
         half_open_for_ns: u64,
+        window: Option<Window>,
     ) -> PyResult<Self> {
         let settings = BreakerSettings {
-            failure_threshold,
-            success_threshold,
+            trip: trip(failure_threshold, success_threshold, window),
             open_for: open_for_ns,
             half_open_permits,
             half_open_for: half_open_for_ns,
@@ -56,12 +110,20 @@ impl Breaker {
         }
     }
 
-    #[pyo3(signature = (permit, outcome, now_ns))]
-    fn complete(&self, permit: u64, outcome: u8, now_ns: u64) -> PyResult<()> {
+    #[pyo3(signature = (permit, outcome, now_ns, began_ns=None))]
+    fn complete(
+        &self,
+        permit: u64,
+        outcome: u8,
+        now_ns: u64,
+        began_ns: Option<u64>,
+    ) -> PyResult<()> {
         let outcome = self::outcome(outcome)?;
+        let permit = Permit::from_generation(permit);
+        let took = now_ns.saturating_sub(began_ns.unwrap_or(now_ns));
         self.core
             .lock()
-            .handle_complete(Permit::from_generation(permit), outcome, now_ns);
+            .handle_complete(permit, outcome, took, now_ns);
         Ok(())
     }
 
@@ -88,9 +150,8 @@ impl Breaker {
         self.core.lock().state().name()
     }
 
-    fn counts(&self) -> ([u64; 3], [u64; 3]) {
-        let counts = self.core.lock().counts();
-        (counts.transitions, counts.outcomes)
+    fn counts(&self, now_ns: u64) -> Counts {
+        counts(&self.core.lock(), now_ns)
     }
 
     fn snapshot(&self) -> Snapshot {

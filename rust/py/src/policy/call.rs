@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 
 use super::concurrency::{self, ConcurrencyRule};
 use super::limiter::refused;
-use super::{UNKNOWN, balance, outcome, span_until};
+use super::{UNKNOWN, balance, breaker, outcome, span_until};
 
 const ADMITTED: u8 = 0;
 const RATE_LIMITED: u8 = 1;
@@ -36,9 +36,6 @@ type Row = (
     Option<u64>,
 );
 
-/// What a breaker has done; `_core.pyi` names the columns.
-type BreakerRow = ([u64; 3], [u64; 3], u64);
-
 /// Limit, breaker and pick for the calls of one channel.
 #[pyclass(module = "bascule._core", frozen)]
 pub(crate) struct CallPolicy {
@@ -61,6 +58,7 @@ impl CallPolicy {
         slow_start=None,
         outlier=None,
         load_reports=None,
+        breaker_window=None,
         concurrency=None,
     ))]
     #[allow(clippy::too_many_arguments, reason = "all have names in Python")]
@@ -76,6 +74,7 @@ impl CallPolicy {
         slow_start: Option<(u64, f64, f64)>,
         outlier: Option<balance::Outlier>,
         load_reports: Option<(u64, u64, u64, f64)>,
+        breaker_window: Option<breaker::Window>,
         concurrency: Option<&ConcurrencyRule>,
     ) -> PyResult<Self> {
         let kind = balance::kind(balancer)?;
@@ -94,8 +93,7 @@ impl CallPolicy {
             .map(
                 |(failure_threshold, success_threshold, open_for, half_open_permits)| {
                     let settings = BreakerSettings {
-                        failure_threshold,
-                        success_threshold,
+                        trip: breaker::trip(failure_threshold, success_threshold, breaker_window),
                         open_for,
                         half_open_permits,
                         half_open_for: half_open_for_ns,
@@ -179,17 +177,27 @@ impl CallPolicy {
         answer(verdict, now_ns)
     }
 
-    #[pyo3(signature = (endpoint, permit, outcome, now_ns))]
-    fn complete(&self, endpoint: u64, permit: u64, outcome: u8, now_ns: u64) -> PyResult<()> {
+    #[pyo3(signature = (endpoint, permit, outcome, now_ns, stream=false))]
+    fn complete(
+        &self,
+        endpoint: u64,
+        permit: u64,
+        outcome: u8,
+        now_ns: u64,
+        stream: bool,
+    ) -> PyResult<()> {
         let permit = CallPermit::from_bits(permit);
         if outcome == OVERLOAD {
             self.core.lock().handle_overload(endpoint, permit, now_ns);
             return Ok(());
         }
         let outcome = self::outcome(outcome)?;
-        self.core
-            .lock()
-            .handle_complete(endpoint, permit, outcome, now_ns);
+        let mut core = self.core.lock();
+        if stream {
+            core.handle_stream_complete(endpoint, permit, outcome, now_ns);
+        } else {
+            core.handle_complete(endpoint, permit, outcome, now_ns);
+        }
         Ok(())
     }
 
@@ -204,13 +212,11 @@ impl CallPolicy {
     }
 
     /// What the breaker of each endpoint has done, in the order of the snapshot.
-    fn breakers(&self) -> Vec<Option<BreakerRow>> {
+    fn breakers(&self, now_ns: u64) -> Vec<Option<breaker::Counts>> {
         let core = self.core.lock();
-        let counts = core.endpoints().map(|view| view.breaker_counts);
-        counts
-            .map(|each| {
-                each.map(|(counts, rejected)| (counts.transitions, counts.outcomes, rejected))
-            })
+        let breakers = core.breakers();
+        breakers
+            .map(|each| each.map(|each| breaker::counts(each, now_ns)))
             .collect()
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bascule_policy::limit::{self, Gcra, Keyed, Quota, TokenBucket};
+use bascule_policy::limit::{self, Gcra, Keyed, Quota, SlidingWindow, TokenBucket};
 use bascule_policy::{Nanos, SettingError};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
@@ -83,18 +83,34 @@ fn seconds(span: Nanos) -> f64 {
 enum Core {
     Gcra(Keyed<Gcra>),
     TokenBucket(Keyed<TokenBucket>),
+    SlidingWindow(Keyed<SlidingWindow>),
 }
 
 impl Core {
-    fn new(algorithm: &str, quota: Quota, max_keys: u32) -> PyResult<Self> {
+    fn new(
+        algorithm: &str,
+        limit: u32,
+        period: Nanos,
+        burst: u32,
+        max_keys: u32,
+    ) -> PyResult<Self> {
+        let quota = Quota::new(limit, period, burst).map_err(refused)?;
         match algorithm {
             "gcra" => Ok(Self::Gcra(Keyed::new(Gcra::new(quota), max_keys))),
             "token_bucket" => {
                 let bucket = TokenBucket::new(quota).map_err(refused)?;
                 Ok(Self::TokenBucket(Keyed::new(bucket, max_keys)))
             }
+            "sliding_window" if burst != limit => Err(PyValueError::new_err(format!(
+                "burst is {burst}, but a sliding window of {limit} allows {limit} at once: leave \
+                 burst out"
+            ))),
+            "sliding_window" => {
+                let window = SlidingWindow::new(limit, period).map_err(refused)?;
+                Ok(Self::SlidingWindow(Keyed::new(window, max_keys)))
+            }
             _ => Err(PyValueError::new_err(format!(
-                "algorithm is {algorithm:?}, must be 'gcra' or 'token_bucket'"
+                "algorithm is {algorithm:?}, must be 'gcra', 'token_bucket' or 'sliding_window'"
             ))),
         }
     }
@@ -103,6 +119,7 @@ impl Core {
         match self {
             Self::Gcra(limiter) => limiter.handle_check(key, cost, now),
             Self::TokenBucket(limiter) => limiter.handle_check(key, cost, now),
+            Self::SlidingWindow(limiter) => limiter.handle_check(key, cost, now),
         }
     }
 
@@ -110,6 +127,7 @@ impl Core {
         match self {
             Self::Gcra(limiter) => limiter.len(),
             Self::TokenBucket(limiter) => limiter.len(),
+            Self::SlidingWindow(limiter) => limiter.len(),
         }
     }
 
@@ -117,6 +135,7 @@ impl Core {
         match self {
             Self::Gcra(limiter) => limiter.displaced(),
             Self::TokenBucket(limiter) => limiter.displaced(),
+            Self::SlidingWindow(limiter) => limiter.displaced(),
         }
     }
 }
@@ -140,9 +159,8 @@ impl KeyedLimiter {
         burst: u32,
         max_keys: u32,
     ) -> PyResult<Self> {
-        let quota = Quota::new(limit, period_ns, burst).map_err(refused)?;
         Ok(Self {
-            core: Mutex::new(Core::new(algorithm, quota, max_keys)?),
+            core: Mutex::new(Core::new(algorithm, limit, period_ns, burst, max_keys)?),
             admitted: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
         })

@@ -1,12 +1,11 @@
 //! The client's side of a connection.
 
 use super::convert::{
-    Keepalive, encoding_from_py, from_ns, headers_to_py, keepalive_from_py,
-    request_metadata_from_py, to_ns,
+    Keepalive, encoding_from_py, framed, from_ns, headers_to_py, keepalive_from_py,
+    request_metadata_from_py, shared, to_ns,
 };
 use super::table::PyCallTable;
 use bascule_wire::client::{ClientConnection, ClientEvent, ClientLimits, Outcome, Start};
-use bascule_wire::grpc;
 use parking_lot::Mutex;
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
@@ -50,11 +49,14 @@ impl PyClientConnection {
     fn receive<'py>(
         &self,
         py: Python<'py>,
-        data: &[u8],
+        data: &Bound<'py, PyBytes>,
         now_ns: u64,
     ) -> PyResult<Bound<'py, PyList>> {
         let mut connection = self.0.lock();
-        connection.handle_input(data, from_ns(now_ns));
+        match shared(data) {
+            Some(data) => connection.handle_bytes(data, from_ns(now_ns)),
+            None => connection.handle_input(data.as_bytes(), from_ns(now_ns)),
+        }
         events(py, &mut connection)
     }
 
@@ -92,7 +94,7 @@ impl PyClientConnection {
     fn start(
         &self,
         method: u32,
-        request: Option<&[u8]>,
+        request: Option<&Bound<'_, PyBytes>>,
         metadata: Option<&Bound<'_, PyAny>>,
         deadline_ns: Option<u64>,
         unary_reply: bool,
@@ -102,14 +104,14 @@ impl PyClientConnection {
             method,
             metadata: request_metadata_from_py(metadata)?,
             deadline: deadline_ns.map(from_ns),
-            request: request.map(grpc::frame),
+            request: request.map(framed),
             unary_reply,
         };
         Ok(self.0.lock().start(start, from_ns(now_ns)))
     }
 
-    fn send_message(&self, call: u32, message: &[u8]) -> bool {
-        let framed = grpc::frame(message);
+    fn send_message(&self, call: u32, message: &Bound<'_, PyBytes>) -> bool {
+        let framed = framed(message);
         self.0.lock().send_message(call, framed)
     }
 

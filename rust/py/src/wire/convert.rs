@@ -1,14 +1,32 @@
 //! Values that cross between Python and the wire.
 
 use bascule_wire::compress::Encoding;
-use bascule_wire::grpc::{self, BadMetadata, MetadataValue};
+use bascule_wire::grpc::{self, BadMetadata, Framed, MetadataValue};
 use bascule_wire::keepalive::KeepaliveSettings;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use std::borrow::Cow;
 use std::time::Duration;
+
+/// From this size on, keeping Python's bytes alive is cheaper than copying them.
+const LARGE: usize = 16 * 1024;
+
+/// Large bytes as they are, without a copy; `None` if they are small.
+pub(super) fn shared(data: &Bound<'_, PyBytes>) -> Option<Bytes> {
+    (data.as_bytes().len() >= LARGE).then(|| Bytes::from_owner(PyBackedBytes::from(data.clone())))
+}
+
+/// A message as it goes on the wire.
+pub(super) fn framed(message: &Bound<'_, PyBytes>) -> Framed {
+    match shared(message) {
+        Some(message) => Framed::apart(message),
+        None => grpc::frame(message.as_bytes()).into(),
+    }
+}
 
 /// Metadata as it came, turned into Python values only when asked for.
 #[pyclass(module = "bascule._core", name = "Headers", frozen)]

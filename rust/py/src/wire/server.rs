@@ -1,15 +1,15 @@
 //! The server's side of a connection.
 
 use super::convert::{
-    Keepalive, encoding_from_py, from_ns, headers_to_py, http_headers_from_py, http_headers_to_py,
-    keepalive_from_py, metadata_from_py, to_ns,
+    Keepalive, encoding_from_py, framed, from_ns, headers_to_py, http_headers_from_py,
+    http_headers_to_py, keepalive_from_py, metadata_from_py, shared, to_ns,
 };
 use super::table::PyCallTable;
 use super::web::PyWebConfig;
 use bascule_wire::accepted::AcceptedConnection;
 use bascule_wire::keepalive::{AgeLimits, PingLimits};
 use bascule_wire::server::{ServerConfig, ServerEvent, ServerLimits};
-use bascule_wire::{FloodLimits, HttpLimits, Problem, grpc};
+use bascule_wire::{FloodLimits, HttpLimits, Problem};
 use bytes::Bytes;
 use http::StatusCode;
 use parking_lot::Mutex;
@@ -144,11 +144,14 @@ impl PyServerConnection {
     fn receive<'py>(
         &self,
         py: Python<'py>,
-        data: &[u8],
+        data: &Bound<'py, PyBytes>,
         now_ns: u64,
     ) -> PyResult<Bound<'py, PyList>> {
         let mut connection = self.0.lock();
-        connection.handle_input(data, from_ns(now_ns));
+        match shared(data) {
+            Some(data) => connection.handle_bytes(data, from_ns(now_ns)),
+            None => connection.handle_input(data.as_bytes(), from_ns(now_ns)),
+        }
         events(py, &mut connection)
     }
 
@@ -180,13 +183,13 @@ impl PyServerConnection {
     fn respond(
         &self,
         stream: u32,
-        message: &[u8],
+        message: &Bound<'_, PyBytes>,
         initial: Option<&Bound<'_, PyAny>>,
         trailing: Option<&Bound<'_, PyAny>>,
         now_ns: u64,
     ) -> PyResult<()> {
         let (initial, trailing) = (metadata_from_py(initial)?, metadata_from_py(trailing)?);
-        let framed = grpc::frame(message);
+        let framed = framed(message);
         self.0
             .lock()
             .respond(stream, framed, initial, trailing, from_ns(now_ns));
@@ -214,8 +217,8 @@ impl PyServerConnection {
         Ok(())
     }
 
-    fn send_message(&self, stream: u32, message: &[u8]) -> bool {
-        let framed = grpc::frame(message);
+    fn send_message(&self, stream: u32, message: &Bound<'_, PyBytes>) -> bool {
+        let framed = framed(message);
         self.0.lock().send_message(stream, framed)
     }
 

@@ -3,7 +3,7 @@
 use super::{ClientEvent, Outcome, Start};
 use crate::compress::Encoding;
 use crate::credit::Credit;
-use crate::grpc::{self, Deframer, code};
+use crate::grpc::{self, Deframer, Framed, code};
 use crate::outbound::Outbound;
 use crate::pipe::StreamWaker;
 use crate::stats::Running;
@@ -44,7 +44,7 @@ pub(super) struct Waiting {
     pub(super) started: Duration,
     pub(super) start: Start,
     /// What a streaming call sent meanwhile.
-    pub(super) queue: Vec<Bytes>,
+    pub(super) queue: Vec<Framed>,
     pub(super) queued: usize,
     pub(super) ended: bool,
 }

@@ -2,9 +2,10 @@
 
 use super::ClientConnection;
 use super::call::{Call, Receiving, Waiting, ended_event, failed, outcome_of};
+use super::greeting::{ASSUMED_MAX_METADATA, list_size};
 use crate::compress::{self, Encoding};
 use crate::credit::Credit;
-use crate::grpc::{self, Deframer, code};
+use crate::grpc::{self, Deframer, Framed, code};
 use crate::outbound::Outbound;
 use crate::pipe::StreamWaker;
 use crate::stats::MethodEntry;
@@ -13,6 +14,11 @@ use std::task::Context;
 use std::time::Duration;
 
 impl ClientConnection {
+    /// Whether a call has to wait until it is known how much the server takes.
+    pub(super) fn is_early(&self, waiting: &Waiting) -> bool {
+        self.greeting.is_some() && list_size(&waiting.start.metadata) > ASSUMED_MAX_METADATA
+    }
+
     pub(super) fn open(&mut self, waiting: Waiting) {
         let Waiting {
             call,
@@ -30,6 +36,19 @@ impl ClientConnection {
                 failed(code::INTERNAL, "the method was not registered"),
             ));
         };
+        let fields = self.own_fields + method.path().len() + list_size(&start.metadata);
+        if fields > self.max_fields && !start.metadata.is_empty() {
+            let most = self.max_fields;
+            let text = format!(
+                "metadata makes the headers {fields} bytes: the server takes no more than {most}"
+            );
+            method.end(code::RESOURCE_EXHAUSTED, started, self.now);
+            return self.events.push_back(ended_event(
+                start.unary_reply,
+                call,
+                failed(code::RESOURCE_EXHAUSTED, &text),
+            ));
+        }
         let left = start
             .deadline
             .map(|deadline| deadline.saturating_sub(self.now));
@@ -42,9 +61,9 @@ impl ClientConnection {
             let name = HeaderValue::from_static(encoding.name());
             request.headers_mut().insert(compress::ENCODING, name);
         }
-        let packed = |framed| match encoding {
+        let packed = |framed: Framed| match encoding {
             None => framed,
-            Some(encoding) => encoding.compress(framed),
+            Some(encoding) => encoding.compress(framed).into(),
         };
         let (ready, waker) = StreamWaker::new(call, &self.ready);
         let mut entry = Call {

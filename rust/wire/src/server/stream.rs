@@ -3,7 +3,7 @@
 use super::arrivals::Share;
 use crate::compress::{self, Encoding};
 use crate::credit::Credit;
-use crate::grpc::{self, Deframer, Violation, code};
+use crate::grpc::{self, Deframer, Framed, Violation, code};
 use crate::message::Problem;
 use crate::outbound::Outbound;
 use crate::pipe::StreamWaker;
@@ -138,10 +138,10 @@ impl Stream {
     }
 
     /// The message as it is sent: compressed, if that was asked for.
-    pub(super) fn packed(&self, framed: Bytes) -> Bytes {
+    pub(super) fn packed(&self, framed: Framed) -> Framed {
         match self.encoding {
             None => framed,
-            Some(encoding) => encoding.compress(framed),
+            Some(encoding) => encoding.compress(framed).into(),
         }
     }
 

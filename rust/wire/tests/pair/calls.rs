@@ -4,6 +4,7 @@ use crate::{BIDI, CLIENT_STREAM, FAIL, Pair, Stage, UNARY, server_limits};
 use bascule_wire::client::{ClientEvent, ClientLimits, Start};
 use bascule_wire::grpc;
 use bascule_wire::server::{ServerEvent, ServerLimits};
+use bytes::Bytes;
 use http::HeaderMap;
 use std::time::Duration;
 
@@ -229,6 +230,37 @@ fn a_client_that_does_not_read_stops_the_server() {
         |_| {},
     );
     assert!(room);
+}
+
+#[test]
+fn a_message_apart_from_its_frame_arrives_as_one() {
+    for size in [0, 1, 5, 16_384, 65_531, 65_536, 300_001, 3_000_000] {
+        let mut pair = Pair::new(ClientLimits::default(), server_limits());
+        let call = pair.start(BIDI, None, false);
+        let payload: Bytes = (0..=250).cycle().take(size).collect();
+        for _ in 0..2 {
+            let framed = grpc::Framed::apart(payload.clone());
+            pair.client.send_message(call, framed);
+        }
+        pair.client.end(call);
+        let (mut came, mut stream) = (Vec::new(), 0);
+        for _ in 0..3 {
+            let before = came.len();
+            exchange(
+                &mut pair,
+                |event| match event {
+                    ServerEvent::Call { stream: id, .. } => stream = id,
+                    ServerEvent::Message { data, .. } => came.push(data),
+                    _ => {}
+                },
+                |_| {},
+            );
+            for message in &came[before..] {
+                pair.server.consume(stream, grpc::PREFIX + message.len());
+            }
+        }
+        assert!(came == [&payload, &payload], "{size} bytes");
+    }
 }
 
 #[test]

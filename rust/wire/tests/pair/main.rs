@@ -70,6 +70,10 @@ struct Pair {
     to_client: Vec<u8>,
 }
 
+fn size_is_even(data: &[u8]) -> bool {
+    data.len().is_multiple_of(2)
+}
+
 impl Pair {
     fn new(client: ClientLimits, server: ServerLimits) -> Self {
         let now = Duration::from_secs(100);
@@ -106,7 +110,12 @@ impl Pair {
             .to_server
             .drain(..size.min(self.to_server.len()))
             .collect();
-        self.server.handle_input(&data, self.now);
+        // Either way of giving it is the same to who reads it, also when they alternate.
+        if size_is_even(&data) {
+            self.server.handle_bytes(data.into(), self.now);
+        } else {
+            self.server.handle_input(&data, self.now);
+        }
     }
 
     fn deliver_to_client(&mut self, size: usize) {
@@ -114,7 +123,11 @@ impl Pair {
             .to_client
             .drain(..size.min(self.to_client.len()))
             .collect();
-        self.client.handle_input(&data, self.now);
+        if size_is_even(&data) {
+            self.client.handle_bytes(data.into(), self.now);
+        } else {
+            self.client.handle_input(&data, self.now);
+        }
     }
 
     fn start(&mut self, method: u32, request: Option<&[u8]>, unary_reply: bool) -> u32 {
@@ -127,7 +140,7 @@ impl Pair {
             method,
             metadata: HeaderMap::new(),
             deadline: None,
-            request: request.map(grpc::frame),
+            request: request.map(|message| grpc::frame(message).into()),
             unary_reply,
         };
         self.client.start(start, self.now)
@@ -388,7 +401,7 @@ impl Stage {
                 method,
                 metadata: metadata.clone(),
                 deadline: Some(deadline),
-                request: Some(grpc::frame(b"request")),
+                request: Some(grpc::frame(b"request").into()),
                 unary_reply,
             };
             calls.push(pair.client.start(start, pair.now).unwrap());

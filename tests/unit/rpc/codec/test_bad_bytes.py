@@ -105,20 +105,28 @@ def test_random_bytes(message_type: Any, data: bytes) -> None:
 
 @judged
 @given(data=st.data())
-def test_mutated_messages(message_type: Any, data: st.DataObject) -> None:
-    encoded = bytearray(bytes(data.draw(messages_of(message_type)))[:300])
+def test_mutated_messages_and_every_prefix(message_type: Any, data: st.DataObject) -> None:
+    """Both by the same messages: to make them takes longer than to look at them."""
+    encoded = bytes(data.draw(messages_of(message_type)))[:300]
+    check(message_type, mutated(encoded, data))
+    for end in range(min(len(encoded), 200)):
+        check(message_type, encoded[:end])
+
+
+def mutated(encoded: bytes, data: st.DataObject) -> bytes:
+    changed = bytearray(encoded)
     for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(encoded)))
+        at = data.draw(st.integers(0, len(changed)))
         match data.draw(st.sampled_from(["set", "insert", "delete", "cut"])):
-            case "set" if at < len(encoded):
-                encoded[at] = data.draw(st.integers(0, 255))
+            case "set" if at < len(changed):
+                changed[at] = data.draw(st.integers(0, 255))
             case "insert":
-                encoded[at:at] = data.draw(st.binary(max_size=3))
+                changed[at:at] = data.draw(st.binary(max_size=3))
             case "delete":
-                del encoded[at : at + data.draw(st.integers(1, 5))]
+                del changed[at : at + data.draw(st.integers(1, 5))]
             case _:
-                del encoded[at:]
-    check(message_type, bytes(encoded))
+                del changed[at:]
+    return bytes(changed)
 
 
 @given(
@@ -136,14 +144,6 @@ def test_mutated_known_types_raise_nothing_else(message: Any, at: int, byte: int
     except DecodeError:
         return
     assert_encoded_as_betterproto2_does(decoded)
-
-
-@judged
-@given(data=st.data())
-def test_every_prefix(message_type: Any, data: st.DataObject) -> None:
-    encoded = bytes(data.draw(messages_of(message_type)))[:200]
-    for end in range(len(encoded)):
-        check(message_type, encoded[:end])
 
 
 @pytest.mark.parametrize(

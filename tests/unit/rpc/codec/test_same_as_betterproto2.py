@@ -31,10 +31,19 @@ def parsed(message_type: Any, data: bytes) -> Any:
 
 @every_class
 @given(data=st.data())
-def test_bytes_are_identical_and_messages_equal(message_type: Any, data: st.DataObject) -> None:
+def test_messages_are_written_and_read_as_betterproto2_does(
+    message_type: Any, data: st.DataObject
+) -> None:
+    """All of it by the same messages: to make them takes much longer than to look at them."""
+    message, later = data.draw(messages_of(message_type)), data.draw(messages_of(message_type))
+    bytes_are_identical_and_messages_equal(message_type, message)
+    what_google_writes_is_read_as_betterproto2_reads_it(message_type, message)
+    later_values_replace_earlier_ones(message_type, message, later)
+
+
+def bytes_are_identical_and_messages_equal(message_type: Any, message: Any) -> None:
     codec = codec_for(message_type)
     assert isinstance(codec, MessageCodec)
-    message = data.draw(messages_of(message_type))
 
     encoded = codec.encode(message)
 
@@ -49,16 +58,19 @@ def test_bytes_are_identical_and_messages_equal(message_type: Any, data: st.Data
         assert codec.encode(decoded) == bytes(expected)
 
 
-@every_class
-@given(data=st.data())
-def test_what_google_writes_is_read_as_betterproto2_reads_it(
-    message_type: Any, data: st.DataObject
-) -> None:
+def what_google_writes_is_read_as_betterproto2_reads_it(message_type: Any, message: Any) -> None:
     google = getattr(codec_pb2, message_type.__name__)
-    encoded = google.FromString(bytes(data.draw(messages_of(message_type)))).SerializeToString()
+    encoded = google.FromString(bytes(message)).SerializeToString()
     expected = parsed(message_type, encoded)
     if expected is not None:
         assert_same(codec_for(message_type).decode(encoded), expected)
+
+
+def later_values_replace_earlier_ones(message_type: Any, message: Any, later: Any) -> None:
+    joined = bytes(message) + bytes(later)
+    expected = parsed(message_type, joined)
+    if expected is not None:
+        assert_same(codec_for(message_type).decode(joined), expected)
 
 
 @given(messages_of(messages.Unpacked))
@@ -74,17 +86,6 @@ def test_repeated_fields_of_joined_messages_are_joined(
 ) -> None:
     joined = bytes(left) + bytes(right)
     assert_same(codec_for(messages.Repeateds).decode(joined), messages.Repeateds.parse(joined))
-
-
-@every_class
-@given(data=st.data())
-def test_later_values_replace_earlier_ones(message_type: Any, data: st.DataObject) -> None:
-    joined = bytes(data.draw(messages_of(message_type))) + bytes(
-        data.draw(messages_of(message_type))
-    )
-    expected = parsed(message_type, joined)
-    if expected is not None:
-        assert_same(codec_for(message_type).decode(joined), expected)
 
 
 @given(messages_of(messages.Scalars))
