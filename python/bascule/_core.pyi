@@ -262,13 +262,16 @@ class CallPolicy:
     ) -> tuple[int, int, int, int]:
         """The same for a stream, which is not held to the limit of concurrency."""
 
-    def complete(
-        self, endpoint: int, permit: int, outcome: int, now_ns: int, stream: bool = False
-    ) -> None:
+    def complete(self, endpoint: int, permit: int, outcome: int, now_ns: int) -> None:
         """Report how an admitted call ended, once: 0 success, 1 failure, 2 abandoned, 3 a failure
         that shows overload.
 
-        :param stream: that it may last as long as it likes without being slow to a breaker
+        :raises ValueError: if the outcome is none of these
+        """
+
+    def complete_stream(self, endpoint: int, permit: int, outcome: int, now_ns: int) -> None:
+        """The same of a stream: it may last as long as it likes without being slow to a breaker.
+
         :raises ValueError: if the outcome is none of these
         """
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.models.limiter import Expected, LeakModel, SlidingModel, WindowModel
 
 from bascule import _core
+
+# Thousands of examples of some ten milliseconds each, on a machine that has other things to do.
+pytestmark = pytest.mark.timeout(300)
 
 SECOND = 1_000_000_000
 
@@ -96,6 +100,9 @@ class SlidingWindowMachine(_LimiterMachine):
 TestGcra = GcraMachine.TestCase
 TestTokenBucket = TokenBucketMachine.TestCase
 TestSlidingWindow = SlidingWindowMachine.TestCase
+# One machine for three limiters: a share of the examples is enough for each.
+share = settings(max_examples=settings().max_examples * 2 // 3)
+TestGcra.settings = TestTokenBucket.settings = TestSlidingWindow.settings = share
 
 
 @given(

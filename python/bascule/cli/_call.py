@@ -128,7 +128,7 @@ def call(
             service_config=_text(service_config),
         )
         code = anyio.run(run_call, settings, backend=loop.value)
-    except (BasculeError, OSError) as error:
+    except (BasculeError, OSError, ValueError) as error:  # ValueError: metadata of a reserved name
         typer.echo(f"bascule call: {error}", err=True)
         raise typer.Exit(WRONG) from error
     if code:

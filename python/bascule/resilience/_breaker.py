@@ -28,6 +28,7 @@ _T = TypeVar("_T")
 #: Which exceptions are failures: types, or a function that tells.
 FailureOn: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 
+#: A permit that was not given, or a time that is not known.
 _UNKNOWN = -1
 
 
@@ -221,7 +222,9 @@ class CircuitBreaker:
 
         :raises BreakerOpenError: if refused
         """
-        permit = self._admit()
+        permit = self._core.admit_if_closed()
+        if permit == _UNKNOWN:
+            permit = self._admit()
         _entered.set((self, permit, self._clock() if self._timed else 0, _entered.get()))
 
     async def __aexit__(
@@ -236,7 +239,10 @@ class CircuitBreaker:
         """
         permit, began_ns, rest = self._leave(_entered.get())
         _entered.set(rest)
-        self._report(permit, began_ns, exc)
+        if exc is None and not self._timed:
+            self._core.succeed(permit)
+        else:
+            self._report(permit, began_ns, exc)
 
     def __call__(
         self, function: Callable[_P, Coroutine[Any, Any, _T]]
@@ -251,7 +257,9 @@ class CircuitBreaker:
 
         @functools.wraps(function)
         async def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-            permit = self._admit()
+            permit = self._core.admit_if_closed()
+            if permit == _UNKNOWN:
+                permit = self._admit()
             began_ns = self._clock() if self._timed else 0
             try:
                 result = await function(*args, **kwargs)
@@ -259,7 +267,7 @@ class CircuitBreaker:
                 self._report(permit, began_ns, exc)
                 raise
             if self._timed:
-                self._complete(permit, began_ns, Outcome.SUCCESS)
+                self._report(permit, began_ns, None)
             else:
                 self._core.succeed(permit)
             return result
@@ -270,9 +278,6 @@ class CircuitBreaker:
         return f"CircuitBreaker({self.name!r}, state={self.state.value!r})"
 
     def _admit(self) -> int:
-        permit = self._core.admit_if_closed()
-        if permit != _UNKNOWN:
-            return permit
         permit, retry_after_ns = self._core.admit(self._clock())
         if permit == _UNKNOWN:
             retry_after = None if retry_after_ns == _UNKNOWN else retry_after_ns / 1e9
@@ -280,17 +285,11 @@ class CircuitBreaker:
         return permit
 
     def _report(self, permit: int, began_ns: int, exc: BaseException | None) -> None:
-        if exc is None and not self._timed:
-            self._core.succeed(permit)
-            return
         outcome = Outcome.ABANDONED
         try:
             outcome = Outcome.SUCCESS if exc is None else self._outcome(exc)
         finally:  # The user's function may raise; the permit comes back all the same.
-            self._complete(permit, began_ns, outcome)
-
-    def _complete(self, permit: int, began_ns: int, outcome: Outcome) -> None:
-        self._core.complete(permit, outcome, self._clock(), began_ns)
+            self._core.complete(permit, outcome, self._clock(), began_ns)
 
     def _leave(self, entered: _Entered) -> tuple[int, int, _Entered]:
         """Take this breaker's innermost permit out; blocks of generators need not nest."""

@@ -243,7 +243,10 @@ class Pool:
         :param stream: the call may last as long as it likes without being slow to a breaker
         """
         _, endpoint, permit, policy = slot
-        policy.complete(endpoint, permit, outcome, self._driver.now_ns(), stream)
+        if stream:
+            policy.complete_stream(endpoint, permit, outcome, self._driver.now_ns())
+        else:
+            policy.complete(endpoint, permit, outcome, self._driver.now_ns())
         if trailers is not None and self._weighs:
             report = dict(trailers.items()).get(LOAD_REPORT)
             if isinstance(report, bytes):

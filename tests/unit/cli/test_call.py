@@ -173,6 +173,7 @@ def test_a_timeout(target: str) -> None:
         (["Echo/Unary", "-H", "nonsense"], "expected 'NAME: VALUE'"),
         (["Echo/Unary", "-H", "x-bin: %"], "is no base64"),
         (["Echo/Unary", "-H", "x y: z"], "expected 'NAME: VALUE'"),
+        (["Echo/Unary", "-H", "upgrade: h2c"], "the name is reserved for the protocol"),
         (["Echo/Unary", "-H", "x: h\u00e9"], "a value is printable ASCII"),
         (["--list", "--proto", __file__], "is no descriptor set"),
         (["--list", "--key", "x"], "is of no use without its certificate"),

@@ -11,7 +11,15 @@ from tests.generated.echo_pb2 import EchoReply, EchoRequest
 from tests.unit.rpc.services import Echo
 
 from bascule.errors import RpcError, Status
-from bascule.rpc import Channel, Server, ServerInterceptor, call_context
+from bascule.rpc import (
+    Channel,
+    MethodConfig,
+    RetryPolicy,
+    Server,
+    ServerInterceptor,
+    ServiceConfig,
+    call_context,
+)
 from bascule.testing import memory_channel
 
 pytestmark = pytest.mark.anyio
@@ -176,6 +184,43 @@ async def test_a_handler_that_shields_itself_counts_until_it_ends() -> None:
             await EchoStub(channel).unary(EchoRequest(hang=True))
         assert (await EchoStub(channel).unary(EchoRequest(text="next"))).text == "next"
         release.set()
+
+
+TWO_SHORT_ATTEMPTS = RetryPolicy(
+    max_attempts=2, initial_backoff=0.001, max_backoff=0.001, per_attempt_timeout=0.01
+)
+
+
+@pytest.mark.parametrize("kind", ["unary", "server_stream"])
+@pytest.mark.parametrize(
+    "config",
+    [None, MethodConfig(), MethodConfig(retry=TWO_SHORT_ATTEMPTS)],
+    ids=["", "set", "retried"],
+)
+async def test_a_deadline_that_is_not_the_scopes_ends_the_call_at_once(
+    kind: str, config: MethodConfig | None
+) -> None:
+    """The server's own towards another one, or that of the last attempt."""
+
+    class Late(Echo):
+        async def _hang_if_asked(self, request: EchoRequest) -> None:
+            await super()._hang_if_asked(request)
+            raise RpcError(Status.DEADLINE_EXCEEDED, "another server was late")
+
+    request = EchoRequest(hang=config is not None and config.retry is not None)
+    service_config = None if config is None else ServiceConfig({"": config})
+    async with (
+        Server([Late()]) as server,
+        Channel(server.addresses[0], service_config=service_config) as channel,
+    ):
+        stub = EchoStub(channel)
+        with anyio.fail_after(30), pytest.raises(RpcError) as raised:
+            if kind == "unary":
+                await stub.unary(request)
+            else:
+                async with stub.server_stream(request) as stream:
+                    await stream.recv_message()
+        assert raised.value.status is Status.DEADLINE_EXCEEDED
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ mod settings;
 mod window;
 
 use crate::Nanos;
-use window::{Ended, Window};
+use window::Window;
 
 pub use settings::{
     BreakerSettings, HALF_OPEN_FOR, MOST_BUCKETS, MOST_CALLS, Span, Trip, WindowSettings,
@@ -158,6 +158,9 @@ impl Breaker {
 
     /// Asks to make a call.
     pub fn handle_admit(&mut self, now: Nanos) -> Verdict {
+        if let Some(permit) = self.permit_if_closed() {
+            return Verdict::Admit(permit);
+        }
         if !self.admits(now) {
             self.rejected += 1;
             let retry_at = match self.phase {
@@ -166,13 +169,12 @@ impl Breaker {
             };
             return Verdict::Reject { retry_at };
         }
-        let windowed = self.window.is_some();
         let half_open_until = now.saturating_add(self.settings.half_open_for);
         match &mut self.phase {
             Phase::Open { .. } => self.probe(Tally::default(), half_open_until),
             // A lease that ran out: what is still in flight has lost its say, what was proven
             // before still counts, else a breaker with few calls could never close.
-            Phase::HalfOpen { ended, until, .. } if !windowed && now >= *until => {
+            Phase::HalfOpen { ended, until, .. } if now >= *until => {
                 let ended = *ended;
                 self.probe(ended, half_open_until);
             }
@@ -180,7 +182,7 @@ impl Breaker {
                 in_flight, until, ..
             } => {
                 *in_flight += 1;
-                if windowed {
+                if self.window.is_some() {
                     // A lost probe counts against it, so each has the whole time.
                     *until = half_open_until;
                 }
@@ -216,55 +218,14 @@ impl Breaker {
         now: Nanos,
     ) {
         self.counts.outcomes[outcome as usize] += 1;
-        let ended = (outcome != Outcome::Abandoned).then(|| self.ended(outcome, took));
-        self.counts.slow += u64::from(ended.is_some_and(|ended| ended.slow));
-        if generation != self.generation {
-            return;
-        }
-        if let Phase::HalfOpen { in_flight, .. } = &mut self.phase {
-            *in_flight = in_flight.saturating_sub(1);
-        }
-        let Some(ended) = ended else { return };
-        match (&mut self.phase, &self.settings.trip) {
-            (
-                Phase::Closed { failures },
-                Trip::InARow {
-                    failure_threshold, ..
-                },
-            ) => {
-                *failures = if ended.failed { *failures + 1 } else { 0 };
-                if *failures >= *failure_threshold {
-                    self.open(now);
-                }
-            }
-            (Phase::Closed { .. }, Trip::Window(settings)) => {
-                let Some(window) = &mut self.window else {
-                    return;
-                };
-                let tally = window.add(ended, now);
-                if tally.calls >= settings.minimum_calls && settings.exceeded_by(tally) {
-                    self.open(now);
-                }
-            }
-            (
-                Phase::HalfOpen { ended: before, .. },
-                Trip::InARow {
-                    success_threshold, ..
-                },
-            ) => {
-                before.add(ended);
-                let successes = before.calls;
-                if ended.failed {
-                    self.open(now);
-                } else if successes >= *success_threshold {
-                    self.close();
-                }
-            }
-            (Phase::HalfOpen { ended: before, .. }, Trip::Window(_)) => {
-                before.add(ended);
-                self.judge_probes(now);
-            }
-            (Phase::Open { .. } | Phase::ForcedOpen | Phase::ForcedClosed, _) => {}
+        let heard = generation == self.generation;
+        match self.settings.trip {
+            Trip::InARow {
+                failure_threshold,
+                success_threshold,
+            } if heard => self.count_in_a_row(outcome, failure_threshold, success_threshold, now),
+            Trip::InARow { .. } => {}
+            Trip::Window(_) => self.count_in_window(outcome, took, heard, now),
         }
     }
 
@@ -287,18 +248,21 @@ impl Breaker {
     /// Notes what the passing of time has changed: a breaker with a window counts probes that have
     /// not ended in time as failures.
     pub fn handle_time(&mut self, now: Nanos) {
-        let Phase::HalfOpen {
-            mut ended,
-            in_flight,
-            until,
-        } = self.phase
+        let (
+            Phase::HalfOpen {
+                mut ended,
+                in_flight,
+                until,
+            },
+            Trip::Window(settings),
+        ) = (self.phase, &self.settings.trip)
         else {
             return;
         };
-        if self.window.is_none() || in_flight == 0 || now < until {
+        if in_flight == 0 || now < until {
             return;
         }
-        let lost = self.ended(Outcome::Failure, self.settings.half_open_for);
+        let lost = settings.ended(Outcome::Failure, self.settings.half_open_for);
         for _ in 0..in_flight {
             ended.add(lost);
         }
@@ -410,17 +374,74 @@ impl Breaker {
         self.counts
     }
 
-    fn ended(&self, outcome: Outcome, took: Nanos) -> Ended {
-        let slow = match self.settings.trip {
-            Trip::Window(WindowSettings {
-                slow_call: Some(slow_call),
-                ..
-            }) => took > slow_call,
-            _ => false,
+    fn count_in_a_row(
+        &mut self,
+        outcome: Outcome,
+        failure_threshold: u32,
+        success_threshold: u32,
+        now: Nanos,
+    ) {
+        match (&mut self.phase, outcome) {
+            (Phase::Closed { failures }, Outcome::Success) => *failures = 0,
+            (Phase::Closed { failures }, Outcome::Failure) => {
+                *failures += 1;
+                if *failures >= failure_threshold {
+                    self.open(now);
+                }
+            }
+            (
+                Phase::HalfOpen {
+                    ended, in_flight, ..
+                },
+                Outcome::Success,
+            ) => {
+                *in_flight = in_flight.saturating_sub(1);
+                ended.calls += 1;
+                if ended.calls >= success_threshold {
+                    self.close();
+                }
+            }
+            (Phase::HalfOpen { .. }, Outcome::Failure) => self.open(now),
+            (Phase::HalfOpen { in_flight, .. }, Outcome::Abandoned) => {
+                *in_flight = in_flight.saturating_sub(1);
+            }
+            (Phase::Closed { .. }, Outcome::Abandoned)
+            | (Phase::Open { .. } | Phase::ForcedOpen | Phase::ForcedClosed, _) => {}
+        }
+    }
+
+    /// Apart from the other way to count, which is to stay as short as it is.
+    #[inline(never)]
+    fn count_in_window(&mut self, outcome: Outcome, took: Nanos, heard: bool, now: Nanos) {
+        let (Trip::Window(settings), Some(window)) = (&self.settings.trip, &mut self.window) else {
+            return;
         };
-        Ended {
-            failed: outcome == Outcome::Failure,
-            slow,
+        let result = (outcome != Outcome::Abandoned).then(|| settings.ended(outcome, took));
+        self.counts.slow += u64::from(result.is_some_and(|result| result.slow));
+        if !heard {
+            return;
+        }
+        match (&mut self.phase, result) {
+            (Phase::Closed { .. }, Some(result)) => {
+                let tally = window.add(result, now);
+                if tally.calls >= settings.minimum_calls && settings.exceeded_by(tally) {
+                    self.open(now);
+                }
+            }
+            (
+                Phase::HalfOpen {
+                    ended, in_flight, ..
+                },
+                result,
+            ) => {
+                *in_flight = in_flight.saturating_sub(1);
+                if let Some(result) = result {
+                    ended.add(result);
+                    self.judge_probes(now);
+                }
+            }
+            (Phase::Closed { .. }, None)
+            | (Phase::Open { .. } | Phase::ForcedOpen | Phase::ForcedClosed, _) => {}
         }
     }
 

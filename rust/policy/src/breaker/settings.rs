@@ -1,6 +1,7 @@
 //! When a breaker opens and closes.
 
-use super::window::Tally;
+use super::Outcome;
+use super::window::{Ended, Tally};
 use crate::{Nanos, SettingError};
 
 /// The longest that permits of a half-open breaker are waited for, unless set otherwise: the time
@@ -122,15 +123,20 @@ impl BreakerSettings {
 }
 
 impl WindowSettings {
-    /// Whether that share of the calls is too much; of no calls it never is.
+    pub(super) fn ended(&self, outcome: Outcome, took: Nanos) -> Ended {
+        Ended {
+            failed: outcome == Outcome::Failure,
+            slow: self.slow_call.is_some_and(|slow_call| took > slow_call),
+        }
+    }
+
+    /// Whether a share of these calls is too much; of none it never is.
     ///
     /// Shares are compared as quotients: the quotient of two counts is rounded to the same number
     /// as the setting that says it, so that 7 of 100 are 0.07.
     pub(super) fn exceeded_by(&self, tally: Tally) -> bool {
         let share = |count: u32| f64::from(count) / f64::from(tally.calls);
-        tally.calls > 0
-            && (share(tally.failures) >= self.failure_rate
-                || share(tally.slow) >= self.slow_call_rate)
+        share(tally.failures) >= self.failure_rate || share(tally.slow) >= self.slow_call_rate
     }
 
     fn check(&self) -> Result<(), SettingError> {

@@ -177,27 +177,33 @@ impl CallPolicy {
         answer(verdict, now_ns)
     }
 
-    #[pyo3(signature = (endpoint, permit, outcome, now_ns, stream=false))]
-    fn complete(
-        &self,
-        endpoint: u64,
-        permit: u64,
-        outcome: u8,
-        now_ns: u64,
-        stream: bool,
-    ) -> PyResult<()> {
+    #[pyo3(signature = (endpoint, permit, outcome, now_ns))]
+    fn complete(&self, endpoint: u64, permit: u64, outcome: u8, now_ns: u64) -> PyResult<()> {
         let permit = CallPermit::from_bits(permit);
         if outcome == OVERLOAD {
             self.core.lock().handle_overload(endpoint, permit, now_ns);
             return Ok(());
         }
         let outcome = self::outcome(outcome)?;
-        let mut core = self.core.lock();
-        if stream {
-            core.handle_stream_complete(endpoint, permit, outcome, now_ns);
-        } else {
-            core.handle_complete(endpoint, permit, outcome, now_ns);
-        }
+        self.core
+            .lock()
+            .handle_complete(endpoint, permit, outcome, now_ns);
+        Ok(())
+    }
+
+    #[pyo3(signature = (endpoint, permit, outcome, now_ns))]
+    fn complete_stream(
+        &self,
+        endpoint: u64,
+        permit: u64,
+        outcome: u8,
+        now_ns: u64,
+    ) -> PyResult<()> {
+        let outcome = self::outcome(outcome)?;
+        let permit = CallPermit::from_bits(permit);
+        self.core
+            .lock()
+            .handle_stream_complete(endpoint, permit, outcome, now_ns);
         Ok(())
     }
 
