@@ -34,7 +34,17 @@ class MessageCodec:
 
 # --- policy --------------------------------------------------------------
 
-__all__ += ["Breaker", "CallPolicy", "Decision", "KeyedLimiter", "subset", "xxh64"]
+__all__ += [
+    "Breaker",
+    "CallPolicy",
+    "ConcurrencyLimiter",
+    "ConcurrencyRule",
+    "Decision",
+    "KeyedLimiter",
+    "ServerAdmission",
+    "subset",
+    "xxh64",
+]
 
 def subset(keys: list[str], client: int, size: int) -> list[int]:
     """The places of the keys that client number ``client`` should connect to, ascending.
@@ -100,6 +110,78 @@ class Breaker:
         """Return ``(state, forced, failures, successes, probes, opened, rejected)``."""
 
 @final
+class ConcurrencyRule:
+    """How a limit of concurrency moves.
+
+    :raises ValueError: from each of its makers, if a setting cannot work
+    """
+
+    @staticmethod
+    def fixed(limit: int) -> ConcurrencyRule: ...
+    @staticmethod
+    def aimd(
+        *, initial: int, least: int, most: int, backoff: float, slow_ns: int | None = None
+    ) -> ConcurrencyRule: ...
+    @staticmethod
+    def gradient2(
+        *,
+        initial: int,
+        least: int,
+        most: int,
+        window_ns: int,
+        samples: int,
+        long_window_ns: int,
+        tolerance: float,
+        smoothing: float,
+        queue: int | None,
+        quick_ns: int,
+        probe_interval_ns: int | None,
+    ) -> ConcurrencyRule: ...
+
+#: The limit, calls in progress, calls done, lost and untold, calls refused.
+_ConcurrencyRow: TypeAlias = tuple[int, int, list[int], int]
+
+@final
+class ConcurrencyLimiter:
+    """A limit of concurrency; times are nanoseconds of one clock that the caller keeps to."""
+
+    def __new__(cls, rule: ConcurrencyRule, seed: int) -> ConcurrencyLimiter: ...
+    def admit(self, now_ns: int) -> int:
+        """Return the permit, which is when the call began; -1 if there is no room."""
+
+    def complete(self, permit: int, ending: int, now_ns: int) -> None:
+        """Give a permit back, once: 0 done, 1 lost to overload, 2 it says nothing of load.
+
+        :raises ValueError: if the ending is none of these
+        """
+
+    def snapshot(self) -> _ConcurrencyRow: ...
+
+@final
+class ServerAdmission:
+    """What a server takes on.
+
+    :param rule: how many calls there may be at once; None for any number
+    :param methods: how many there are
+    :param sheds_late: whether a call whose caller waits for less time than the shortest one of its
+        method lately took is refused
+    """
+
+    def __new__(
+        cls, rule: ConcurrencyRule | None, seed: int, methods: int, sheds_late: bool
+    ) -> ServerAdmission: ...
+    def admit(self, method: int, timeout_ns: int | None, now_ns: int) -> tuple[int, int]:
+        """Return ``(permit, 0)``, ``(-1, 0)`` if there is no room, or ``(-2, shortest_ns)`` if the
+        caller waits for less than that.
+        """
+
+    def complete(self, method: int, permit: int, ending: int, now_ns: int) -> None:
+        """Give a permit back, as :meth:`ConcurrencyLimiter.complete` does."""
+
+    def snapshot(self) -> tuple[_ConcurrencyRow | None, int]:
+        """Return what the limit does, if there is one, and the calls refused as too late."""
+
+@final
 class CallPolicy:
     """Limit, breaker and pick for the calls of one channel, decided in one crossing.
 
@@ -121,6 +203,7 @@ class CallPolicy:
     :param load_reports: ``(blackout_ns, expiration_ns, update_ns, error_utilization_penalty)`` of
         gRFC A58, for ``weighted_round_robin`` only; its defaults if None
     :param breaker_window: as :class:`Breaker` takes it
+    :param concurrency: how many calls an endpoint may have at once, each endpoint by itself
     :raises ValueError: if the balancer is unknown or a setting cannot work
     """
 
@@ -139,6 +222,7 @@ class CallPolicy:
         outlier: tuple[int, int, int, int, _OutlierRule | None, _OutlierRule | None] | None = None,
         load_reports: tuple[int, int, int, float] | None = None,
         breaker_window: tuple[int, int, int, float, int | None, float] | None = None,
+        concurrency: ConcurrencyRule | None = None,
     ) -> CallPolicy: ...
     def update(self, endpoints: list[tuple[str, int]], now_ns: int) -> list[int]:
         """Replace the endpoints, ``(key, weight)`` each, and return the id of each.
@@ -164,12 +248,23 @@ class CallPolicy:
         endpoint; ``key`` says whose limit the call counts against. Endpoints to ``avoid`` are
         passed over if there are others.
 
-        The verdict is 0 admitted, 1 rate-limited, 2 all breakers open, 3 no endpoint ready.
-        ``retry_after_ns`` is -1 if unknown. Only an admitted call takes from the limit.
+        The verdict is 0 admitted, 1 rate-limited, 2 all breakers open, 3 no endpoint ready, 4 all
+        endpoints have as many calls as they may. ``retry_after_ns`` is -1 if unknown. Only an
+        admitted call takes from the limit.
         """
 
+    def admit_stream(
+        self,
+        now_ns: int,
+        hash: int | None = None,  # noqa: A002
+        key: str | None = None,
+        avoid: Sequence[int] | None = None,
+    ) -> tuple[int, int, int, int]:
+        """The same for a stream, which is not held to the limit of concurrency."""
+
     def complete(self, endpoint: int, permit: int, outcome: int, now_ns: int) -> None:
-        """Report how an admitted call ended, once: 0 success, 1 failure, 2 abandoned.
+        """Report how an admitted call ended, once: 0 success, 1 failure, 2 abandoned, 3 a failure
+        that shows overload.
 
         :raises ValueError: if the outcome is none of these
         """
@@ -189,6 +284,11 @@ class CallPolicy:
     def breakers(self, now_ns: int) -> list[_BreakerRow | None]:
         """Return what :meth:`Breaker.counts` does for each endpoint's breaker; None if it has
         none. In the order of :meth:`snapshot`.
+        """
+
+    def concurrency(self) -> list[_ConcurrencyRow | None]:
+        """Return what the limit of each endpoint does; None if it has none. In the order of
+        :meth:`snapshot`.
         """
 
     def snapshot(self) -> list[_EndpointRow]:

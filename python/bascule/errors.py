@@ -13,8 +13,10 @@ __all__ = [
     "AuthenticationError",
     "BasculeError",
     "BreakerOpenError",
+    "BulkheadFullError",
     "ClosedError",
     "CommitUnknownError",
+    "ConcurrencyLimitedError",
     "ConfigurationError",
     "DatabaseUnavailableError",
     "DecodeError",
@@ -96,6 +98,32 @@ class RateLimitedError(RejectedError):
 
     def __str__(self) -> str:
         return f"rate limit {self.target!r} is used up{self._hint()}"
+
+
+class ConcurrencyLimitedError(RejectedError):
+    """There are as many calls in progress as the limit of concurrency allows: send fewer at once."""
+
+    def __str__(self) -> str:
+        return f"{self.target!r} has as many calls in progress as its limit allows{self._hint()}"
+
+
+class BulkheadFullError(RejectedError):
+    """A bulkhead had no room, nor in its queue, or none came free while the caller waited.
+
+    :ivar waited: seconds spent in the queue; 0 if it was full
+    """
+
+    def __init__(self, target: str, waited: float = 0.0) -> None:
+        super().__init__(target)
+        self.args = (target, waited)
+        self.waited = waited
+
+    def __str__(self) -> str:
+        since = f" for {self.waited:.3f} s" if self.waited else ""
+        return (
+            f"bulkhead {self.target!r} is full{since}: send fewer calls at once, or raise its"
+            " max_concurrent or max_waiting"
+        )
 
 
 class NoEndpointError(RejectedError):

@@ -19,7 +19,14 @@ from tests.unit.rpc.services import Echo
 
 from bascule.discovery import Endpoint, MemoryRegistry
 from bascule.errors import RpcError, Status
-from bascule.resilience import BreakerSettings, CircuitBreaker, GcraLimiter
+from bascule.resilience import (
+    AdaptiveLimiter,
+    BreakerSettings,
+    Bulkhead,
+    CircuitBreaker,
+    FixedLimit,
+    GcraLimiter,
+)
 from bascule.rpc import (
     Channel,
     HealthService,
@@ -29,6 +36,7 @@ from bascule.rpc import (
     RetryThrottling,
     Server,
     ServerInterceptor,
+    ServerLimits,
 )
 from bascule.rpc._health import HEALTH_WATCH, HealthCheckRequest
 from bascule.saga import MemorySagaLog, Saga, SagaCoordinator, SagaFailedError
@@ -210,6 +218,34 @@ async def broken() -> None:
         assert breaker.snapshot().probes == 0
 
 
+async def within_a_limit() -> None:
+    limiter = AdaptiveLimiter("x", FixedLimit(2))
+    try:
+        async with limiter:
+            await anyio.lowlevel.checkpoint()
+            async with limiter:
+                await anyio.lowlevel.checkpoint()
+    finally:
+        assert limiter.in_progress == 0
+
+
+async def in_a_bulkhead() -> None:
+    bulkhead = Bulkhead("x", max_concurrent=1, max_waiting=2, max_wait=10)
+
+    async def call() -> None:
+        async with bulkhead:
+            await anyio.lowlevel.checkpoint()
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(call)
+            group.start_soon(call)
+            await anyio.lowlevel.checkpoint()
+            await call()
+    finally:
+        assert (bulkhead.in_progress, bulkhead.waiting) == (0, 0)
+
+
 class Cart(msgspec.Struct, frozen=True):
     total: int
 
@@ -256,6 +292,8 @@ OPERATIONS = [
     one_of_many_waits,
     resolved,
     broken,
+    within_a_limit,
+    in_a_bulkhead,
     saga,
     waiting_for_an_endpoint,
     waiting_to_be_ready,
@@ -275,6 +313,26 @@ async def test_an_operation(operation, mode) -> None:
             while resources() != before:
                 await anyio.wait_all_tasks_blocked()
     assert at > 1
+
+
+@pytest.mark.parametrize("call", [unary, server_stream])
+@pytest.mark.parametrize(("anyio_backend", "mode"), MODES)
+async def test_a_call_within_limits_of_concurrency(call, mode) -> None:
+    limits = ServerLimits(concurrency=FixedLimit(2), shed_late=True)
+    async with (
+        Server([Echo()], limits=limits) as server,
+        Channel(server.addresses[0], concurrency=FixedLimit(2)) as channel,
+    ):
+        at, waits = 0, 1
+        while waits >= at:
+            at += 1
+            waits, _ = await interrupted(call(EchoStub(channel)), at, mode)
+            await settled(server, channel)
+            [subchannel] = channel.snapshot().subchannels
+            assert subchannel.concurrency is not None
+            assert subchannel.concurrency.in_progress == 0
+            assert server.counts().concurrency.in_progress == 0
+        assert at > 1
 
 
 @pytest.mark.parametrize(("anyio_backend", "mode"), MODES)

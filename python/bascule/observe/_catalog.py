@@ -8,6 +8,7 @@ from bascule.observe._app_metrics import APP, CONFIG
 from bascule.observe._breaker_metrics import BREAKERS
 from bascule.observe._call_metrics import CLIENT_CALLS, SERVER_CALLS
 from bascule.observe._channel_metrics import CHANNELS
+from bascule.observe._concurrency_metrics import CONCURRENCY
 from bascule.observe._database_metrics import DATABASES
 from bascule.observe._discovery_metrics import DISCOVERY
 from bascule.observe._event_metrics import EVENTS
@@ -58,6 +59,12 @@ SECTIONS = (
         "Circuit breakers",
         "Those of channels come with them; others: `metrics.add_breaker(breaker)`.",
         BREAKERS,
+    ),
+    Section(
+        "Limits of concurrency",
+        "Those of channels and servers come with them; others: `metrics.add_concurrency(limiter)`, of "
+        "bulkheads as well.",
+        CONCURRENCY,
     ),
     Section(
         "Rate limits",

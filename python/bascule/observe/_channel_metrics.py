@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bascule.observe._breaker_metrics import breaker_rows
+from bascule.observe._concurrency_metrics import concurrency_rows
 from bascule.observe._families import Families, Family, Row
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ CHANNELS: Families = {
     "grpc_client_refused": Family(
         "counter",
         ("target", "reason"),
-        "Calls refused before anything was sent: rate_limited or breaker_open",
+        "Calls refused before anything was sent: rate_limited, breaker_open or concurrency_limited",
     ),
     "grpc_client_resolver_age_seconds": Family(
         "gauge", ("target",), "Seconds since the resolver last named endpoints"
@@ -115,7 +116,7 @@ CHANNELS: Families = {
 def channel_rows(target: str, name: str, channel: MeasuredChannel) -> Iterable[Row]:
     """Give what a channel knows of its endpoints.
 
-    :param name: what their breakers are called before the ``@``
+    :param name: what their breakers and limits are called before the ``@``
     """
     shot = channel.snapshot()
     for state in ("idle", "connecting", "ready", "transient_failure"):
@@ -130,6 +131,8 @@ def channel_rows(target: str, name: str, channel: MeasuredChannel) -> Iterable[R
         yield Row("grpc_client_endpoint_ejected", labels, each.ejected)
         if each.breaker is not None:
             yield from breaker_rows(f"{name}@{labels[1]}", each.breaker, each.breaker_counts)
+        if each.concurrency is not None:
+            yield from concurrency_rows(f"{name}@{labels[1]}", each.concurrency)
     yield Row("grpc_client_waiting", (target,), shot.waiting)
     for reason, count in shot.refused.items():
         yield Row("grpc_client_refused", (target, reason), count)

@@ -18,6 +18,7 @@ from bascule.observe._breaker_metrics import breaker_rows
 from bascule.observe._call_metrics import call_rows
 from bascule.observe._catalog import FAMILIES
 from bascule.observe._channel_metrics import attempt_rows, channel_rows
+from bascule.observe._concurrency_metrics import concurrency_rows
 from bascule.observe._database_metrics import database_rows
 from bascule.observe._discovery_metrics import discovery_rows
 from bascule.observe._families import Merged, Row
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from bascule.observe._breaker_metrics import MeasuredBreaker
     from bascule.observe._call_metrics import CallStats
     from bascule.observe._channel_metrics import AttemptCounters, MeasuredChannel
+    from bascule.observe._concurrency_metrics import MeasuredConcurrency
     from bascule.observe._database_metrics import DatabaseStats
     from bascule.observe._discovery_metrics import DiscoveryStats
     from bascule.observe._event_metrics import EventStats
@@ -76,7 +78,8 @@ class MetricSources:
     def add_channel(self, channel: MeasuredChannel, name: str | None = None) -> None:
         """Render what a channel counts: its calls, endpoints and breakers (``grpc_client_*``).
 
-        :param name: what its endpoints' breakers are called before the ``@``; its target if None
+        :param name: what its endpoints' breakers and limits are called before the ``@``; its target
+            if None
         """
         target = channel.target
         self.add_calls(channel.stats, side="client")
@@ -114,6 +117,15 @@ class MetricSources:
         :param breakers: tells (name, state) of each breaker at the time of the scrape
         """
         self.rows.append(lambda: (row for told in breakers() for row in breaker_rows(*told)))
+
+    def add_concurrency(self, limit: MeasuredConcurrency) -> None:
+        """Render ``concurrency_*`` of a :class:`bascule.resilience.AdaptiveLimiter` or ``Bulkhead``."""
+
+        def rows() -> Iterable[Row]:
+            shot = limit.snapshot()
+            return concurrency_rows(shot.name, shot)
+
+        self.rows.append(rows)
 
     def add_attempts(self, target: str, attempts: AttemptCounters) -> None:
         """Render ``grpc_client_attempts_total`` and the budget for retries of a channel, and no more of it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from bascule.observe._concurrency_metrics import concurrency_rows
 from bascule.observe._families import Families, Family, Row
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class ServerCounts(NamedTuple):
     :ivar refused: requests that no handler saw, by reason
     :ivar floods: connections that were cut off, by what there was too much of
     :ivar limits: of all connections together, by name
+    :ivar concurrency: its limit of concurrency, a ``ConcurrencySnapshot``; None if it has none
     """
 
     connections: int
@@ -35,6 +37,7 @@ class ServerCounts(NamedTuple):
     refused: Mapping[str, int]
     floods: Mapping[str, int]
     limits: Mapping[str, float]
+    concurrency: Any = None
 
 
 class MeasuredServer(Protocol):
@@ -68,7 +71,8 @@ SERVERS: Families = {
         "counter",
         ("server", "reason"),
         "Calls or requests that no handler saw: unknown_method, malformed, overloaded (too many "
-        "calls), memory (too many bytes of incomplete requests) or streams (too many on a "
+        "calls), concurrency (too many for the limit that is learned), late (their deadlines leave too "
+        "little time), memory (too many bytes of incomplete requests) or streams (too many on a "
         "connection)",
     ),
     "server_floods": Family(
@@ -104,3 +108,5 @@ def server_rows(name: str, counts: ServerCounts) -> Iterable[Row]:
     ):
         for label, value in by_label.items():
             yield Row(metric, (name, label), value)
+    if counts.concurrency is not None:
+        yield from concurrency_rows(name, counts.concurrency)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bascule import _core
 from bascule.resilience._breaker import BreakerState, breaker_counts
+from bascule.resilience._concurrency import ConcurrencySnapshot, concurrency_snapshot
 
 if TYPE_CHECKING:
     from bascule._core import CallPolicy
@@ -26,6 +27,8 @@ class EndpointSnapshot(NamedTuple):
     :ivar latency: seconds that its calls take lately, peaks first; None if that is not learned
     :ivar ejected_until: when it may come back, if it is ejected as an outlier
     :ivar counts: what its breaker has done; None if it has none
+    :ivar concurrency: how many calls it may have at once, and what became of them; None if it has
+        no limit
     """
 
     address: str
@@ -39,6 +42,7 @@ class EndpointSnapshot(NamedTuple):
     latency: float | None
     ejected_until: float | None
     counts: BreakerCounts | None
+    concurrency: ConcurrencySnapshot | None
 
 
 def endpoint_snapshots(policy: CallPolicy, now_ns: int = 0) -> list[EndpointSnapshot]:
@@ -60,6 +64,7 @@ def endpoint_snapshots(policy: CallPolicy, now_ns: int = 0) -> list[EndpointSnap
             None if latency_ns is None else latency_ns / 1e9,
             None if ejected_until_ns is None else ejected_until_ns / 1e9,
             None if counts is None else breaker_counts(*counts),
+            None if limit is None else concurrency_snapshot(address, *limit),
         )
         for (
             (
@@ -75,7 +80,8 @@ def endpoint_snapshots(policy: CallPolicy, now_ns: int = 0) -> list[EndpointSnap
                 ejected_until_ns,
             ),
             counts,
-        ) in zip(policy.snapshot(), policy.breakers(now_ns), strict=True)
+            limit,
+        ) in zip(policy.snapshot(), policy.breakers(now_ns), policy.concurrency(), strict=True)
     ]
 
 

@@ -399,7 +399,9 @@ class AttemptedStream(ConfiguredStream[Sent, Received]):
             metadata = [*(metadata or ()), (PREVIOUS_KEY, str(previous))]
         while True:
             limit_ns = None if self._of_scope else self._deadline_ns
-            slot = await channel.admit(limit_ns, self.wait_for_ready, metadata, self._used)
+            slot = await channel.admit(
+                limit_ns, self.wait_for_ready, metadata, self._used, streams=True
+            )
             if self._config.hedging is not None:
                 self._used.append(slot.endpoint)
             connection = slot.connection

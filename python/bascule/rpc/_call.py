@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from bascule.rpc._method_config import HedgingPolicy, MethodConfig
     from bascule.rpc._subchannel import Connection
 
-#: Outcomes as ``_core.CallPolicy`` counts them.
-SUCCESS, FAILURE, ABANDONED = 0, 1, 2
+#: Outcomes as ``_core.CallPolicy`` counts them; OVERLOAD is a failure that a limit of concurrency
+#: learns from.
+SUCCESS, FAILURE, ABANDONED, OVERLOAD = 0, 1, 2, 3
 
 #: A call that was never sent, as ``_core.ClientConnection`` reports it.
 UNSENT = 2
@@ -46,6 +47,15 @@ FAILURES = frozenset(
         Status.INTERNAL.value,
         Status.UNAVAILABLE.value,
         Status.DATA_LOSS.value,
+    }
+)
+
+#: Those of them that say that there were too many calls.
+OVERLOADS = frozenset(
+    {
+        Status.DEADLINE_EXCEEDED.value,
+        Status.RESOURCE_EXHAUSTED.value,
+        Status.UNAVAILABLE.value,
     }
 )
 
@@ -155,7 +165,7 @@ async def unary(
             retried = retried or unprocessed != UNSENT
             now_ns = driver.now_ns()
             continue
-        channel.complete(slot, FAILURE if status in FAILURES else SUCCESS, trailers)
+        channel.complete(slot, outcome_of(status), trailers)
         raise error_of(status, message, trailers)
 
 
@@ -281,7 +291,7 @@ class ConfiguredCall:
                 channel.attempts.transparent += 1
                 self._transparent = self._transparent or unprocessed != UNSENT
                 continue
-            channel.complete(slot, FAILURE if status in FAILURES else SUCCESS, trailers)
+            channel.complete(slot, outcome_of(status), trailers)
             late = limited and status == Status.DEADLINE_EXCEEDED.value
             failed = None if status == 0 else Failure(status, trailers, timed_out=late)
             if failed is not None:
@@ -292,6 +302,13 @@ class ConfiguredCall:
         """Tell the span of the call, if it has one, of an attempt that failed where there may be more."""
         if self._config.retry is not None or self._config.hedging is not None:
             add_event("attempt failed", attempt_attributes(previous, failure.status))
+
+
+def outcome_of(status: int) -> int:
+    """What a status says of the endpoint that it came from."""
+    if status in OVERLOADS:
+        return OVERLOAD
+    return FAILURE if status in FAILURES else SUCCESS
 
 
 def leaves_time(channel: Channel, deadline_ns: int | None, seconds: float) -> bool:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from bascule.net import ClientTLS
     from bascule.net._link import Driver
     from bascule.observe import CertificateState, Span
-    from bascule.resilience import BreakerSettings
+    from bascule.resilience import BreakerSettings, ConcurrencyLimit
     from bascule.rpc._client_stream import Stream
     from bascule.rpc._context import MetadataLike, MetadataValue
     from bascule.rpc._keepalive import KeepaliveSettings
@@ -75,6 +75,9 @@ class Channel:
     :param interceptors: run around every call, the first one outermost
     :param timeout: seconds for calls that give none; None for no limit
     :param breaker: one circuit breaker for each endpoint, with these settings
+    :param concurrency: how many unary calls an endpoint may have at once, each endpoint by itself:
+        :class:`bascule.resilience.Gradient2` or ``Aimd`` learn it. One that has as many is passed
+        over; streams are not counted
     :param balancer: how calls are shared by the endpoints: a name like ``round_robin`` or
         ``pick_first``, or settings; a service config that says something goes before it
     :param service_config: how calls behave, typed or as gRPC's JSON; one that the resolver gives
@@ -106,6 +109,7 @@ class Channel:
         interceptors: Sequence[ClientInterceptor] = (),
         timeout: float | None = None,
         breaker: BreakerSettings | None = None,
+        concurrency: ConcurrencyLimit | None = None,
         balancer: str | LoadBalancing = "round_robin",
         service_config: ServiceConfig | str | Mapping[str, Any] | None = None,
         metadata: MetadataLike | None = None,
@@ -153,6 +157,7 @@ class Channel:
             ServiceConfig.of(service_config),
             balancer if isinstance(balancer, LoadBalancing) else LoadBalancing(balancer=balancer),
             breaker,
+            concurrency,
             wait_for_ready=wait_for_ready,
             configured=self._take_config,
         )
@@ -227,6 +232,8 @@ class Channel:
         :raises WrongLoopError: if this is not the event loop that entered the channel
         :raises RpcError: if it ends with a status other than OK
         :raises BreakerOpenError: if the breakers of all endpoints refuse; nothing was sent
+        :raises ConcurrencyLimitedError: if all endpoints have as many calls as they may; nothing was
+            sent
         :raises NoEndpointError: if the resolver knows no endpoint; nothing was sent
         :raises EncodeError: if the request cannot be encoded; nothing was sent
         """

@@ -343,7 +343,7 @@ class Stream(Generic[Sent, Received]):
         while True:
             try:
                 limit_ns = None if self._of_scope else self._deadline_ns
-                slot = await channel.admit(limit_ns, self.wait_for_ready, metadata)
+                slot = await channel.admit(limit_ns, self.wait_for_ready, metadata, streams=True)
                 if self._outcome is not None:  # cancelled by another task meanwhile
                     channel.complete(slot, ABANDONED)
                     return

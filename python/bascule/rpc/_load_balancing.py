@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 from bascule import _core
 from bascule.errors import ConfigurationError
 from bascule.resilience import BreakerSettings
+from bascule.resilience._concurrency import rule_of
 from bascule.resilience._time import count, span_ns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bascule._core import CallPolicy
+    from bascule.resilience import ConcurrencyLimit
 
 #: The trailer in which servers report their load (gRFC A51).
 LOAD_REPORT = "endpoint-load-metrics-bin"
@@ -278,7 +280,13 @@ class LoadBalancing:
         except (ValueError, OverflowError) as error:
             raise ConfigurationError(str(error)) from error
 
-    def policy(self, *, seed: int, breaker: BreakerSettings | None = None) -> CallPolicy:
+    def policy(
+        self,
+        *,
+        seed: int,
+        breaker: BreakerSettings | None = None,
+        concurrency: ConcurrencyLimit | None = None,
+    ) -> CallPolicy:
         """The core's policy by these settings; ``pick_first`` has only one endpoint to choose."""
         slow_start, outlier, decay = self.slow_start, self.outlier, self.latency_decay
         reports = self.load_reports
@@ -295,6 +303,7 @@ class LoadBalancing:
             outlier=None if outlier is None else outlier._for_core(),
             load_reports=None if reports is None else reports._for_core(),
             breaker_window=settings.core_window,
+            concurrency=None if concurrency is None else rule_of(concurrency),
         )
 
 

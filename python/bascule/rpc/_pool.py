@@ -12,6 +12,7 @@ from bascule.discovery import RefreshableResolver, ResolverState
 from bascule.errors import (
     BreakerOpenError,
     ClosedError,
+    ConcurrencyLimitedError,
     ConfigurationError,
     NoEndpointError,
     RateLimitedError,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from bascule._core import CallPolicy, Headers
     from bascule.discovery import Endpoint, Resolver
     from bascule.net._link import Driver
-    from bascule.resilience import BreakerSettings
+    from bascule.resilience import BreakerSettings, ConcurrencyLimit
     from bascule.rpc._load_balancing import LoadBalancing
     from bascule.rpc._subchannel import Terms
 
@@ -44,6 +45,13 @@ RESOLVE_FIRST, RESOLVE_GROWTH, RESOLVE_MOST = 1.0, 1.6, 30.0
 
 #: Endpoints that the text of an error tells of.
 MOST_TOLD = 5
+
+#: Verdicts of ``_core.CallPolicy`` by which nothing is sent: what they are counted as, and raise.
+REFUSALS = {
+    1: ("rate_limited", RateLimitedError),
+    2: ("breaker_open", BreakerOpenError),
+    4: ("concurrency_limited", ConcurrencyLimitedError),
+}
 
 
 class Pool:
@@ -60,6 +68,7 @@ class Pool:
         config: ServiceConfig,
         balancing: LoadBalancing,
         breaker: BreakerSettings | None,
+        concurrency: ConcurrencyLimit | None,
         *,
         wait_for_ready: bool,
         configured: Callable[[ServiceConfig], None],
@@ -71,9 +80,10 @@ class Pool:
         #: Calls that wait for a connection.
         self.waiting = 0
         #: Calls refused before anything was sent, by reason.
-        self.refused = {"rate_limited": 0, "breaker_open": 0}
+        self.refused = {reason: 0 for reason, _ in REFUSALS.values()}
         self._own_balancing = balancing
         self._breaker = breaker
+        self._concurrency = concurrency
         self._wait_for_ready = wait_for_ready
         self._configured = configured
         self._by_id: dict[int, Subchannel] = {}
@@ -153,19 +163,23 @@ class Pool:
         return ConnectivityState.CONNECTING
 
     def pick(
-        self, now_ns: int, metadata: list[tuple[str, Any]] | None, avoid: Sequence[int] = ()
+        self,
+        now_ns: int,
+        metadata: list[tuple[str, Any]] | None,
+        avoid: Sequence[int] = (),
+        streams: bool = False,
     ) -> tuple[Picked | None, int, int]:
         """Pick a connection and take a permit; where that takes :meth:`admit`, None, and what it has to
         know: the verdict as ``_core.CallPolicy`` gives it, and when to ask again.
 
         :param avoid: endpoints to pass over if there are others
+        :param streams: whether it is for a stream, which no limit of concurrency holds
         """
         policy = self._policy
         while True:
-            if avoid:
-                verdict, endpoint, permit, retry_ns = policy.admit(
-                    now_ns, self._hash(metadata), None, avoid
-                )
+            if avoid or streams:
+                ask = policy.admit_stream if streams else policy.admit
+                verdict, endpoint, permit, retry_ns = ask(now_ns, self._hash(metadata), None, avoid)
             elif self._hash_header is None:
                 verdict, endpoint, permit, retry_ns = policy.admit(now_ns)
             else:
@@ -185,29 +199,33 @@ class Pool:
         metadata: list[tuple[str, Any]] | None = None,
         avoid: Sequence[int] = (),
         refused: tuple[int, int] | None = None,
+        streams: bool = False,
     ) -> Slot:
         """Pick a connection and take a permit, waiting while endpoints connect.
 
         :param wait_for_ready: wait as well while none can be reached; None: as the channel does
         :param avoid: endpoints to pass over if there are others
         :param refused: what :meth:`pick` has said just now, so that nothing is asked twice
+        :param streams: as for :meth:`pick`
         :raises RejectedError: if nothing may be sent
         :raises RpcError: UNAVAILABLE if no endpoint can be reached, DEADLINE_EXCEEDED if
             the deadline comes first
         """
         while True:
             if refused is None:
-                picked, verdict, retry_ns = self.pick(self._driver.now_ns(), metadata, avoid)
+                picked, verdict, retry_ns = self.pick(
+                    self._driver.now_ns(), metadata, avoid, streams
+                )
                 if picked is not None:
                     return Slot(*picked)
             else:
                 (verdict, retry_ns), refused = refused, None
             retry_after = None if retry_ns < 0 else retry_ns / 1e9
-            if verdict in {1, 2}:
+            if verdict in REFUSALS:
                 # Whoever tries again and again must let the loop turn.
                 await anyio.lowlevel.checkpoint()
-                refusal = RateLimitedError if verdict == 1 else BreakerOpenError
-                self.refused["rate_limited" if verdict == 1 else "breaker_open"] += 1
+                reason, refusal = REFUSALS[verdict]
+                self.refused[reason] += 1
                 raise refusal(self.target, retry_after)
             wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
             await self._wait_ready_once(deadline_ns, wait)
@@ -280,6 +298,7 @@ class Pool:
                 ejected=row.ejected_until is not None,
                 latency=row.latency,
                 breaker_counts=row.counts,
+                concurrency=row.concurrency,
             )
             for row in endpoint_snapshots(self._policy, now_ns)
             if (subchannel := self.subchannels.get(row.address)) is not None
@@ -352,7 +371,9 @@ class Pool:
         self.balancing = balancing
         self._hash_header = balancing.hash_header
         self._weighs = balancing.balancer == "weighted_round_robin"
-        self._policy = balancing.policy(seed=random.getrandbits(63), breaker=self._breaker)
+        self._policy = balancing.policy(
+            seed=random.getrandbits(63), breaker=self._breaker, concurrency=self._concurrency
+        )
         self._by_id = {}
         self._pick_first = None
         if balancing.balancer == "pick_first" and self._terms is not None:

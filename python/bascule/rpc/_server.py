@@ -14,6 +14,7 @@ from bascule import _core
 from bascule.errors import ConfigurationError
 from bascule.net._serving import Serving
 from bascule.observe import current_tracer
+from bascule.rpc._admission import Admission
 from bascule.rpc._binding import Binding
 from bascule.rpc._compression import require_compression
 from bascule.rpc._keepalive import KeepaliveSettings, nanoseconds
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from bascule._core import CallTable
     from bascule.net import ServerTLS
     from bascule.observe import CertificateState, ServerCounts
+    from bascule.resilience import ConcurrencyLimit
     from bascule.rpc._binding import Servable
     from bascule.rpc._context import ServerInterceptor
     from bascule.rpc._web import WebSettings
@@ -57,6 +59,10 @@ class ServerLimits:
     :param max_connections: connections at once; more are closed as soon as they are accepted
     :param max_calls: calls at once over all connections; more are refused before their handler
         starts, by RESOURCE_EXHAUSTED and a time to come back (``grpc-retry-pushback-ms``)
+    :param concurrency: the same for unary calls, but by a number that is learned:
+        :class:`bascule.resilience.Gradient2` or ``Aimd``. Health checks are never refused by it
+    :param shed_late: whether a unary call is refused, by DEADLINE_EXCEEDED, if its deadline leaves
+        less time than the shortest call of its method took within the last 10 to 20 seconds
     :param keepalive: pings that find dead clients; None for none. Its timeout is also how long the
         system waits for an acknowledgement of what was sent (TCP_USER_TIMEOUT, on Linux)
     :param min_ping_interval: a client that pings more often, three times, is cut off; what it is
@@ -90,6 +96,8 @@ class ServerLimits:
     blocked_timeout: float = 60.0
     max_connections: int = 10_000
     max_calls: int | None = None
+    concurrency: ConcurrencyLimit | None = None
+    shed_late: bool = False
     max_incomplete: int = 16 * 1024 * 1024
     max_incomplete_of_all: int = 512 * 1024 * 1024
 
@@ -182,6 +190,11 @@ class Server:
                 Binding(path, handler, traced, max_send_message, json_codec_for)
                 for path, handler in handlers
             ]
+        self.admission = None
+        if limits.concurrency is not None or limits.shed_late:
+            self.admission = Admission(
+                limits.concurrency, self.bindings, sheds_late=limits.shed_late
+            )
         self.config = _core.ServerConfig(
             calls=self.stats,
             max_streams=limits.max_streams,
@@ -233,10 +246,11 @@ class Server:
     def counts(self) -> ServerCounts:
         """What its listeners do and have done, for metrics."""
         limits = self._limits
-        return self.serving.counts(
+        counts = self.serving.counts(
             self.config,
             {"calls": limits.max_calls, "incomplete_bytes": limits.max_incomplete_of_all},
         )
+        return counts if self.admission is None else self.admission.counted(counts)
 
     def certificates(self, name: str) -> list[CertificateState]:
         """The certificates that it shows to clients, for metrics: those of ``name``."""

@@ -56,6 +56,8 @@ class ServerCall(CallContext):
     gone = False
     headers_sent = False
     _room: Room | None = None
+    #: What the server's :class:`Admission` has given, if it was asked.
+    admitted: tuple[int, int] | None = None
 
     def __init__(self, session: ServerSession, binding: Binding, event: Event) -> None:
         _, stream, _, headers, timeout_ns, request = event
@@ -118,6 +120,8 @@ class ServerCall(CallContext):
                 # One tier repeats what the tiers below it could not do, not each of them.
                 self.trailing_metadata.setdefault(PUSHBACK_KEY, "-1")
         session, stream = self.session, self.stream
+        if self.admitted is not None and session.admission is not None:
+            session.admission.end(self, self.admitted, returned)
         present = session.calls.pop(stream, None) is not None
         if session.ended and not session.calls:
             session.forget()
@@ -275,6 +279,7 @@ class ServerSession:
         self.calls: dict[int, ServerCall] = {}
         self._bindings = server.bindings
         self._json_bindings = server.json_bindings
+        self.admission = server.admission
         self._lost = server.serving.lost
         #: The link is gone; handlers may still clean up after their calls.
         self.ended = False
@@ -288,6 +293,8 @@ class ServerSession:
             kind = event[0]
             if kind == 0:
                 call = ServerCall(self, self._bindings[event[2]], event)
+                if self.admission is not None and not self.admission.admit(call, event[2]):
+                    continue
                 calls[event[1]] = call
                 if call.deadline < self._timer_at:
                     self._arm(call.deadline)
@@ -310,6 +317,8 @@ class ServerSession:
                     waiting.reset()
             elif kind == 8:
                 call = ServerCall(self, self._json_bindings[event[2]], event)
+                if self.admission is not None and not self.admission.admit(call, event[2]):
+                    continue
                 calls[event[1]] = call
                 if call.deadline < self._timer_at:
                     self._arm(call.deadline)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bascule.observe import BreakerCounts
-    from bascule.resilience import BreakerState
+    from bascule.resilience import BreakerState, ConcurrencySnapshot
     from bascule.rpc._load_balancing import LoadBalancing
     from bascule.rpc._service_config import ServiceConfig
 
@@ -48,6 +48,8 @@ class SubchannelSnapshot:
     :ivar ejected: whether it is an outlier that gets no calls for a while
     :ivar breaker_counts: what that breaker has done
     :ivar latency: seconds that its calls took of late; None if the balancer does not learn it
+    :ivar concurrency: how many unary calls it may have at once, and what became of them; None if the
+        channel has no such limit
     """
 
     address: str
@@ -62,6 +64,7 @@ class SubchannelSnapshot:
     ejected: bool
     latency: float | None
     breaker_counts: BreakerCounts | None
+    concurrency: ConcurrencySnapshot | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,8 @@ class ChannelSnapshot:
     :ivar subchannels: its endpoints, in the resolver's order
     :ivar balancer: how one of them is chosen for a call
     :ivar waiting: calls that wait for a connection
-    :ivar refused: calls refused before anything was sent: ``rate_limited`` or ``breaker_open``
+    :ivar refused: calls refused before anything was sent: ``rate_limited``, ``breaker_open`` or
+        ``concurrency_limited``
     """
 
     target: str

@@ -1,14 +1,15 @@
-//! Everything that is decided before a call, in one step: limit, breaker and pick.
+//! Everything that is decided before a call, in one step: limits, breaker and pick.
 
 use rustc_hash::FxHashMap;
 
 use crate::balance::{Balancer, Call, Candidate, Member};
+use crate::concurrency::{self, Ending, Limiter, Rule};
 use crate::endpoint::{CandidateLoads, Endpoint, EndpointView};
 use crate::limit::{Gcra, Keyed};
 use crate::load_report::{self, LoadReport, LoadReportSettings};
 use crate::outlier::{Outlier, OutlierSettings};
 use crate::slow_start::SlowStart;
-use crate::{Breaker, BreakerSettings, BreakerState, Nanos, Outcome, Permit, Verdict};
+use crate::{Breaker, BreakerSettings, BreakerState, CallPermit, Nanos, Outcome, Permit, Verdict};
 
 /// What a call may do.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,54 +33,12 @@ pub enum CallVerdict {
     },
     /// No endpoint with a weight above 0 is ready.
     NoEndpoint,
+    /// All endpoints that would take the call have as many as their limits allow.
+    ConcurrencyLimited,
 }
 
 /// How often a balancer is asked for an endpoint that a call was not sent to.
 const PICKS: usize = 4;
-
-/// The right to make one call; reported once with [`CallPolicy::handle_complete`].
-#[derive(Debug, PartialEq, Eq)]
-pub struct CallPermit(u64);
-
-/// The permit in one number: the breaker's generation in the low bits, and above it, if it matters
-/// how long calls take, when the call began. Both wrap around, after 16 million changes of the breaker and
-/// after 13 days.
-impl CallPermit {
-    const GENERATION_BITS: u32 = 24;
-    const GENERATION: u64 = (1 << Self::GENERATION_BITS) - 1;
-    /// 1,024 ns: the grain of what is learned of a latency.
-    const GRAIN_BITS: u32 = 10;
-    const GRAINS: u64 = u64::MAX >> Self::GENERATION_BITS;
-
-    /// A permit that has been across the language boundary.
-    pub fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-
-    /// The number that it is across the language boundary.
-    pub fn bits(&self) -> u64 {
-        self.0
-    }
-
-    fn new(permit: &Permit, begin: Nanos) -> Self {
-        let grains = begin >> Self::GRAIN_BITS;
-        Self(grains << Self::GENERATION_BITS | permit.generation() & Self::GENERATION)
-    }
-
-    /// How long ago the call began, by a clock that may have gone backwards a little.
-    fn age(&self, now: Nanos) -> Nanos {
-        let begin = self.0 >> Self::GENERATION_BITS;
-        let age = (now >> Self::GRAIN_BITS).wrapping_sub(begin) & Self::GRAINS;
-        if age > Self::GRAINS / 2 {
-            return 0;
-        }
-        age << Self::GRAIN_BITS
-    }
-
-    fn is_of(&self, generation: u64) -> bool {
-        (self.0 ^ generation) & Self::GENERATION == 0
-    }
-}
 
 /// The policies of one channel: a breaker for each endpoint, and a balancer over those that can
 /// take a call.
@@ -88,6 +47,8 @@ pub struct CallPolicy {
     balancer: Box<dyn Balancer>,
     breaker: Option<BreakerSettings>,
     limit: Option<Keyed<Gcra>>,
+    /// How many calls an endpoint may have at once, and the seed of that.
+    concurrency: Option<(Rule, u64)>,
     slow_start: Option<SlowStart>,
     reports: Option<LoadReportSettings>,
     outlier: Option<Outlier>,
@@ -121,6 +82,7 @@ impl CallPolicy {
             timed: breaker.is_some_and(|settings| settings.timed()),
             breaker,
             limit,
+            concurrency: None,
             slow_start: None,
             reports: None,
             outlier: None,
@@ -133,6 +95,13 @@ impl CallPolicy {
             stale_at: Nanos::MAX,
             judge_at: Nanos::MAX,
         }
+    }
+
+    /// Limits the calls that an endpoint has at once, each endpoint by itself.
+    #[must_use]
+    pub fn with_concurrency(mut self, rule: Rule, seed: u64) -> Self {
+        self.concurrency = Some((rule, seed));
+        self
     }
 
     /// Brings endpoints that become ready to their weight by and by.
@@ -257,11 +226,37 @@ impl CallPolicy {
         avoid: &[u64],
         now: Nanos,
     ) -> CallVerdict {
+        self.admit(key, hash, avoid, now, self.concurrency.is_some())
+    }
+
+    /// The same for a stream, which may last for ever: it does not count against the limit of
+    /// concurrency, and is not held to it.
+    pub fn handle_admit_stream(
+        &mut self,
+        key: &str,
+        hash: Option<u64>,
+        avoid: &[u64],
+        now: Nanos,
+    ) -> CallVerdict {
+        self.admit(key, hash, avoid, now, false)
+    }
+
+    fn admit(
+        &mut self,
+        key: &str,
+        hash: Option<u64>,
+        avoid: &[u64],
+        now: Nanos,
+        counts: bool,
+    ) -> CallVerdict {
         if self.stale || now >= self.stale_at {
             self.gather(now);
         }
         if self.candidates.is_empty() {
             return self.refuse();
+        }
+        if counts && self.is_full() {
+            return self.refuse_full();
         }
         if let Some(limit) = &mut self.limit {
             let decision = limit.handle_check(key, 1, now);
@@ -284,18 +279,25 @@ impl CallPolicy {
             let place = self.candidates[*index];
             avoid.contains(&self.endpoints[place].id)
         };
+        let is_full = |index: &usize| counts && self.endpoints[self.candidates[*index]].is_full();
         let Some(mut index) = self.balancer.pick(&call) else {
             return self.refuse();
         };
-        if was_sent_to(&index) {
+        if was_sent_to(&index) || is_full(&index) {
             let again = (0..PICKS).filter_map(|_| self.balancer.pick(&call));
             let count = self.candidates.len();
             // Some balancers always give the same one for the same call.
             let next = (1..count).map(|step| (index + step) % count);
-            index = again
+            // One to avoid is better than none, one that is full is not.
+            let mut avoided = Some(index).filter(|index| !is_full(index));
+            let found = again
                 .chain(next)
-                .find(|each| !was_sent_to(each))
-                .unwrap_or(index);
+                .filter(|each| !is_full(each))
+                .find(|each| {
+                    avoided.get_or_insert(*each);
+                    !was_sent_to(each)
+                });
+            index = found.or(avoided).unwrap_or(index);
         }
         let endpoint = &mut self.endpoints[self.candidates[index]];
         let permit = match &mut endpoint.breaker {
@@ -314,9 +316,17 @@ impl CallPolicy {
         };
         endpoint.in_flight += 1;
         endpoint.picks += 1;
+        let is_timed = self.timed || counts;
+        let mut permit = CallPermit::new(&permit, if is_timed { now } else { 0 });
+        if counts
+            && let Some(limiter) = &mut endpoint.limiter
+            && limiter.handle_admit(now).is_some()
+        {
+            permit = permit.counted();
+        }
         CallVerdict::Admit {
             endpoint: endpoint.id,
-            permit: CallPermit::new(&permit, if self.timed { now } else { 0 }),
+            permit,
         }
     }
 
@@ -328,7 +338,7 @@ impl CallPolicy {
         outcome: Outcome,
         now: Nanos,
     ) {
-        self.complete(endpoint, permit, outcome, now, true);
+        self.complete(endpoint, permit, outcome, ending_of(outcome), now, true);
     }
 
     /// The same of a stream: it may last as long as it likes without being slow to a breaker.
@@ -339,7 +349,12 @@ impl CallPolicy {
         outcome: Outcome,
         now: Nanos,
     ) {
-        self.complete(endpoint, permit, outcome, now, false);
+        self.complete(endpoint, permit, outcome, ending_of(outcome), now, false);
+    }
+
+    /// Takes the report of a call that failed because there were too many.
+    pub fn handle_overload(&mut self, endpoint: u64, permit: CallPermit, now: Nanos) {
+        self.complete(endpoint, permit, Outcome::Failure, Ending::Lost, now, true);
     }
 
     #[allow(
@@ -351,6 +366,7 @@ impl CallPolicy {
         endpoint: u64,
         permit: CallPermit,
         outcome: Outcome,
+        ending: Ending,
         now: Nanos,
         may_be_slow: bool,
     ) {
@@ -359,6 +375,12 @@ impl CallPolicy {
             return;
         };
         let endpoint = &mut self.endpoints[place];
+        if permit.is_counted()
+            && let Some(limiter) = &mut endpoint.limiter
+        {
+            let began = now.saturating_sub(permit.age(now));
+            limiter.handle_complete(concurrency::Permit::begun_at(began), ending, now);
+        }
         endpoint.in_flight = endpoint.in_flight.saturating_sub(1);
         match outcome {
             Outcome::Success => endpoint.successes += 1,
@@ -400,6 +422,10 @@ impl CallPolicy {
             successes: endpoint.successes,
             failures: endpoint.failures,
             latency: endpoint.latency.seen(),
+            concurrency: endpoint
+                .limiter
+                .as_ref()
+                .map(|limiter| (limiter.limit(), limiter.in_flight(), limiter.counts())),
             ejected_until: self
                 .outlier
                 .as_ref()
@@ -423,7 +449,11 @@ impl CallPolicy {
     fn new_endpoint(&mut self, key: &str, weight: u32) -> Endpoint {
         let id = self.next_id;
         self.next_id += 1;
-        Endpoint::new(id, key, weight, self.breaker.map(Breaker::new))
+        let mut endpoint = Endpoint::new(id, key, weight, self.breaker.map(Breaker::new));
+        endpoint.limiter = self
+            .concurrency
+            .map(|(rule, seed)| Limiter::new(rule, seed.wrapping_add(id)));
+        endpoint
     }
 
     /// Judges the endpoints if it is time.
@@ -516,6 +546,21 @@ impl CallPolicy {
         places.map(|&place| self.endpoints[place].weight).collect()
     }
 
+    /// Whether no candidate has room for one more call.
+    fn is_full(&self) -> bool {
+        let mut places = self.candidates.iter();
+        places.all(|&place| self.endpoints[place].is_full())
+    }
+
+    fn refuse_full(&mut self) -> CallVerdict {
+        for &place in &self.candidates {
+            if let Some(limiter) = &mut self.endpoints[place].limiter {
+                limiter.handle_rejected();
+            }
+        }
+        CallVerdict::ConcurrencyLimited
+    }
+
     fn refuse(&self) -> CallVerdict {
         let mut refusing = self
             .endpoints
@@ -531,6 +576,14 @@ impl CallPolicy {
         CallVerdict::BreakerOpen {
             retry_at: open.filter_map(Breaker::changes_at).min(),
         }
+    }
+}
+
+/// What a limit of concurrency learns from an outcome: a failure may be of any kind.
+fn ending_of(outcome: Outcome) -> Ending {
+    match outcome {
+        Outcome::Success => Ending::Done,
+        Outcome::Failure | Outcome::Abandoned => Ending::Untold,
     }
 }
 

@@ -1,6 +1,7 @@
 //! One endpoint of a channel, and what its calls have shown of it.
 
 use crate::balance::Loads;
+use crate::concurrency::{Limiter, LimiterCounts};
 use crate::latency::Latency;
 use crate::load_report::Reported;
 use crate::outlier::Record;
@@ -27,6 +28,8 @@ pub struct EndpointView<'a> {
     pub failures: u64,
     /// How long its calls take lately, in nanoseconds, if that is learned and one has ended.
     pub latency: Option<f64>,
+    /// Calls that there may be and are within its limit, and what became of them, if it has one.
+    pub concurrency: Option<(u32, u32, LimiterCounts)>,
     /// When it may come back, if it is ejected.
     pub ejected_until: Option<Nanos>,
 }
@@ -44,6 +47,7 @@ pub(crate) struct Endpoint {
     pub(crate) successes: u64,
     pub(crate) failures: u64,
     pub(crate) breaker: Option<Breaker>,
+    pub(crate) limiter: Option<Limiter>,
     pub(crate) latency: Latency,
     pub(crate) record: Record,
     pub(crate) reported: Reported,
@@ -63,6 +67,7 @@ impl Endpoint {
             successes: 0,
             failures: 0,
             breaker,
+            limiter: None,
             latency: Latency::default(),
             record: Record::default(),
             reported: Reported::default(),
@@ -72,6 +77,11 @@ impl Endpoint {
     /// Whether it could take calls as far as the breaker and its record allow.
     pub(crate) fn usable(&self) -> bool {
         self.ready && self.weight > 0
+    }
+
+    /// Whether it has as many calls as its limit allows.
+    pub(crate) fn is_full(&self) -> bool {
+        self.limiter.as_ref().is_some_and(|limit| !limit.admits())
     }
 }
 

@@ -9,6 +9,8 @@
 pub mod balance;
 mod breaker;
 mod call;
+mod call_permit;
+pub mod concurrency;
 mod endpoint;
 mod hash;
 mod latency;
@@ -22,7 +24,8 @@ pub use breaker::{
     Breaker, BreakerCounts, BreakerSettings, BreakerState, HALF_OPEN_FOR, MOST_BUCKETS, MOST_CALLS,
     Outcome, Permit, Span, Tally, Trip, Verdict, WindowSettings,
 };
-pub use call::{CallPermit, CallPolicy, CallVerdict};
+pub use call::{CallPolicy, CallVerdict};
+pub use call_permit::CallPermit;
 pub use endpoint::EndpointView;
 pub use hash::xxh64;
 pub use latency::LATENCY_DECAY;

@@ -115,6 +115,7 @@ def test_a_snapshot_has_names() -> None:
         "latency": 0.0,
         "ejected_until": 350e-9,
         "counts": None,
+        "concurrency": None,
     }
 
 

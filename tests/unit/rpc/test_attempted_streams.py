@@ -342,12 +342,12 @@ async def test_a_hedge_that_comes_late_does_not_take_over() -> None:
     async with calling(service, config) as (channel, stub):
         admit, full, waiting = channel.admit, anyio.Event(), []
 
-        async def late(*args):
+        async def late(*args, **options):
             if waiting:
                 waiting.append(True)
                 await full.wait()
             waiting.append(True)
-            return await admit(*args)
+            return await admit(*args, **options)
 
         channel.admit = late
         text = "z" * 60_000

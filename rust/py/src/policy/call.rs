@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use super::concurrency::{self, ConcurrencyRule};
 use super::limiter::refused;
 use super::{UNKNOWN, balance, breaker, outcome, span_until};
 
@@ -16,6 +17,10 @@ const ADMITTED: u8 = 0;
 const RATE_LIMITED: u8 = 1;
 const BREAKER_OPEN: u8 = 2;
 const NO_ENDPOINT: u8 = 3;
+const CONCURRENCY_LIMITED: u8 = 4;
+
+/// An outcome of calls only: a failure that shows overload.
+const OVERLOAD: u8 = 3;
 
 /// An endpoint in a snapshot; `_core.pyi` names the columns.
 type Row = (
@@ -54,6 +59,7 @@ impl CallPolicy {
         outlier=None,
         load_reports=None,
         breaker_window=None,
+        concurrency=None,
     ))]
     #[allow(clippy::too_many_arguments, reason = "all have names in Python")]
     fn new(
@@ -69,6 +75,7 @@ impl CallPolicy {
         outlier: Option<balance::Outlier>,
         load_reports: Option<(u64, u64, u64, f64)>,
         breaker_window: Option<breaker::Window>,
+        concurrency: Option<&ConcurrencyRule>,
     ) -> PyResult<Self> {
         let kind = balance::kind(balancer)?;
         if slow_start.is_some() && kind.hashes() {
@@ -110,6 +117,9 @@ impl CallPolicy {
             let settings = load_reports.map(balance::load_reports).transpose()?;
             core = core.with_load_reports(settings.unwrap_or_default());
         }
+        if let Some(rule) = concurrency {
+            core = core.with_concurrency(rule.0, seed);
+        }
         if let Some(settings) = slow_start {
             core = core.with_slow_start(balance::slow_start(settings)?);
         }
@@ -147,24 +157,34 @@ impl CallPolicy {
             self.core
                 .lock()
                 .handle_admit_elsewhere(key.unwrap_or_default(), hash, avoid, now_ns);
-        match verdict {
-            CallVerdict::Admit { endpoint, permit } => {
-                (ADMITTED, endpoint.cast_signed(), permit.bits(), UNKNOWN)
-            }
-            CallVerdict::RateLimited { retry_at } => {
-                (RATE_LIMITED, UNKNOWN, 0, span_until(retry_at, now_ns))
-            }
-            CallVerdict::BreakerOpen { retry_at } => {
-                (BREAKER_OPEN, UNKNOWN, 0, span_until(retry_at, now_ns))
-            }
-            CallVerdict::NoEndpoint => (NO_ENDPOINT, UNKNOWN, 0, UNKNOWN),
-        }
+        answer(verdict, now_ns)
+    }
+
+    #[pyo3(signature = (now_ns, hash=None, key=None, avoid=None))]
+    #[allow(clippy::needless_pass_by_value)]
+    fn admit_stream(
+        &self,
+        now_ns: u64,
+        hash: Option<u64>,
+        key: Option<&str>,
+        avoid: Option<Vec<u64>>,
+    ) -> (u8, i64, u64, i64) {
+        let avoid = avoid.as_deref().unwrap_or_default();
+        let verdict =
+            self.core
+                .lock()
+                .handle_admit_stream(key.unwrap_or_default(), hash, avoid, now_ns);
+        answer(verdict, now_ns)
     }
 
     #[pyo3(signature = (endpoint, permit, outcome, now_ns))]
     fn complete(&self, endpoint: u64, permit: u64, outcome: u8, now_ns: u64) -> PyResult<()> {
-        let outcome = self::outcome(outcome)?;
         let permit = CallPermit::from_bits(permit);
+        if outcome == OVERLOAD {
+            self.core.lock().handle_overload(endpoint, permit, now_ns);
+            return Ok(());
+        }
+        let outcome = self::outcome(outcome)?;
         self.core
             .lock()
             .handle_complete(endpoint, permit, outcome, now_ns);
@@ -206,6 +226,15 @@ impl CallPolicy {
             .collect()
     }
 
+    /// What the limit of each endpoint does, in the order of the snapshot.
+    fn concurrency(&self) -> Vec<Option<concurrency::Row>> {
+        let core = self.core.lock();
+        let views = core.endpoints();
+        views
+            .map(|view| view.concurrency.map(concurrency::row))
+            .collect()
+    }
+
     fn snapshot(&self) -> Vec<Row> {
         let core = self.core.lock();
         let views = core.endpoints();
@@ -225,5 +254,21 @@ impl CallPolicy {
                 )
             })
             .collect()
+    }
+}
+
+fn answer(verdict: CallVerdict, now_ns: u64) -> (u8, i64, u64, i64) {
+    match verdict {
+        CallVerdict::Admit { endpoint, permit } => {
+            (ADMITTED, endpoint.cast_signed(), permit.bits(), UNKNOWN)
+        }
+        CallVerdict::RateLimited { retry_at } => {
+            (RATE_LIMITED, UNKNOWN, 0, span_until(retry_at, now_ns))
+        }
+        CallVerdict::BreakerOpen { retry_at } => {
+            (BREAKER_OPEN, UNKNOWN, 0, span_until(retry_at, now_ns))
+        }
+        CallVerdict::NoEndpoint => (NO_ENDPOINT, UNKNOWN, 0, UNKNOWN),
+        CallVerdict::ConcurrencyLimited => (CONCURRENCY_LIMITED, UNKNOWN, 0, UNKNOWN),
     }
 }

@@ -3,6 +3,7 @@
 mod balance;
 mod breaker;
 mod call;
+mod concurrency;
 mod limiter;
 
 use bascule_policy::Outcome;
@@ -15,6 +16,9 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(balance::xxh64, module)?)?;
     module.add_class::<breaker::Breaker>()?;
     module.add_class::<call::CallPolicy>()?;
+    module.add_class::<concurrency::ConcurrencyRule>()?;
+    module.add_class::<concurrency::ConcurrencyLimiter>()?;
+    module.add_class::<concurrency::ServerAdmission>()?;
     module.add_class::<limiter::Decision>()?;
     module.add_class::<limiter::KeyedLimiter>()
 }
