@@ -22,6 +22,7 @@ from tests.oracle.peers import (
 )
 
 WINDOW = h2.settings.SettingCodes.INITIAL_WINDOW_SIZE
+HEADERS = h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE
 STREAMS = h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS
 
 OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED = 0, 1, 2, 4
@@ -196,6 +197,7 @@ def test_an_answer_without_grpc_is_mapped_from_http(http_status: str, expected: 
     for call in (with_body, without):
         assert peer.ending(call)[2] == expected
         assert http_status in peer.ending(call)[4]
+        assert 'with content-type "text/html": expected gRPC' in peer.ending(call)[4]
     assert peer.machine.in_flight == 0
 
 
@@ -426,6 +428,33 @@ def test_a_waiting_call_was_never_sent() -> None:
     assert peer.ending(sent)[2] == OK
 
 
+@pytest.mark.parametrize("limit", [1_000, 20_000])
+def test_the_servers_limit_of_headers_is_heeded(limit: int) -> None:
+    peer = ServerPeer(settings={HEADERS: limit})
+    peer.start()
+    peer.settle()
+    own = sum(len(name) + len(value) + 32 for name, value in peer.streams[1].headers[0])
+    room = limit - own - len("a") - 32
+    # What the call has not, but could have of its own, counts as well.
+    peer.start(metadata=[("a", "b" * (room - 150))])
+    larger = peer.start(metadata=[("a", "b" * (room + 1))])
+    peer.settle()
+    assert list(peer.streams) == [1, 3]
+    assert peer.ending(larger)[2] == RESOURCE_EXHAUSTED
+    assert f"the server takes no more than {limit}" in peer.ending(larger)[4]
+    assert peer.machine.in_flight == 2
+
+
+def test_what_may_be_too_much_waits_until_the_server_has_told_its_limit() -> None:
+    peer = ServerPeer(settings={HEADERS: 16_384})
+    peer.start()
+    peer.start(metadata=[("a", "b" * 15_000)])
+    too_large = peer.start(metadata=[("a", "b" * 17_000)])
+    peer.settle()
+    assert list(peer.streams) == [1, 3]
+    assert peer.ending(too_large)[2] == RESOURCE_EXHAUSTED
+
+
 def test_ping_is_answered_with_its_payload() -> None:
     peer = ServerPeer()
     peer.settle()
@@ -451,6 +480,7 @@ def test_goaway_ends_what_it_excludes_and_nothing_else() -> None:
     for call, unprocessed in ((excluded, 7), (streaming, 5)):
         ending = peer.ending(call)
         assert (ending[2], ending[unprocessed]) == (UNAVAILABLE, True)
+        assert "the server has shut the connection down (GOAWAY)" in ending
     assert peer.machine.start(0, b"x", None, None, True, NOW) is None
     peer.respond(1, b"kept")
     peer.take(peer.machine.receive(peer.h2.data_to_send(), NOW))

@@ -110,7 +110,12 @@ pub(super) fn outcome_of(error: &h2::Error, before_headers: bool) -> Outcome {
         Some(reason) if error.is_reset() => grpc::status_from_reset(reason.into()),
         _ => code::UNAVAILABLE,
     };
-    let mut outcome = failed(status, &error.to_string());
+    let is_shutdown = error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
+    let mut outcome = if is_shutdown && error.is_remote() {
+        failed(status, "the server has shut the connection down (GOAWAY)")
+    } else {
+        failed(status, &error.to_string())
+    };
     outcome.unprocessed = refused || beyond_goaway;
     outcome
 }

@@ -100,7 +100,10 @@ impl ClientConnection {
             return Some(outcome_of_trailers(Some(parts.headers), true));
         }
         if parts.status != http::StatusCode::OK || !grpc {
-            let kind = parts.headers.get(header::CONTENT_TYPE);
+            let kind = match parts.headers.get(header::CONTENT_TYPE) {
+                Some(kind) => format!("with content-type {kind:?}"),
+                None => "without a content-type".to_owned(),
+            };
             entry.reset(Reason::CANCEL);
             let status = if parts.status == http::StatusCode::OK {
                 code::UNKNOWN
@@ -108,7 +111,7 @@ impl ClientConnection {
                 grpc::status_from_http(parts.status)
             };
             let message = format!(
-                "the server answered HTTP {} with content-type {kind:?}",
+                "the server answered HTTP {} {kind}: expected gRPC",
                 parts.status
             );
             return Some(failed(status, &message));
