@@ -285,12 +285,17 @@ class Slow(EchoBase):
     def __init__(self, took: float, workers: float = math.inf) -> None:
         self.took = took
         self.workers = anyio.CapacityLimiter(workers)
-        self.begun = 0
+        self.begun = self.present = self.most = 0
 
     async def unary(self, request: EchoRequest) -> EchoReply:
         self.begun += 1
-        async with self.workers:
-            await anyio.sleep(self.took)
+        self.present += 1
+        self.most = max(self.most, self.present)
+        try:
+            async with self.workers:
+                await anyio.sleep(self.took)
+        finally:
+            self.present -= 1
         return EchoReply(text=request.text)
 
 
@@ -387,11 +392,12 @@ def percentile(sorted_: list[float], part: float) -> float:
 async def test_overload_keeps_admitted_calls_quick_over_real_sockets() -> None:
     """100 callers that never tire, of a server that does 4 calls at once in 10 ms each."""
 
-    async def latencies(limit: ConcurrencyLimit | None) -> list[float]:
+    async def latencies(limit: ConcurrencyLimit | None) -> tuple[list[float], int]:
         seen: list[float] = []
+        service = Slow(0.01, workers=4)
         limits = ServerLimits(concurrency=limit, max_streams=200)
         async with (
-            Server([Slow(0.01, workers=4)], limits=limits, grace=0) as server,
+            Server([service], limits=limits, grace=0) as server,
             Channel(server.addresses[0]) as channel,
             anyio.create_task_group() as tasks,
         ):
@@ -413,14 +419,16 @@ async def test_overload_keeps_admitted_calls_quick_over_real_sockets() -> None:
                 while len(seen) < 600:  # noqa: ASYNC110 - nobody tells
                     await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
-        return sorted(seen[300:])  # what it takes to learn is not looked at
+        # What it takes to learn is not looked at.
+        return sorted(seen[300:]), service.most
 
-    unlimited = await latencies(None)
-    limited = await latencies(Gradient2(window=0.05, probe_interval=5.0))
-    # All wait for all others without it; with it, for a few. One call in twenty may be a busy
-    # machine's fault.
-    assert percentile(limited, 0.95) < percentile(unlimited, 0.5)
-    assert percentile(limited, 0.5) < percentile(unlimited, 0.5) / 1.5
+    unlimited, all_present = await latencies(None)
+    # The bound is what a busy machine cannot shift; what is learned within it, others look at.
+    limited, most_present = await latencies(Gradient2(window=0.05, max_limit=30))
+    # All wait for all others without it; with it, for a few.
+    assert (all_present, most_present <= 30) == (100, True)
+    assert percentile(limited, 0.5) < percentile(unlimited, 0.5)
+    assert percentile(limited, 0.9) < percentile(unlimited, 0.9)
 
 
 async def test_limits_are_measured() -> None:
