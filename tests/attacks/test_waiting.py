@@ -32,7 +32,9 @@ from tests.attacks.attacker import (
 
 from bascule.errors import ConfigurationError
 from bascule.net import HttpLimits, HttpRequest, HttpResponse, HttpServer
-from bascule.rpc import Channel, RpcError, Server, ServerLimits, Status
+from bascule.rpc import Channel, HealthService, RpcError, Server, ServerLimits, Status
+from bascule.rpc._generated.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from bascule.rpc._health import HEALTH_CHECK
 
 pytestmark = pytest.mark.anyio
 
@@ -133,7 +135,7 @@ async def test_connections_beyond_the_limit_are_closed_and_counted() -> None:
 async def test_calls_beyond_the_limit_of_all_connections_are_shed() -> None:
     service = Service()
     async with (
-        Server([service], limits=ServerLimits(max_calls=3), grace=0.0) as server,
+        Server([service, HealthService()], limits=ServerLimits(max_calls=3), grace=0.0) as server,
         Channel(server.addresses[0]) as one,
         Channel(server.addresses[0]) as other,
         anyio.create_task_group() as tasks,
@@ -148,6 +150,9 @@ async def test_calls_beyond_the_limit_of_all_connections_are_shed() -> None:
                 await channel.unary(ECHO, b"x")
             assert refused.value.status is Status.RESOURCE_EXHAUSTED
         assert service.started == 3
+        # Busy is not dead, and whoever asks would end what is busy.
+        health = await one.unary(HEALTH_CHECK, HealthCheckRequest())
+        assert health.status == HealthCheckResponse.SERVING
         tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True), anyio.fail_after(10):
             while service.running:

@@ -58,7 +58,8 @@ class ServerLimits:
     :param blocked_timeout: a reply that the peer has no room for, all this long, is reset
     :param max_connections: connections at once; more are closed as soon as they are accepted
     :param max_calls: calls at once over all connections; more are refused before their handler
-        starts, by RESOURCE_EXHAUSTED and a time to come back (``grpc-retry-pushback-ms``)
+        starts, by RESOURCE_EXHAUSTED and a time to come back (``grpc-retry-pushback-ms``). A health
+        check (not a watch) always finds room
     :param concurrency: the same for unary calls, but by a number that is learned:
         :class:`bascule.resilience.Gradient2` or ``Aimd``. Health checks are never refused by it
     :param shed_late: whether a unary call is refused, by DEADLINE_EXCEEDED, if its deadline leaves

@@ -122,6 +122,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// `/package.Service/Method`.
+    pub fn path(&self) -> &str {
+        self.method.path()
+    }
+
     /// A call that has just begun, with these request headers.
     pub fn new(method: Arc<MethodEntry>, headers: &HeaderMap) -> Self {
         method.running.fetch_add(1, Ordering::Relaxed);

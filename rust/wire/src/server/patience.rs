@@ -11,11 +11,16 @@ use h2::Reason;
 use h2::server::SendResponse;
 use std::sync::atomic::Ordering;
 
+/// There is always room for it: a server that answers this one only while it is idle is taken for
+/// dead when it is needed most, and what asks is what restarts it.
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+
 impl ServerConfig {
     /// Counts a call, if there is room for one.
-    pub(crate) fn claim_call(&self) -> bool {
+    pub(crate) fn claim_call(&self, path: &str) -> bool {
         self.limits.max_calls.is_none_or(|most| {
-            let more = |calls| (calls < most).then_some(calls + 1);
+            let has_room = |calls| calls < most || path == HEALTH_CHECK;
+            let more = |calls| has_room(calls).then_some(calls + 1);
             self.calls
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
                 .is_ok()
@@ -86,7 +91,11 @@ impl ServerConnection {
     /// Counts a call, if there is room for one among those of all connections.
     pub(super) fn begin_call(&mut self, kind: &Kind) -> bool {
         kind.count_refused(&self.config);
-        let claimed = self.config.claim_call();
+        let path = match kind {
+            Kind::Grpc { method, .. } => method.path(),
+            Kind::Http { .. } | Kind::Refused { .. } => "",
+        };
+        let claimed = self.config.claim_call(path);
         self.live += u32::from(claimed);
         if !claimed {
             self.config.refusals.count(refusals::OVERLOADED);

@@ -327,15 +327,15 @@ impl WebConnection {
         };
         let headers = &mut request.headers;
         let (verb, target) = (&request.method, &request.target);
+        let path = target.split('?').next().unwrap_or_default();
         match admit(web, self.config.compression, table, verb, target, headers) {
             Admission::Answer(answer) => {
                 if !answer.status.is_success() {
-                    let path = target.split('?').next().unwrap_or_default();
                     self.config.count_bad_head(path);
                 }
                 self.state = State::Refused { answer, skipped: 0 };
             }
-            Admission::Call(mut admitted) if !self.config.claim_call() => {
+            Admission::Call(mut admitted) if !self.config.claim_call(path) => {
                 self.config.refusals.count(refusals::OVERLOADED);
                 self.state = State::Refused {
                     answer: Box::new(admitted.dialect.busy()),
