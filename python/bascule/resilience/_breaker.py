@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import time
-from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -14,19 +12,17 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 from bascule import _core
 from bascule.errors import BreakerOpenError, RejectedError
 from bascule.observe import BreakerCounts, BreakerWindow
+from bascule.resilience._around import FailureOn, counts_as, require_coroutine_function
 from bascule.resilience._breaker_settings import BreakerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from types import TracebackType
 
     from bascule.resilience._time import Clock
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-#: Which exceptions are failures: types, or a function that tells.
-FailureOn: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 
 #: A permit that was not given, or a time that is not known.
 _UNKNOWN = -1
@@ -251,9 +247,7 @@ class CircuitBreaker:
 
         :raises TypeError: if it is no coroutine function
         """
-        if not inspect.iscoroutinefunction(function):
-            msg = f"{function!r} is no coroutine function: decorate an `async def`"
-            raise TypeError(msg)
+        require_coroutine_function(function)
 
         @functools.wraps(function)
         async def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -312,9 +306,4 @@ class CircuitBreaker:
             return next(outcome for outcome in order if outcome in outcomes)
         if isinstance(exc, RejectedError) or not isinstance(exc, Exception):
             return Outcome.ABANDONED
-        return Outcome.FAILURE if self._is_failure(exc) else Outcome.SUCCESS
-
-    def _is_failure(self, exc: Exception) -> bool:
-        if isinstance(self._failure_on, type | tuple):
-            return isinstance(exc, self._failure_on)
-        return self._failure_on(exc)
+        return Outcome.FAILURE if counts_as(exc, self._failure_on) else Outcome.SUCCESS

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections import deque
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import anyio
 
 from bascule.errors import BulkheadFullError, ConfigurationError
+from bascule.resilience._around import require_coroutine_function
 from bascule.resilience._concurrency import ConcurrencySnapshot
 from bascule.resilience._time import count, span_ns
 
@@ -143,9 +143,7 @@ class Bulkhead:
 
         :raises TypeError: if it is no coroutine function
         """
-        if not inspect.iscoroutinefunction(function):
-            msg = f"{function!r} is no coroutine function: decorate an `async def`"
-            raise TypeError(msg)
+        require_coroutine_function(function)
 
         @functools.wraps(function)
         async def bounded(*args: _P.args, **kwargs: _P.kwargs) -> _T:

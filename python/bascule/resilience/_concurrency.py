@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import random
 import time
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from bascule.errors import (
     ConfigurationError,
     RejectedError,
     RpcError,
-    Status,
 )
+from bascule.resilience._around import OVERLOADS, counts_as, require_coroutine_function
 from bascule.resilience._breaker import Outcome
 from bascule.resilience._entered import enter, leave
 from bascule.resilience._time import Clock, count, span_ns
@@ -25,12 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from types import TracebackType
 
-    from bascule.resilience._breaker import FailureOn
+    from bascule.resilience._around import FailureOn
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-_OVERLOAD = frozenset({Status.DEADLINE_EXCEEDED, Status.RESOURCE_EXHAUSTED, Status.UNAVAILABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +209,7 @@ def shows_overload(error: Exception) -> bool:
     DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED or UNAVAILABLE.
     """
     if isinstance(error, RpcError):
-        return error.status in _OVERLOAD
+        return error.status in OVERLOADS
     return isinstance(error, TimeoutError)
 
 
@@ -328,9 +325,7 @@ class AdaptiveLimiter:
 
         :raises TypeError: if it is no coroutine function
         """
-        if not inspect.iscoroutinefunction(function):
-            msg = f"{function!r} is no coroutine function: decorate an `async def`"
-            raise TypeError(msg)
+        require_coroutine_function(function)
 
         @functools.wraps(function)
         async def limited(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -369,6 +364,4 @@ class AdaptiveLimiter:
             return any(self._is_lost(inner) for inner in exc.exceptions)
         if isinstance(exc, RejectedError) or not isinstance(exc, Exception):
             return False
-        if isinstance(self._lost_on, type | tuple):
-            return isinstance(exc, self._lost_on)
-        return self._lost_on(exc)
+        return counts_as(exc, self._lost_on)

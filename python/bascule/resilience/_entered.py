@@ -1,6 +1,6 @@
 """What a task holds of the policies whose blocks it is inside of.
 
-The circuit breaker keeps a stack of its own: two calls less are a tenth of its block.
+The circuit breaker keeps a stack of its own: through this one, a block of 900 ns takes 140 more.
 """
 
 from __future__ import annotations

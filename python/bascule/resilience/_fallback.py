@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from bascule.errors import RejectedError, RpcError, Status, TransportError
+from bascule.errors import RejectedError, RpcError, TransportError
+from bascule.resilience._around import FAILURES, counts_as, require_coroutine_function
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+
+    from bascule.resilience._around import FailureOn
 
 __all__ = ["failed_there", "fallback"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-# What a channel's breakers count as failures: all others are answers.
-_FAILURES = frozenset(
-    {
-        Status.UNKNOWN,
-        Status.DEADLINE_EXCEEDED,
-        Status.RESOURCE_EXHAUSTED,
-        Status.INTERNAL,
-        Status.UNAVAILABLE,
-        Status.DATA_LOSS,
-    }
-)
 
 
 def failed_there(error: Exception) -> bool:
@@ -39,14 +29,14 @@ def failed_there(error: Exception) -> bool:
     if isinstance(error, ExceptionGroup):
         return all(map(failed_there, error.exceptions))
     if isinstance(error, RpcError):
-        return error.status in _FAILURES
+        return error.status in FAILURES
     return isinstance(error, RejectedError | TransportError | TimeoutError)
 
 
 def fallback(
     otherwise: Callable[Concatenate[Exception, _P], Awaitable[_T]],
     *,
-    on: type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool] = failed_there,
+    on: FailureOn = failed_there,
 ) -> Callable[[Callable[_P, Coroutine[Any, Any, _T]]], Callable[_P, Coroutine[Any, Any, _T]]]:
     """Answer with something else when a coroutine function fails: the outermost of all policies.
 
@@ -70,16 +60,14 @@ def fallback(
     def decorate(
         function: Callable[_P, Coroutine[Any, Any, _T]],
     ) -> Callable[_P, Coroutine[Any, Any, _T]]:
-        if not inspect.iscoroutinefunction(function):
-            msg = f"{function!r} is no coroutine function: decorate an `async def`"
-            raise TypeError(msg)
+        require_coroutine_function(function)
 
         @functools.wraps(function)
         async def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
             try:
                 return await function(*args, **kwargs)
             except Exception as error:
-                if not (isinstance(error, on) if isinstance(on, type | tuple) else on(error)):
+                if not counts_as(error, on):
                     raise
                 return await otherwise(error, *args, **kwargs)
 

@@ -8,6 +8,7 @@ import anyio
 
 from bascule.errors import DecodeError, RpcError, Status
 from bascule.observe import add_event
+from bascule.resilience import _around
 from bascule.rpc._details import DETAILS_KEY, decode_details
 from bascule.rpc._hedge import Hedging, race
 from bascule.rpc._method_config import RetryPolicy
@@ -38,26 +39,9 @@ SUCCESS, FAILURE, ABANDONED, OVERLOAD = 0, 1, 2, 3
 #: A call that was never sent, as ``_core.ClientConnection`` reports it.
 UNSENT = 2
 
-#: Statuses by which an endpoint shows that it is unwell. Others are answers.
-FAILURES = frozenset(
-    {
-        Status.UNKNOWN.value,
-        Status.DEADLINE_EXCEEDED.value,
-        Status.RESOURCE_EXHAUSTED.value,
-        Status.INTERNAL.value,
-        Status.UNAVAILABLE.value,
-        Status.DATA_LOSS.value,
-    }
-)
-
-#: Those of them that say that there were too many calls.
-OVERLOADS = frozenset(
-    {
-        Status.DEADLINE_EXCEEDED.value,
-        Status.RESOURCE_EXHAUSTED.value,
-        Status.UNAVAILABLE.value,
-    }
-)
+#: What the wire calls the statuses by which an endpoint shows that it is unwell, and that it has too many calls.
+FAILURES = frozenset(each.value for each in _around.FAILURES)
+OVERLOADS = frozenset(each.value for each in _around.OVERLOADS)
 
 
 class Slot(NamedTuple):
