@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import functools
 import socket
-import sys
 import time
 import types
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -16,9 +15,18 @@ import anyio
 from bascule.errors import TransportError
 from bascule.net._address import Address, format_peer, parse_address
 from bascule.net._jobs import MOST_PARKED, do_jobs
-from bascule.net._link import FLUSH_EVERY, FULL_FLUSH, FULL_READ, LARGE_READ, LINGER
+from bascule.net._link import (
+    FLUSH_EVERY,
+    FLUSH_LEAST,
+    FULL_FLUSH,
+    FULL_READ,
+    LARGE_READ,
+    LINGER,
+    reading,
+)
 from bascule.net._malloc import keep_freed_memory
 from bascule.net._memory import connect_memory, listen_memory
+from bascule.net._scopes import scope_deadline, scope_type
 from bascule.net._unix import UnixSocket
 from bascule.net._unsent import unsent
 
@@ -62,6 +70,7 @@ class AsyncioLink(asyncio.Protocol):
         self._now_ns = driver.now_ns
         self._flush_scheduled = False
         self._unsent = 0
+        self._alone = False
         self._write_paused = False
         self._read_paused = False
         self._linger: asyncio.TimerHandle | None = None
@@ -85,10 +94,12 @@ class AsyncioLink(asyncio.Protocol):
         if len(data) >= FULL_READ:
             keep_freed_memory()
             self._read_at_most(LARGE_READ)
+        self._alone = reading.alone(self)
         events = self.machine.receive(data, self._now_ns())
         if events:
             self._session.handle_events(events)
-        if not self._flush_scheduled and self.machine.wants_write:
+        # Behind the tasks that these have woken, so that what they send goes in this turn.
+        if not self._flush_scheduled and ((events and self._alone) or self.machine.wants_write):
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
@@ -123,6 +134,14 @@ class AsyncioLink(asyncio.Protocol):
     def flush_some(self) -> None:
         self._unsent += 1
         if self._unsent >= FLUSH_EVERY:
+            self._flush()
+        elif not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def flush_part(self, expected: int) -> None:
+        self._unsent = unsent = self._unsent + 1
+        if self._alone and unsent >= FLUSH_LEAST and (unsent >= expected or unsent >= FLUSH_EVERY):
             self._flush()
         elif not self._flush_scheduled:
             self._flush_scheduled = True
@@ -247,32 +266,6 @@ class _Handshake(asyncio.Protocol):
             link.data_received(data)
 
 
-def _scope_deadline() -> Callable[[], float]:
-    """What :func:`anyio.current_effective_deadline` calls once it has found out the event loop, a quarter of
-    its time; should anyio keep it elsewhere one day, that function itself.
-    """
-    module: Any = sys.modules.get(type(anyio.CancelScope()).__module__)
-    backend = getattr(module, "AsyncIOBackend", anyio)
-    return cast("Callable[[], float]", backend.current_effective_deadline)
-
-
-@functools.cache
-def _scope_type() -> type[anyio.CancelScope]:
-    """The scope of anyio for asyncio, without its timer; only a running loop can name it."""
-    base = type(anyio.CancelScope())
-
-    class Scope(base):  # type: ignore[misc, valid-type]
-        # Should anyio rename what is named here, every scope has its timer again: slower, not wrong.
-        __slots__ = ()
-        # The bare slot, as there is no timer to set.
-        deadline = getattr(base, "_deadline", base.deadline)
-
-        def _timeout(self) -> None:
-            """Arm nothing."""
-
-    return Scope
-
-
 #: What a worker gives when a job has returned, where others give what they wait for.
 _RETURNED: Any = object()
 
@@ -350,10 +343,10 @@ class AsyncioDriver:
 
     async def __aenter__(self) -> Self:
         self.loop = asyncio.get_running_loop()
-        self.scope_deadline = _scope_deadline()
+        self.scope_deadline = scope_deadline(self.loop)
         # A loop whose time is virtual tells it in nanoseconds; others have this clock.
         self.now_ns: Callable[[], int] = getattr(self.loop, "time_ns", time.monotonic_ns)
-        self._scope = _scope_type()
+        self._scope = scope_type()
         self._host = asyncio.current_task()
         # What `create_future` does, without its detours, which uvloop pays for twice.
         self.future: Callable[[], asyncio.Future[Any]] = functools.partial(

@@ -7,6 +7,7 @@ event loop's own way to do all this: it makes links, tasks, futures and timers.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ LINGER = 0.5
 #: being made. A write costs as much as a twentieth of a call for each.
 FLUSH_EVERY = 24
 
+#: Replies of one turn go no fewer at a time.
+FLUSH_LEAST = 4
+
+#: So many reads in a row from one connection: there is no other to work for while its peer works.
+ALONE = 4
+
 #: A flush that gave this much may have left more behind.
 FULL_FLUSH = 200 * 1024
 
@@ -38,6 +45,25 @@ FULL_READ = 64 * 1024
 
 #: What is asked for once a read was full, and :func:`bascule.net._malloc.keep_freed_memory` called.
 LARGE_READ = 256 * 1024
+
+
+class Reading(threading.local):
+    """How the connections of a thread take turns."""
+
+    #: Of the link that was read from last: the link itself would be kept when it is closed.
+    _id = 0
+    _times = 0
+
+    def alone(self, link: Link) -> bool:
+        """Note that a link was read from: whether it is the only one that is, for a while now."""
+        if self._id == id(link):
+            self._times += 1
+            return self._times >= ALONE
+        self._id, self._times = id(link), 1
+        return False
+
+
+reading = Reading()
 
 
 class Machine(Protocol):
@@ -97,6 +123,12 @@ class Link(Protocol):
     def flush_some(self) -> None:
         """As :meth:`flush_soon`, for one of many calls that may begin in this turn: every
         :data:`FLUSH_EVERY` of them are sent at once.
+        """
+
+    def flush_part(self, expected: int) -> None:
+        """As :meth:`flush_soon`, for one of many replies that may come in this turn: so many of them
+        are sent at once, from :data:`FLUSH_LEAST` to :data:`FLUSH_EVERY`, if there is no other
+        connection to work for. Where there are, fewer and larger writes are better.
         """
 
     def flush_now(self) -> None:

@@ -13,6 +13,7 @@ import anyio
 
 from bascule.net._link import (
     FLUSH_EVERY,
+    FLUSH_LEAST,
     FULL_FLUSH,
     FULL_READ,
     LINGER,
@@ -22,6 +23,7 @@ from bascule.net._link import (
     Link,
     Machine,
     Session,
+    reading,
 )
 from bascule.net._malloc import keep_freed_memory
 
@@ -62,6 +64,7 @@ class StreamLink:
         self._ended: Future[None] = driver.future()
         self._left = b""
         self._unsent = 0
+        self._alone = False
         self._closed = False
         self._dirty = False
         self._parked: Future[None] | None = None
@@ -83,9 +86,17 @@ class StreamLink:
 
     def flush_some(self) -> None:
         self._unsent += 1
+        self._flush_if(self._unsent >= FLUSH_EVERY)
+
+    def flush_part(self, expected: int) -> None:
+        self._unsent = unsent = self._unsent + 1
+        enough = unsent >= FLUSH_LEAST and (unsent >= expected or unsent >= FLUSH_EVERY)
+        self._flush_if(enough and self._alone)
+
+    def _flush_if(self, enough: bool) -> None:
         send_now = self._send_now
         # While the writer is at it, nothing may overtake what it sends.
-        busy = self._unsent < FLUSH_EVERY or self._left or self.blocked or self._closed
+        busy = not enough or self._left or self.blocked or self._closed
         if busy or send_now is None:
             self.flush_soon()
         else:
@@ -128,6 +139,7 @@ class StreamLink:
                     break
                 if len(data) >= FULL_READ:
                     keep_freed_memory()
+                self._alone = reading.alone(self)
                 events = machine.receive(data, now_ns())
                 if events:
                     session.handle_events(events)

@@ -204,8 +204,12 @@ class Stream(Generic[Sent, Received]):
         if self._slot is not None:
             connection = self._slot.connection
             writable = connection.machine.send_message(self._call, data)
-            connection.link.flush_soon()
+            if writable and self._turn == 0:
+                connection.link.flush_part(len(connection.streams) >> 1)
+            else:
+                connection.link.flush_soon()
         if not writable:
+            self._turn = 0
             await self._room.expect(self._channel.driver.future())
             if self._again:
                 await self._restart()
@@ -410,6 +414,7 @@ class Stream(Generic[Sent, Received]):
             await self._restart()
         else:
             something = self._queue.expect(self._channel.driver.future())
+            self._turn = 0
             try:
                 await something
             except BaseException:

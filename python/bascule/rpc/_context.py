@@ -263,29 +263,20 @@ class ClientCallContext:
         anything is sent; set it in :meth:`ClientInterceptor.stream`
     """
 
-    __slots__ = (
-        "_metadata",
-        "_sent",
-        "_trailing_metadata",
-        "method",
-        "on_stream",
-        "peer",
-        "span",
-        "timeout",
-    )
+    # Defaults of the class, not of each object: most calls change but one of them.
+    peer: str | None = None
+    on_stream: Callable[[Any], None] | None = None
+    #: Of a call that streams, if it is recorded.
+    span: Span | None = None
+    _metadata: MultiDict[MetadataValue] | None = None
+    _trailing_metadata: MultiDict[MetadataValue] | None = None
 
     def __init__(
         self, method: str, sent: list[tuple[str, MetadataValue]] | None, timeout: float | None
     ) -> None:
         self.method = method
         self.timeout = timeout
-        self.peer: str | None = None
-        self.on_stream: Callable[[Any], None] | None = None
-        #: Of a call that streams, if it is recorded.
-        self.span: Span | None = None
         self._sent = sent
-        self._metadata: MultiDict[MetadataValue] | None = None
-        self._trailing_metadata: MultiDict[MetadataValue] | None = None
 
     @property
     def metadata(self) -> MultiDict[MetadataValue]:

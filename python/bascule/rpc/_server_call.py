@@ -140,7 +140,7 @@ class ServerCall(CallContext):
         else:
             self._finish(returned)
         if session.calls:
-            session.link.flush_soon()
+            session.link.flush_part(len(session.calls))
         else:
             session.link.flush_now()
 

@@ -156,6 +156,7 @@ class ServerStream(Generic[Received, Sent]):
             if queue.ended:
                 return None
             something = queue.expect(call.session.driver.future())
+            self._turn = 0
             try:
                 await something
             except BaseException:
@@ -193,8 +194,12 @@ class ServerStream(Generic[Received, Sent]):
         call.headers_sent = True
         session = call.session
         writable = session.machine.send_message(call.stream, data)
-        session.link.flush_soon()
+        if writable and self._turn == 0:
+            session.link.flush_part(len(session.calls) >> 1)
+        else:
+            session.link.flush_soon()
         if not writable:
+            self._turn = 0
             await call.room().expect(session.driver.future())
         elif (turn := self._turn + 1) == TURN:
             self._turn = 0
