@@ -98,8 +98,10 @@ class AsyncioLink(asyncio.Protocol):
         events = self.machine.receive(data, self._now_ns())
         if events:
             self._session.handle_events(events)
-        # Behind the tasks that these have woken, so that what they send goes in this turn.
-        if not self._flush_scheduled and ((events and self._alone) or self.machine.wants_write):
+        # Behind the tasks that these have woken, so that what they send goes in this turn. One alone
+        # knows of no other, and flushes by itself.
+        several = self._alone and len(events) > 1
+        if not self._flush_scheduled and (several or self.machine.wants_write):
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
