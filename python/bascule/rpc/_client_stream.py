@@ -204,6 +204,7 @@ class Stream(Generic[Sent, Received]):
         if self._slot is not None:
             connection = self._slot.connection
             writable = connection.machine.send_message(self._call, data)
+            # As for the server's replies.
             if writable and self._turn == 0:
                 connection.link.flush_part(len(connection.streams) >> 1)
             else:

@@ -194,6 +194,8 @@ class ServerStream(Generic[Received, Sent]):
         call.headers_sent = True
         session = call.session
         writable = session.machine.send_message(call.stream, data)
+        # The first since the loop had its turn is one of many streams'; those that follow are this
+        # one's. Without room, not now: a flush may tell of new room, and nobody waits for it yet.
         if writable and self._turn == 0:
             session.link.flush_part(len(session.calls) >> 1)
         else:
