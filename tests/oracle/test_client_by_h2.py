@@ -244,6 +244,31 @@ def test_resets_are_mapped_by_their_code(code: int, expected: int, unprocessed: 
     assert (ending[2], ending[7]) == (expected, unprocessed)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize(
+    ("code", "late_ns", "expected"),
+    [
+        (8, 0, DEADLINE_EXCEEDED),
+        (8, 1_000, DEADLINE_EXCEEDED),
+        (8, -1, CANCELLED),
+        (2, 1_000, INTERNAL),
+    ],
+)
+def test_a_server_that_resets_what_is_late_means_the_deadline(
+    code: int, late_ns: int, expected: int, begun: bool
+) -> None:
+    """Its timer may come before ours, and grpc-go's ends a call like this."""
+    peer = ServerPeer()
+    call = peer.start("/t.T/Bidi", deadline_ns=NOW + 5_000_000, unary_reply=False)
+    peer.settle()
+    if begun:
+        peer.h2.send_headers(1, [(":status", "200"), ("content-type", "application/grpc")])
+        peer.settle()
+    peer.h2.reset_stream(1, code)
+    peer.take(peer.machine.receive(peer.h2.data_to_send(), NOW + 5_000_000 + late_ns))
+    assert peer.ending(call)[2] == expected
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [

@@ -26,6 +26,7 @@ pub(super) struct Call {
     pub(super) waker: Waker,
     pub(super) method: Running,
     pub(super) started: Duration,
+    pub(super) deadline: Option<Duration>,
     pub(super) unary_reply: bool,
     pub(super) sending: Option<Outbound>,
     pub(super) receiving: Receiving,
@@ -66,6 +67,21 @@ impl Call {
             // Fails only for more than was received, which the counters exclude.
             let _ = body.flow_control().release_capacity(size);
         }
+    }
+
+    /// How the call ends by what came of its stream.
+    pub(super) fn outcome_of(
+        &self,
+        error: &h2::Error,
+        before_headers: bool,
+        now: Duration,
+    ) -> Outcome {
+        let late = self.deadline.is_some_and(|deadline| deadline <= now);
+        if late && error.is_remote() && error.reason() == Some(Reason::CANCEL) {
+            // Servers that see the deadline before our own timer has come reset what is late.
+            return failed(code::DEADLINE_EXCEEDED, "the deadline has passed");
+        }
+        outcome_of(error, before_headers)
     }
 
     pub(super) fn reset(&mut self, reason: Reason) {

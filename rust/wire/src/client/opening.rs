@@ -71,6 +71,7 @@ impl ClientConnection {
             waker,
             method,
             started,
+            deadline: start.deadline,
             unary_reply: start.unary_reply,
             sending: None,
             receiving: Receiving::Closed,

@@ -1,6 +1,6 @@
 //! From the frames of a stream to the events of a reply.
 
-use super::call::{Call, Receiving, failed, outcome_of, outcome_of_trailers};
+use super::call::{Call, Receiving, failed, outcome_of_trailers};
 use super::{ClientConnection, ClientEvent, Outcome};
 use crate::compress::Encoding;
 use crate::grpc::{self, Deframer, Violation, code};
@@ -56,31 +56,36 @@ impl ClientConnection {
             if entry.is_full(self.limits.stream_window) {
                 return Ok(None);
             }
-            match &mut entry.receiving {
+            let (error, before_headers) = match &mut entry.receiving {
                 Receiving::Closed => return Ok(None),
                 Receiving::Headers(response) => match Pin::new(response).poll(&mut context) {
                     Poll::Pending => return Ok(None),
-                    Poll::Ready(Err(error)) => return Ok(Some(outcome_of(&error, true))),
+                    Poll::Ready(Err(error)) => (error, true),
                     Poll::Ready(Ok(response)) => {
                         if let Some(outcome) = self.take_headers(call, entry, response) {
                             return Ok(Some(outcome));
                         }
+                        continue;
                     }
                 },
                 Receiving::Body(body) => match body.poll_data(&mut context) {
                     Poll::Pending => return Ok(None),
-                    Poll::Ready(Some(Ok(data))) => self.take_data(call, entry, data)?,
-                    Poll::Ready(Some(Err(error))) => return Ok(Some(outcome_of(&error, false))),
+                    Poll::Ready(Some(Ok(data))) => {
+                        self.take_data(call, entry, data)?;
+                        continue;
+                    }
+                    Poll::Ready(Some(Err(error))) => (error, false),
                     Poll::Ready(None) => match body.poll_trailers(&mut context) {
                         Poll::Pending => return Ok(None),
-                        Poll::Ready(Err(error)) => return Ok(Some(outcome_of(&error, false))),
+                        Poll::Ready(Err(error)) => (error, false),
                         Poll::Ready(Ok(trailers)) => {
                             let whole = entry.deframer.is_empty();
                             return Ok(Some(outcome_of_trailers(trailers, whole)));
                         }
                     },
                 },
-            }
+            };
+            return Ok(Some(entry.outcome_of(&error, before_headers, self.now)));
         }
     }
 
