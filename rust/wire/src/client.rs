@@ -6,7 +6,7 @@ mod lifetime;
 mod opening;
 mod replies;
 
-use self::call::{Call, Waiting, ended_event, failed};
+use self::call::{Call, Waiting, ended_event, failed, late};
 use self::greeting::{Greeting, OWN_FIELDS, list_size};
 use crate::compress::{self, Encoding};
 use crate::grpc::{Framed, code};
@@ -321,7 +321,7 @@ impl ClientConnection {
                 break;
             }
             self.deadlines.pop();
-            let outcome = failed(code::DEADLINE_EXCEEDED, "the deadline has passed");
+            let outcome = late();
             if let Some(mut entry) = self.calls.remove(&call) {
                 entry.reset(Reason::CANCEL);
                 self.report(call, &mut entry, outcome);

@@ -132,7 +132,8 @@ async def test_the_first_replies_leave_before_the_last_one_is_made(
     assert len(early) < len(seen) / 2, "but not each for itself"
 
 
-async def test_messages_of_streams_leave_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def watch_messages(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether something waits for the link after each message that a server's stream sends, as they are sent."""
     waiting: list[bool] = []
     send = ServerStream.send_message
 
@@ -141,6 +142,11 @@ async def test_messages_of_streams_leave_some_at_a_time(monkeypatch: pytest.Monk
         waiting.append(waits(stream._call.session))
 
     monkeypatch.setattr(ServerStream, "send_message", spy)
+    return waiting
+
+
+async def test_messages_of_streams_leave_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = watch_messages(monkeypatch)
     async with Server([Echo()], listen="127.0.0.1:0") as server:
         await call_from_another_thread(server.addresses[0], 20, 50, stream=True)
     sent = len(waiting) - sum(waiting)
@@ -149,14 +155,7 @@ async def test_messages_of_streams_leave_some_at_a_time(monkeypatch: pytest.Monk
 
 
 async def test_a_burst_of_one_stream_leaves_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting: list[bool] = []
-    send = ServerStream.send_message
-
-    async def spy(stream: ServerStream[object, object], message: object) -> None:
-        await send(stream, message)
-        waiting.append(waits(stream._call.session))
-
-    monkeypatch.setattr(ServerStream, "send_message", spy)
+    waiting = watch_messages(monkeypatch)
     async with (
         Server([Echo()], listen="127.0.0.1:0") as server,
         Channel(server.addresses[0]) as channel,

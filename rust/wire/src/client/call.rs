@@ -76,10 +76,10 @@ impl Call {
         before_headers: bool,
         now: Duration,
     ) -> Outcome {
-        let late = self.deadline.is_some_and(|deadline| deadline <= now);
-        if late && error.is_remote() && error.reason() == Some(Reason::CANCEL) {
+        let passed = self.deadline.is_some_and(|deadline| deadline <= now);
+        if passed && error.is_remote() && error.reason() == Some(Reason::CANCEL) {
             // Servers that see the deadline before our own timer has come reset what is late.
-            return failed(code::DEADLINE_EXCEEDED, "the deadline has passed");
+            return late();
         }
         outcome_of(error, before_headers)
     }
@@ -112,6 +112,11 @@ pub(super) fn failed(status: u32, message: &str) -> Outcome {
         unprocessed: false,
         unsent: false,
     }
+}
+
+/// The end of a call whose deadline has come, whoever saw it first.
+pub(super) fn late() -> Outcome {
+    failed(code::DEADLINE_EXCEEDED, "the deadline has passed")
 }
 
 /// RFC 9113, 6.8 and 8.7: streams beyond a GOAWAY's last id and refused streams
